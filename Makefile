@@ -1,0 +1,40 @@
+# Each target brings what it needs, from a bare Python 3.11 and make; run again, it costs next to nothing.
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long check bench proto init format
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: ## the environment for working on it (.venv), from uv.lock
+	@$(PYTHON) scripts/bootstrap.py dev
+
+demo: ## real tasks here, in containers or in the sandbox, with a live table
+	@$(PYTHON) scripts/bootstrap.py run
+	@$(RUN) scripts/demo.py
+
+test: setup ## the checks, then all tests but the long ones; starts a private Docker engine where none is reachable
+	@$(RUN) scripts/run_tests.py
+
+test-long: setup ## everything that takes minutes
+	@$(RUN) scripts/run_tests.py --long
+
+check: setup ## format, lint, types, floors, dependencies, generated code
+	@$(RUN) scripts/check.py
+
+bench: ## measured beside what a user would write instead, printing ratios
+	@$(PYTHON) scripts/bootstrap.py bench
+	@$(RUN) scripts/run_bench.py
+
+proto: setup ## generate the wire's code, then buf lint and the breaking-change check
+	@$(RUN) scripts/proto.py generate
+	@$(RUN) scripts/buf.py
+
+init: setup ## build the static program that is PID 1 of every capsule, for both architectures
+	@$(RUN) src/hivemind_worker/capsule/init/build.py
+
+format: setup ## bring all files into the one format
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix --quiet .

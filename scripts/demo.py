@@ -1,0 +1,235 @@
+"""A pool, a worker and real tasks on this machine, with a live table: what `make demo` shows.
+
+Usage: python scripts/demo.py   (in .venv)
+
+Exits 0 only if every task ended as expected. Results stay where the last line says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import engine_api
+import system_packages
+import test_images
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+HIVEMIND = Path(sys.executable).parent / "hivemind"
+IMAGE = "python:3.11-slim"
+HOME_MADE = "hivemind-demo/python:1"
+PULL_SECONDS = 180
+READY_SECONDS = 30
+WIDTH = 120
+ALL_SECONDS = 300  # the slowest machine we tried needed 40
+OFF = {"false", "0", "no", "off", "n", "f"}
+ENDED = {"completed", "failed", "cancelled"}
+# How each example is to end: the two that fail do so on purpose.
+EXPECTED = {"fails": ("failed", "nonzero_exit"), "too-long": ("failed", "timeout")}
+WELL = ("completed", "")
+
+
+def main() -> int:
+    """0 when every task ended as expected."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)  # a log file has no width of its own
+    isolation, image = _isolation()
+    if isolation is None:
+        return 69
+    folder = Path(tempfile.mkdtemp(prefix="hivemind-demo-"))
+    with _up(folder, isolation) as pool:
+        names = _submit(folder, pool, image)
+        tasks = _follow(console, names, pool)
+        for task in tasks.values():
+            if task.get("results"):
+                _hivemind(pool, "results", task["id"], "-o", str(folder / "results" / names[task["id"]]))
+    wrong = [names[id_] for id_ in names if not _as_expected(names[id_], tasks.get(id_))]
+    fences = sorted({str(task["isolation"]) for task in tasks.values() if task.get("isolation")})
+    console.print(f"Isolation in force: {', '.join(fences) or 'none was needed'}. Results: {folder / 'results'}")
+    if wrong:
+        console.print(f"[red]Not as expected: {', '.join(wrong)}[/]. The log of pool and worker: {folder / 'up.log'}")
+        return 1
+    console.print(f"[green]All {len(names)} tasks ended as expected[/] (two of them are meant to fail).")
+    return 0
+
+
+def _isolation() -> tuple[str | None, str | None]:
+    """What will fence the tasks, and the image they run in; says what is missing where nothing can."""
+    engine = engine_api.address()
+    if _said("DOCKER_ENABLED", "HIVEMIND_DOCKER_ENABLED").lower() in OFF:
+        print("== DOCKER_ENABLED is off: the tasks run in the sandbox (bubblewrap)", flush=True)
+    elif engine_api.answers(engine):
+        print(f"== a Docker engine answers at {engine}: the tasks run in containers", flush=True)
+        image = _image(engine)
+        if image is not None:
+            return "docker", image
+        print("!! no image with Python can be had: the tasks run in the sandbox instead", flush=True)
+    else:
+        print("== no Docker engine answers: the tasks run in the sandbox (bubblewrap)", flush=True)
+    if system_packages.install({"bwrap": "bubblewrap"}, "running tasks without Docker"):
+        print("!! no task can be run here: a task never runs unfenced. Install Docker, or bubblewrap.", flush=True)
+        return None, None
+    probe = subprocess.run(
+        ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"], capture_output=True, text=True, check=False
+    )
+    if probe.returncode != 0:
+        print(f"!! this kernel does not let bubblewrap fence ({probe.stderr.strip()}). Install Docker.", flush=True)
+        return None, None
+    return "sandbox", None
+
+
+def _said(*names: str) -> str:
+    """The first of these variables that says something."""
+    return next((os.environ[name].strip() for name in names if os.environ.get(name, "").strip()), "")
+
+
+def _image(engine: str) -> str | None:
+    for name in (IMAGE, HOME_MADE):
+        if engine_api.has_image(engine, name):
+            print(f"== image: {name}, which is here", flush=True)
+            return name
+    print(f"== fetching {IMAGE}", flush=True)
+    try:
+        engine_api.pull_image(engine, IMAGE, PULL_SECONDS)
+    except (engine_api.EngineRefusedError, OSError) as error:
+        print(f"== {IMAGE} cannot be fetched ({str(error)[:120]}): making an image here instead", flush=True)
+        return HOME_MADE if test_images.python(engine, HOME_MADE) else None
+    return IMAGE
+
+
+@contextlib.contextmanager
+def _up(folder: Path, isolation: str) -> Iterator[str]:
+    """Pool and worker in one, as `hivemind up` starts them; the pool's address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        pool = f"127.0.0.1:{free.getsockname()[1]}"
+    # The machine's own settings must not turn the demo into something else.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HIVEMIND_")}
+    flags = [f"--listen={pool}", f"--isolation={isolation}", f"--state-dir={folder / 'state'}"]
+    flags += [f"--log-dir={folder / 'log'}", "--max-concurrent-tasks=2", "--node-id=demo"]
+    with (folder / "up.log").open("wb") as log:
+        process = subprocess.Popen(
+            [HIVEMIND, "up", *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        )
+    try:
+        _wait_for_node(process, pool, folder)
+        yield pool
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for_node(process: subprocess.Popen[bytes], pool: str, folder: Path) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            if _hivemind(pool, "nodes"):
+                return
+        time.sleep(0.2)
+    log = (folder / "up.log").read_text(encoding="utf-8", errors="replace")
+    sys.exit(f"`hivemind up` did not get ready:\n{log[-3000:]}")
+
+
+def _submit(folder: Path, pool: str, image: str | None) -> dict[str, str]:
+    """Hand in the examples; id → name."""
+    (folder / "tasks").mkdir()
+    files = []
+    for example in sorted((ROOT / "examples").glob("*.json")):
+        task = json.loads(example.read_text(encoding="utf-8"))
+        if image is not None:
+            task["docker_image"] = image
+        files.append(folder / "tasks" / example.name)
+        files[-1].write_text(json.dumps(task), encoding="utf-8")
+    submitted = _hivemind(pool, "submit", *map(str, files))
+    return {task["id"]: file.stem for task, file in zip(submitted, files, strict=True)}
+
+
+def _follow(console: Console, names: dict[str, str], pool: str) -> dict[str, dict[str, Any]]:
+    """Show the tasks until all have ended; id → task."""
+    deadline = time.monotonic() + ALL_SECONDS
+    tasks: dict[str, dict[str, Any]] = {}
+    shown: set[tuple[str, str]] = set()
+    with Live(console=console, refresh_per_second=8, transient=False) if console.is_terminal else _quiet() as live:
+        while time.monotonic() < deadline:
+            tasks = {task["id"]: task for task in _hivemind(pool, "tasks") if task["id"] in names}
+            done = len(tasks) == len(names) and all(task["status"] in ENDED for task in tasks.values())
+            if done:
+                # The list is short on details; each task's own view has usage and results.
+                tasks = {task["id"]: task for task in _hivemind(pool, "status", *names)}
+            if live is not None:
+                live.update(_table(names, tasks))
+            else:
+                _lines(names, tasks, shown)
+            if done:
+                break
+            time.sleep(0.2)
+    if not console.is_terminal:
+        console.print(_table(names, tasks))
+    return tasks
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    yield None
+
+
+def _lines(names: dict[str, str], tasks: dict[str, dict[str, Any]], shown: set[tuple[str, str]]) -> None:
+    """One line for each change: what a log file can show."""
+    for id_, task in tasks.items():
+        if (id_, task["status"]) not in shown:
+            shown.add((id_, task["status"]))
+            print(f"{names[id_]}: {task['status']} {task.get('reason') or ''}".rstrip(), flush=True)
+
+
+def _table(names: dict[str, str], tasks: dict[str, dict[str, Any]]) -> Table:
+    table = Table("task", "type", "status", "reason", "isolation", "seconds", "results", "as expected")
+    for id_, name in names.items():
+        task = tasks.get(id_, {})
+        ended = task.get("status") in ENDED
+        wall = (task.get("usage") or {}).get("wall_seconds")
+        table.add_row(
+            name,
+            str(task.get("type") or ""),
+            str(task.get("status") or "submitted"),
+            str(task.get("reason") or ""),
+            str(task.get("isolation") or ""),
+            f"{wall:.2f}" if wall is not None and ended else "",
+            ", ".join(result["name"] for result in task.get("results") or []),
+            ("[green]yes" if _as_expected(name, task) else "[red]NO") if ended else "",
+        )
+    return table
+
+
+def _as_expected(name: str, task: dict[str, Any] | None) -> bool:
+    if task is None:
+        return False
+    return (task.get("status"), task.get("reason") or "") == EXPECTED.get(name, WELL) and bool(task.get("isolation"))
+
+
+def _hivemind(pool: str, *arguments: str) -> list[dict[str, Any]]:
+    """What a verb of the installed command says, as the objects of its --json lines."""
+    command: list[str | Path] = [HIVEMIND, *arguments, "--node-pool", pool, "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+    return [json.loads(line) for line in said.splitlines() if line.strip()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Write the pages of docs/ that the code itself knows best: every file, every setting, every table of states.
+
+Usage: python scripts/draw_docs.py   (a test compares what it would write with what is there)
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+from hivemind_worker.capsule import table
+from hivemind_worker.settings import paths, reference
+from hivemind_worker.task import state
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PACKAGE = DOCS.parent / "src" / "hivemind_worker"
+WRITTEN_BY = "<!-- written by scripts/draw_docs.py from {source}: change it there -->"
+
+
+def main() -> int:
+    """Write the pages."""
+    for name, text in pages().items():
+        (DOCS / name).write_text(text, encoding="utf-8")
+    return 0
+
+
+def pages() -> dict[str, str]:
+    """File name in docs/ → what it must say."""
+    return {"files.md": files_page(), "settings.md": settings_page(), "states.md": states_page()}
+
+
+# As in ARCHITECTURE.md, from the top down; a test there proves that no room is missing.
+FLOORS = (
+    ("DOORS", ("", "cli")),
+    ("TOWERS", ("node", "nodepool", "client")),
+    ("WORK", ("executors",)),
+    ("EDGES", ("pool_client", "containers", "sandbox", "artifacts", "host")),
+    ("MEANING", ("kinds", "wire", "capsule")),
+    ("TOOLS", ("settings", "telemetry", "concurrency")),
+    ("WORDS", ("task",)),
+)
+
+
+def files_page() -> str:
+    """Every file of the package with its caption, floor by floor."""
+    parts = [
+        "# Files",
+        WRITTEN_BY.format(source="the first line of each file"),
+        "Floor by floor, as in [the architecture](../ARCHITECTURE.md): a room uses the floors below it.",
+    ]
+    for floor, rooms in FLOORS:
+        parts.append(f"## {floor}")
+        parts += [_room(room) for room in rooms]
+    return "\n\n".join(parts) + "\n"
+
+
+def _room(room: str) -> str:
+    folder = PACKAGE / room
+    found = folder.glob("*.py") if room in {"", "wire"} else folder.rglob("*.py")
+    rows = [
+        f"- `{path.relative_to(PACKAGE)}` · {_caption(path)}"
+        for path in sorted(found)
+        if path != folder / "__init__.py"
+    ]
+    rows += [f"- `{path.relative_to(PACKAGE)}` · what both ends say" for path in sorted(folder.glob("*.proto"))]
+    title = f"### {room}/\n{_caption(folder / '__init__.py')}\n\n" if room else ""
+    return title + "\n".join(rows)
+
+
+def _caption(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def settings_page() -> str:
+    """Every setting: its help, flag, environment names, place in the file and default."""
+    order = (
+        "A flag wins over the environment, that over the file (`hivemind.toml` in `/etc/hivemind` or in the user's\n"
+        "configuration folder), that over the default. An empty value counts as unset. `hivemind config show` tells\n"
+        "the values in force and where each is from. Folders below are root's; anyone else's in their XDG folders."
+    )
+    parts = ["# Settings", WRITTEN_BY.format(source="src/hivemind_worker/settings/schema.py"), order]
+    for group, model in reference.groups().items():
+        parts.append(f"## {group}\n{(model.__doc__ or '').strip()}")
+        parts += [_setting(row) for row in reference.settings() if row.group == group]
+    return "\n\n".join(parts) + "\n"
+
+
+def _setting(row: reference.Setting) -> str:
+    names = ", ".join(f"`{variable}`" for variable in row.variables)
+    choices = f" ({', '.join(row.choices)})" if row.choices else ""
+    # Longest first: a user's log folder lies within the state folder.
+    default = row.default.replace(str(paths.log_dir()), "/var/log/hivemind").replace(
+        str(paths.state_dir()), "/var/lib/hivemind"
+    )
+    return (
+        f"### {row.key}\n{row.help}\n\n"
+        f"- flag `{row.flag}` · environment {names} · file `{row.place}`\n"
+        f"- {row.kind.value}{choices}; default {f'`{default}`' if default else 'unset'}"
+    )
+
+
+def states_page() -> str:
+    """The three tables of moves, as pictures."""
+    drawn = [
+        ("A task, as the pool sees it", "src/hivemind_worker/task/state.py", state.draw_task_moves()),
+        ("An attempt, on its node", "src/hivemind_worker/task/state.py", state.draw_phases()),
+        ("The conversation with a capsule", "src/hivemind_worker/capsule/table.py", table.mermaid()),
+    ]
+    parts = [
+        "# States",
+        "Nothing moves but along these lines; anything else is an error that tells the whole story so far.",
+    ]
+    for title, source, picture in drawn:
+        parts.append(f"## {title}\n{WRITTEN_BY.format(source=source)}\n```mermaid\n{picture.strip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""The door: `hivemind`, `hivemind-worker` and `python -m hivemind_worker`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from hivemind_worker.cli import root
+
+# gRPC's core reads these when it is first imported. It writes to standard error, which is the tasks' here; and its
+# handlers for fork are for processes that go on with gRPC after it: ours only ever start another program.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
+
+def main() -> NoReturn:
+    """`hivemind VERB …`."""
+    root.run(sys.argv[1:])
+
+
+def worker_main() -> NoReturn:
+    """`hivemind-worker …`, which is `hivemind worker …`."""
+    root.run(["worker", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What tasks take in and give back, as files named by their content."""

@@ -1,0 +1,77 @@
+"""The task that `hivemind run`'s command line describes: words and files in, a task as JSON has it out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hivemind_worker.cli import words
+from hivemind_worker.task import spec
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of `hivemind run` that are the task's; None and empty where nothing was said."""
+
+    argv: Sequence[str]
+    is_command: bool
+    image: str | None = None
+    cpu: float | None = None
+    memory: str | None = None
+    timeout: float | None = None
+    environment: Sequence[str] = ()
+    inputs: Sequence[str] = ()
+    requirements: Sequence[str] = ()
+    labels: Sequence[str] = ()
+
+
+def task(asked: Asked) -> dict[str, Any]:
+    """Return the task; local files in it are absolute. Raises click's UsageError for what is no task at all."""
+    said: dict[str, Any] = {
+        "docker_image": asked.image,
+        "cpu_quota": round(asked.cpu * spec.CPU_PERIOD) if asked.cpu is not None else None,
+        "memory_limit": asked.memory,
+        "timeout": asked.timeout,
+        "environment": _environment(asked.environment),
+        "input_files": dict(_inputs(asked.inputs)),
+        "labels": words.pairs("--label", asked.labels),
+    }
+    if asked.requirements:
+        said["requirements"] = list(asked.requirements)
+    if asked.is_command:
+        return {**said, "type": "command", "command": list(asked.argv)}
+    script, *arguments = asked.argv
+    if not script.endswith(".py"):
+        raise click.UsageError(f"{script} is no Python script; to run a command write `-- {script} …`")
+    return {**said, "type": "python", "code": {"file": _absolute(script)}, "args": arguments}
+
+
+def _environment(given: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE as it stands; a bare NAME takes the value that it has here."""
+    there = [each for each in given if "=" in each or each in os.environ]
+    missing = [each for each in given if each not in there]
+    if missing:
+        raise click.UsageError(f"--env {missing[0]}: no such variable here; write NAME=VALUE")
+    return words.pairs("--env", [each if "=" in each else f"{each}={os.environ[each]}" for each in there])
+
+
+def _inputs(given: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each file under its own name; of a folder, all regular files beneath it, under the folder's name."""
+    for each in given:
+        path = Path(each)
+        if not path.is_dir():
+            yield path.name, {"file": _absolute(each)}
+            continue
+        top = path.resolve()
+        for found in sorted(top.rglob("*")):
+            if found.is_file() and not found.is_symlink():
+                yield f"{top.name}/{found.relative_to(top).as_posix()}", {"file": str(found)}
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

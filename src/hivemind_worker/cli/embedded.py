@@ -1,0 +1,80 @@
+"""A pool and a worker of one's own, in this process, for as long as one command takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from hivemind_worker import wiring
+from hivemind_worker.cli import folders, service, tapped
+from hivemind_worker.concurrency import stopping
+from hivemind_worker.settings import schema
+from hivemind_worker.task import errors, resources
+
+_SOCKET_PATH = 100
+"""Longest path of a Unix socket, in bytes: the kernel takes 107."""
+
+
+@contextlib.asynccontextmanager
+async def pool_and_worker(
+    settings: schema.Settings, needs: resources.Resources, stop: stopping.Stop, tap: tapped.Tap, note: wiring.Note
+) -> AsyncIterator[schema.Settings]:
+    """Have a pool and a worker within this block, and give the settings by which to reach them.
+
+    All they keep lies in a private folder that is removed in the end. Where the worker fails, so does the block, with
+    the worker's error; where this machine can never meet ``needs``, with :class:`errors.InvalidTask`. ``stop`` at level
+    kill makes the end one at once. ``tap`` is given the tasks' output.
+    """
+    try:
+        with folders.private() as folder:
+            private = _private(settings, folder)
+            async with service.serving(wiring.build_pool(private)) as address:
+                here = _at(private, address)
+                worker = await wiring.build_worker(
+                    here, note, lambda runs: tapped.TappedExecutor(runs, tap), measured=False
+                )
+                _large_enough(worker.snapshot().capacity, needs)
+                inside = stopping.Stop()
+                async with asyncio.TaskGroup() as group:
+                    working = group.create_task(worker.run(inside), name="worker")
+                    try:
+                        yield here
+                    finally:
+                        killed = stop.level is stopping.StopLevel.KILL
+                        level = stopping.StopLevel.KILL if killed else stopping.StopLevel.CANCEL
+                        inside.request(level, "the command has ended")
+                        await asyncio.wait({working})
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+
+
+def _large_enough(capacity: resources.Resources, needs: resources.Resources) -> None:
+    """No other worker will ever come to this pool: what does not fit here would wait for good."""
+    if lacking := needs.lacking(capacity):
+        what = "; ".join(lacking).replace(" free", " in all")
+        raise errors.InvalidTask("task", f"asks for more than this machine has to give: {what}")
+
+
+def _private(settings: schema.Settings, folder: Path) -> schema.Settings:
+    """The same settings, with everything that is kept or listened at in ``folder``."""
+    socket = folder / "pool.sock"
+    listen = f"unix:{socket}" if len(str(socket).encode()) <= _SOCKET_PATH else "127.0.0.1:0"
+    storage = {"state_dir": folder, "work_dir": folder / "work", "log_dir": folder / "log"}
+    pool = {"listen": listen, "store": None, "artifact_dir": None}
+    security = {"tls_ca_file": None, "tls_cert_file": None, "tls_key_file": None, "insecure": False}
+    return settings.model_copy(
+        update={
+            "node": settings.node.model_copy(update={"node_id": f"run-{secrets.token_hex(4)}", "labels": {}}),
+            "storage": settings.storage.model_copy(update=storage),
+            "pool": settings.pool.model_copy(update=pool),
+            "security": settings.security.model_copy(update=security),
+        }
+    )
+
+
+def _at(settings: schema.Settings, address: str) -> schema.Settings:
+    """The same settings, for whoever calls the pool at ``address``."""
+    return settings.model_copy(update={"node": settings.node.model_copy(update={"node_pool_address": address})})

@@ -1,0 +1,43 @@
+"""One worker per state folder: a second one would clear away what the first still needs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from hivemind_worker.task import errors
+
+FILE_NAME = "worker.lock"
+
+
+@contextlib.contextmanager
+def folder(state_dir: Path) -> Iterator[None]:
+    """Hold ``state_dir`` within this block; the kernel lets go of it when the process ends, however it does.
+
+    Raises :class:`errors.StateInUse` where another worker holds it, :class:`errors.BadSettings` where it cannot be
+    written.
+    """
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(state_dir / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise errors.BadSettings(
+            f"state_dir {state_dir} cannot be written ({error.strerror}): make it writable, or set another"
+        ) from None
+    try:
+        _lock(handle, state_dir)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, state_dir: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise errors.StateInUse(
+            f"another worker uses {state_dir}: stop it, or give this one a --state-dir of its own"
+        ) from None

@@ -1,0 +1,47 @@
+"""`hivemind nodes`: the worker nodes of a pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hivemind_worker.cli import asking, look, options, words
+from hivemind_worker.client import asynchronous, shapes
+from hivemind_worker.task import resources
+
+
+@click.command("nodes")
+@options.of(*options.TO_POOL)
+@look.options()
+def command(**given: Any) -> None:
+    """List the worker nodes: what each has, what is free, what it runs."""
+    shown = look.current()
+
+    async def ask(client: asynchronous.AsyncClient) -> tuple[shapes.Node, ...]:
+        return await client.nodes()
+
+    nodes = asking.pool(given, ask)
+    if shown.json:
+        for node in nodes:
+            shown.object(node.as_json())
+        return
+    heads = ("node", "status", "cores free", "memory free", "disk free", "tasks", "version", "message")
+    shown.table(heads, [_row(node) for node in nodes])
+
+
+def _row(node: shapes.Node) -> tuple[str, ...]:
+    return (
+        node.node_id,
+        f"{node.status}, draining" if node.draining and node.status != "draining" else node.status,
+        f"{node.free.cpu_cores:g} of {node.capacity.cpu_cores:g}",
+        _of(node.free, node.capacity, "memory_bytes"),
+        _of(node.free, node.capacity, "disk_bytes"),
+        str(len(node.attempts)),
+        node.version,
+        node.message,
+    )
+
+
+def _of(free: resources.Resources, capacity: resources.Resources, amount: str) -> str:
+    return f"{words.size(getattr(free, amount))} of {words.size(getattr(capacity, amount))}"

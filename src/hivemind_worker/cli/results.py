@@ -1,0 +1,45 @@
+"""`hivemind results`: the result files of a task, listed or fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hivemind_worker.cli import asking, look, options, progress, words
+from hivemind_worker.client import asynchronous, shapes
+from hivemind_worker.task import outcome
+
+
+@click.command("results")
+@click.argument("task_id", metavar="ID")
+@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.option("-o", "--output", "directory", metavar="DIR", help="Fetch the files into this folder.")
+@options.of(*options.TO_POOL)
+@look.options()
+def command(task_id: str, names: Sequence[str], directory: str | None, **given: Any) -> None:
+    """List or fetch the result files of a task: all, or those named; with -o they are fetched.
+
+    Each file appears whole and checked or not at all; run it again to go on where it broke off.
+    """
+    shown = look.current()
+
+    async def ask(client: asynchronous.AsyncClient) -> tuple[tuple[outcome.ResultFile, ...], list[Path]]:
+        files = await client.results(task_id)
+        if names:
+            files = tuple(file for file in files if file.name in names)
+        return files, await client.download(task_id, directory, names or None) if directory is not None else []
+
+    with progress.bars(shown) as told:
+        files, paths = asking.pool(given, ask, told)
+    if shown.json:
+        for file in files:
+            shown.object(shapes.result_as_json(file))
+    elif directory is not None:
+        for path in paths:
+            shown.line(str(path))
+    else:
+        rows = [(file.name, words.size(file.artifact.size), file.artifact.sha256) for file in files]
+        shown.table(("name", "size", "sha256"), rows)

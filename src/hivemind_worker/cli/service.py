@@ -1,0 +1,114 @@
+"""Running in the foreground until told to stop: the first signal drains, the second is at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING
+
+from hivemind_worker.cli import exit_codes, look
+from hivemind_worker.concurrency import stopping
+from hivemind_worker.settings import schema
+from hivemind_worker.telemetry import logs
+
+if TYPE_CHECKING:
+    from hivemind_worker.nodepool import server
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What asks a service to stop. SIGHUP too: the terminal has gone, and nothing would hear a second ^C."""
+
+
+def run(
+    settings: schema.Settings, name: str, work: Callable[[stopping.Stop], Awaitable[None]], shown: look.Look
+) -> int:
+    """Do ``work``, with its log on standard error and in the log folder, until it ends or a signal does.
+
+    Returns the exit code: 130 after ^C, otherwise 0. What ``work`` raises goes on.
+    """
+
+    async def within() -> int:
+        stop = stopping.Stop()
+        with signals(stop, shown.note) as received:
+            await work(stop)
+        return exit_codes.INTERRUPTED if signal.SIGINT in received else exit_codes.OK
+
+    with logging(settings, name, shown):
+        return asyncio.run(within())
+
+
+@contextlib.asynccontextmanager
+async def serving(pool: server.NodePool) -> AsyncIterator[str]:
+    """Have a pool serve within this block, and give its address."""
+    await pool.start()
+    try:
+        yield pool.address
+    finally:
+        await pool.stop()
+
+
+async def beside(pool: server.NodePool, stop: stopping.Stop, work: Callable[[], Awaitable[None]]) -> None:
+    """Do ``work``, which ends by ``stop``, beside a pool that serves; a pool that fails asks for that stop.
+
+    Raises what either of them raises.
+    """
+    failing = asyncio.create_task(_failed(pool, stop), name="pool")
+    try:
+        await work()
+    finally:
+        await stopping.settle(failing)
+    if not failing.cancelled():
+        failing.result()
+
+
+async def _failed(pool: server.NodePool, stop: stopping.Stop) -> None:
+    try:
+        await pool.failed()
+    finally:
+        if not stop.requested:
+            stop.request(stopping.StopLevel.CANCEL, "the pool failed")
+
+
+@contextlib.contextmanager
+def signals(
+    stop: stopping.Stop, note: Callable[[str], None], first: stopping.StopLevel = stopping.StopLevel.DRAIN
+) -> Iterator[list[signal.Signals]]:
+    """Within this block signals ask ``stop`` for ``first``, and from the second on to kill; gives those received."""
+    loop = asyncio.get_running_loop()
+    received: list[signal.Signals] = []
+
+    def told(number: signal.Signals) -> None:
+        received.append(number)
+        if len(received) == 1:
+            note(f"{number.name}: stopping in order; once more stops at once")
+            stop.request(first, f"{number.name} received")
+        else:
+            stop.request(stopping.StopLevel.KILL, f"{number.name} received again")
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, told, number)
+    try:
+        yield received
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def logging(settings: schema.Settings, name: str, shown: look.Look) -> Iterator[None]:
+    """Put logging in force within this block, as the settings and -q, -v, --json say."""
+    its = settings.logging
+    level = "debug" if shown.verbose else "warning" if shown.quiet and its.log_level == "info" else its.log_level
+    written = logs.configure(
+        name,
+        level=level,
+        style="json" if shown.json else its.log_format.value,
+        log_dir=settings.storage.log_dir,
+        file_bytes=its.log_file_bytes,
+        file_count=its.log_file_count,
+    )
+    try:
+        yield
+    finally:
+        written.close()

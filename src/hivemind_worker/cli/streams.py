@@ -1,0 +1,22 @@
+"""A task's output to ours: the same bytes, at once, each stream to its own."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from hivemind_worker.cli import look
+
+if TYPE_CHECKING:
+    from hivemind_worker.client import following
+
+
+def write(shown: look.Look, output: following.Output) -> None:
+    """Pass on what a task wrote; with --json as an object a line, in which undecodable bytes are replaced."""
+    if shown.json:
+        text = output.data.decode("utf-8", "replace")
+        shown.object({"stream": output.stream, "offset": output.offset, "data": text, "attempt": output.attempt})
+        return
+    target = sys.stderr.buffer if output.stream == "stderr" else sys.stdout.buffer
+    target.write(output.data)
+    target.flush()

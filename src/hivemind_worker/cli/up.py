@@ -1,0 +1,62 @@
+"""`hivemind up`: a pool and a worker here, in one process, until told to stop."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hivemind_worker import wiring
+from hivemind_worker.cli import holding, look, options, service
+from hivemind_worker.concurrency import stopping
+from hivemind_worker.settings import schema
+from hivemind_worker.task import errors
+
+if TYPE_CHECKING:
+    from hivemind_worker.nodepool import server
+
+
+@click.command("up")
+@options.of(
+    *("node_id", "labels", "heartbeat_interval", "tls_ca_file", "tls_cert_file", "tls_key_file", "insecure"),
+    groups=("limits", "docker", "storage", "pool", "logging"),
+)
+@look.options()
+def command(**given: Any) -> None:
+    """Start a pool and a worker here, and say how to submit.
+
+    SIGTERM or ^C lets running tasks finish (drain_timeout), then the pool stops; a second one ends all at once.
+    """
+    settings = options.load(given)
+    shown = look.current()
+
+    async def work(stop: stopping.Stop) -> None:
+        pool = wiring.build_pool(settings)
+        with holding.folder(settings.storage.state_dir):
+            await serve(pool, stop)
+
+    async def serve(pool: server.NodePool, stop: stopping.Stop) -> None:
+        async with service.serving(pool) as address:
+            worker = await wiring.build_worker(_to(settings, address), shown.note)
+            _say(address, shown)
+            await service.beside(pool, stop, lambda: worker.run(stop))
+
+    sys.exit(service.run(settings, "up", work, shown))
+
+
+def _to(settings: schema.Settings, address: str) -> schema.Settings:
+    """The worker's settings: its pool is the one here."""
+    if settings.security.tls_cert_file is not None and settings.security.tls_ca_file is None:
+        raise errors.BadSettings("the pool here uses TLS: set tls_ca_file too, so that the worker can know it")
+    # A pool that listens at every address is reached by this machine's own.
+    for everywhere, here in (("0.0.0.0:", "127.0.0.1:"), ("[::]:", "[::1]:")):
+        if address.startswith(everywhere):
+            address = here + address.removeprefix(everywhere)
+    return settings.model_copy(update={"node": settings.node.model_copy(update={"node_pool_address": address})})
+
+
+def _say(address: str, shown: look.Look) -> None:
+    shown.note(f"the pool listens at {address}, and a worker here takes its tasks")
+    shown.note(f"submit:  hivemind submit FILE --node-pool {address}")
+    shown.note(f"follow:  hivemind tasks --node-pool {address}")

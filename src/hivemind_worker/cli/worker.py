@@ -1,0 +1,37 @@
+"""`hivemind worker`: the worker node, in the foreground until it is told to stop."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from hivemind_worker import wiring
+from hivemind_worker.cli import holding, look, options, service
+from hivemind_worker.concurrency import stopping
+from hivemind_worker.telemetry import logs
+
+log = logs.StructuredLogger(__name__)
+
+
+@click.command("worker")
+@options.of("tls_ca_file", "insecure", groups=("node", "limits", "docker", "storage", "logging"))
+@look.options()
+def command(**given: Any) -> None:
+    """Start the worker node. It registers with the Node Pool and runs the tasks it is given.
+
+    SIGTERM or ^C lets running tasks finish (drain_timeout) and hands the rest back; a second one ends them at once.
+    """
+    settings = options.load(given)
+
+    async def work(stop: stopping.Stop) -> None:
+        with holding.folder(settings.storage.state_dir):
+            worker = await wiring.build_worker(settings, _note)
+            await worker.run(stop)
+
+    sys.exit(service.run(settings, "worker", work, look.current()))
+
+
+def _note(text: str) -> None:
+    log.log_system_event("isolation_chosen", {"why": text}, level="warning")

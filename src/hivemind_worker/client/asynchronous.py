@@ -1,0 +1,201 @@
+"""AsyncClient: all that a submitter and an operator may ask of a pool, for programs with an event loop of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from hivemind_worker.client import connection, fetching, following, inputs, shapes, submission, uploading
+from hivemind_worker.task import errors, outcome, state
+from hivemind_worker.wire import calls, channels
+
+Given = Mapping[str, object]
+"""A task as JSON has it; the fields are those of `hivemind_worker.task.spec`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which tasks :meth:`AsyncClient.tasks` yields; what is empty does not restrict."""
+
+    states: Sequence[state.TaskState] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    node_id: str = ""
+    type: str = ""
+
+
+def _silent(_what: str, _done: int, _of: int) -> None:
+    """Nobody wants to see progress."""
+
+
+class AsyncClient:
+    """A pool at ``address`` (``host:port``), used as ``async with AsyncClient(…) as client``.
+
+    ``tls_ca_file`` is the PEM file whose certificates the pool's own must be signed by. Without TLS
+    only this machine's own addresses are spoken to, unless ``insecure``: raises :class:`errors.BadSettings`.
+    ``patience`` is for how many seconds a pool that does not answer is tried again. Every call raises
+    :class:`errors.Unavailable` after that, and :class:`errors.Rejected` where the pool says no.
+    """
+
+    def __init__(
+        self,
+        address: str = "localhost:50051",
+        *,
+        tls_ca_file: Path | None = None,
+        insecure: bool = False,
+        patience: float = connection.PATIENCE_SECONDS,
+        progress: uploading.Progress | None = None,
+    ) -> None:
+        self.address = address
+        self._ca_file = tls_ca_file
+        self._insecure = insecure
+        self._patience = patience
+        self._progress = progress or _silent
+        self._pool: connection.Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        """Make the channel; nothing is sent before the first call."""
+        line = channels.Line(self.address, _certificates(self._ca_file), self._insecure)
+        self._pool = connection.Connection(channels.open_channel(line), self.address, self._patience)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let go of the channel."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+    @property
+    def _open(self) -> connection.Connection:
+        if self._pool is None:
+            raise RuntimeError("the client is not open: use it within `async with`")
+        return self._pool
+
+    async def submit(
+        self, tasks: Given | Iterable[Given], *, base: str | os.PathLike[str] = ".", key: str | None = None
+    ) -> list[str]:
+        """Submit one task or many, and return their ids in order.
+
+        ``{"file": "path"}`` in ``input_files`` and as ``code`` stands for a local file, relative to ``base``; large
+        files are uploaded first. All tasks are checked before any is sent: raises :class:`errors.InvalidTask` naming
+        the field. ``key`` makes a repeat of the same call harmless. Raises :class:`errors.Conflict` for an id that is
+        taken.
+        """
+        many = [tasks] if isinstance(tasks, Mapping) else list(tasks)
+        prepared = await self._prepared(many, Path(base))
+        return await self.submit_prepared(prepared, key=key)
+
+    async def _prepared(self, tasks: Sequence[Given], base: Path) -> list[inputs.Prepared]:
+        """In a thread, but for the most frequent case: one task that names no file costs less than the way there."""
+        if len(tasks) == 1 and not inputs.may_read(tasks[0]):
+            return [inputs.prepare(tasks[0], base)]
+        return await asyncio.to_thread(lambda: [inputs.prepare(task, base) for task in tasks])
+
+    async def submit_prepared(self, prepared: Sequence[inputs.Prepared], *, key: str | None = None) -> list[str]:
+        """Submit tasks that :func:`inputs.prepare` has checked already, and return their ids in order."""
+        return await submission.submit(self._open, prepared, key, self._progress)
+
+    async def task(self, task_id: str) -> shapes.Task:
+        """Return one task with its story. Raises :class:`errors.NoSuchTask`."""
+        request = calls.pb.GetTaskRequest(task_id=task_id)
+        answer = await self._open.ask(self._open.pool.GetTask, request, f"asking for {task_id}")
+        return shapes.task_from(answer.task)
+
+    async def tasks(self, which: Filter | None = None, page: int = 500) -> AsyncIterator[shapes.Task]:
+        """Yield the tasks there are, newest first; ``page`` at a time are asked for."""
+        wanted = which or Filter()
+        request = calls.pb.ListTasksRequest(
+            states=[str(each) for each in wanted.states],
+            labels=wanted.labels,
+            node_id=wanted.node_id,
+            type=wanted.type,
+            page_size=page,
+        )
+        while True:
+            answer = await self._open.ask(self._open.pool.ListTasks, request, "listing tasks")
+            for message in answer.tasks:
+                yield shapes.task_from(message)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    async def wait(self, ids: str | Sequence[str], seconds: float | None = None) -> tuple[shapes.Task, ...]:
+        """Return the tasks once all have ended; raises TimeoutError, naming those that have not, after ``seconds``."""
+        return await following.wait(self._open, _several(ids), seconds)
+
+    def watch(self, ids: str | Sequence[str]) -> AsyncIterator[shapes.Task]:
+        """Yield each task now and at every change, until all have ended."""
+        return following.watch(self._open, _several(ids))
+
+    def logs(self, task_id: str, *, follow: bool = False, attempt: int = 0) -> AsyncIterator[following.Output]:
+        """Yield what a task wrote; with ``follow`` until it has ended. ``attempt`` 0 is the newest."""
+        return following.logs(self._open, task_id, follow=follow, attempt=attempt)
+
+    async def cancel(self, ids: str | Sequence[str]) -> list[state.TaskState]:
+        """Ask for tasks to be stopped, and return each one's state after that; ended tasks stay as they are."""
+        request = calls.pb.CancelTasksRequest(task_ids=_several(ids))
+        answer = await self._open.ask(self._open.pool.CancelTasks, request, "cancelling")
+        _accepted(answer.success, answer.message, "cancelling")
+        return [state.TaskState(word) for word in answer.states]
+
+    async def retry(self, ids: str | Sequence[str]) -> list[str]:
+        """Submit ended tasks anew and return the new ids. Not tried twice: each try would make more tasks."""
+        await self.info()  # waits for the pool as long as patience allows, which the call itself must not
+        request = calls.pb.RetryTasksRequest(task_ids=_several(ids))
+        answer = await self._open.ask(self._open.pool.RetryTasks, request, "retrying", repeat=False)
+        _accepted(answer.success, answer.message, "retrying")
+        return list(answer.new_task_ids)
+
+    async def results(self, task_id: str) -> tuple[outcome.ResultFile, ...]:
+        """Return the result files of a task: name, size, SHA-256, mode."""
+        return await fetching.results(self._open, task_id)
+
+    async def download(
+        self, task_id: str, directory: str | os.PathLike[str], names: Iterable[str] | None = None
+    ) -> list[Path]:
+        """Fetch the result files of a task (all, or those named) into ``directory``; returns their paths.
+
+        Each appears whole and checked or not at all, never outside the directory; what broke off is resumed.
+        """
+        return await fetching.download(self._open, task_id, Path(directory), names, self._progress)
+
+    async def nodes(self) -> tuple[shapes.Node, ...]:
+        """Return every node the pool knows."""
+        answer = await self._open.ask(self._open.pool.ListNodes, calls.pb.ListNodesRequest(), "listing nodes")
+        return tuple(shapes.node_from(message) for message in answer.nodes)
+
+    async def drain(self, node_id: str) -> None:
+        """Give a node no further tasks; what it runs goes on."""
+        request = calls.pb.DrainNodeRequest(node_id=node_id)
+        answer = await self._open.ask(self._open.pool.DrainNode, request, f"draining {node_id}")
+        _accepted(answer.success, answer.message, f"draining {node_id}")
+
+    async def resume(self, node_id: str) -> None:
+        """Give a drained node tasks again."""
+        request = calls.pb.ResumeNodeRequest(node_id=node_id)
+        answer = await self._open.ask(self._open.pool.ResumeNode, request, f"resuming {node_id}")
+        _accepted(answer.success, answer.message, f"resuming {node_id}")
+
+    async def info(self) -> shapes.PoolInfo:
+        """Return what the pool says of itself."""
+        answer = await self._open.ask(self._open.pool.GetPoolInfo, calls.pb.GetPoolInfoRequest(), "asking the pool")
+        return shapes.pool_from(answer)
+
+
+def _certificates(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path is not None else None
+    except OSError as error:
+        raise errors.BadSettings(f"tls_ca_file: {path} cannot be read: {error.strerror}") from None
+
+
+def _several(ids: str | Sequence[str]) -> list[str]:
+    return [ids] if isinstance(ids, str) else list(ids)
+
+
+def _accepted(success: bool, message: str, doing: str) -> None:  # noqa: FBT001  (the answer's own field)
+    if not success:
+        raise errors.Rejected(f"{doing}: {message or 'the pool said no, and no more'}")

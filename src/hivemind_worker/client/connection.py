@@ -1,0 +1,123 @@
+"""One pool on one channel: every call with its deadline, its second tries and errors in our own words."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Awaitable, Iterator
+from typing import Protocol, TypeVar
+
+import grpc
+
+from hivemind_worker.concurrency import backoff, clock, stopping
+from hivemind_worker.task import errors
+from hivemind_worker.wire import calls, verdicts
+
+CALL_SECONDS = 30.0
+"""Deadline of one call that answers at once; a pool that needs longer is as good as gone."""
+
+PATIENCE_SECONDS = 10.0
+"""How long a pool may be away, by default, before a call is given up: the time that a pool takes to start again."""
+
+PAUSE_SECONDS = 0.2
+"""Ceiling of the first pause between two tries; it doubles up to `LONGEST_PAUSE`."""
+
+LONGEST_PAUSE = 3.0
+
+Asked_contra = TypeVar("Asked_contra", contravariant=True)
+Answer_co = TypeVar("Answer_co", covariant=True)
+A = TypeVar("A")
+Q = TypeVar("Q")
+Stream = TypeVar("Stream", bound="grpc.aio.Call")
+
+
+class Unary(Protocol[Asked_contra, Answer_co]):
+    """A call with one answer, as the generated stub has it."""
+
+    def __call__(self, request: Asked_contra, /, *, timeout: float | None = None) -> Awaitable[Answer_co]:
+        """Ask."""
+
+
+class Connection:
+    """The calls of one pool, on a channel that is closed with :meth:`close`.
+
+    ``patience`` is for how many seconds a pool that cannot be reached is tried again.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, address: str, patience: float = PATIENCE_SECONDS) -> None:
+        self.address = address
+        self.pool = calls.task_manager(channel)
+        self._channel = channel
+        self._patience = patience
+
+    async def close(self) -> None:
+        """Let go of the channel."""
+        await self._channel.close()
+
+    def tries(self) -> Tries:
+        """Return a fresh count of failures: what may be tried again, and after which pause."""
+        return Tries(self.address, self._patience)
+
+    async def ask(self, call: Unary[Q, A], request: Q, doing: str, *, repeat: bool = True) -> A:
+        """Return the answer to ``request``; ``doing`` is what an error says was tried.
+
+        Without ``repeat`` nothing is sent twice: for what is not harmless a second time. Raises
+        :class:`errors.Unavailable` when patience has ended, and whatever the pool refused it with.
+        """
+        tries = self.tries()
+        while True:
+            try:
+                return await call(request, timeout=CALL_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if not repeat:
+                    raise self.error(error, doing) from error
+                await tries.again(error, doing)
+
+    @contextlib.contextmanager
+    def open(self, stream: Stream) -> Iterator[Stream]:
+        """Have a stream open within a block: it is ended with it, also when nobody read it to its end."""
+        try:
+            yield stream
+        finally:
+            stream.cancel()
+
+    def error(self, error: grpc.aio.AioRpcError, doing: str) -> errors.HiveMindError:
+        """Return ``error`` in our words."""
+        return _told(verdicts.read(error), doing, self.address)
+
+
+class Tries:
+    """Failures in a row, against one patience."""
+
+    def __init__(self, address: str, patience: float) -> None:
+        self._address = address
+        self._patience = patience
+        self._failures = 0
+        self._since = 0.0
+        self._random = random.Random()  # noqa: S311  (spreads load; nothing secret hangs on it)
+
+    def worked(self) -> None:
+        """Something came through: the next failure is again the first."""
+        self._failures = 0
+
+    async def again(self, error: grpc.aio.AioRpcError, doing: str) -> None:
+        """Pause before the next try, or raise ``error`` in our words where another would be in vain."""
+        verdict = verdicts.read(error)
+        if not self._failures:
+            self._since = clock.now()
+        pause = backoff.delay(self._failures, self._random, base=PAUSE_SECONDS, cap=LONGEST_PAUSE, least=0.02)
+        left = self._since + self._patience - clock.now()
+        if verdict.course is not verdicts.Course.RETRY or left <= 0:
+            raise _told(verdict, doing, self._address) from error
+        self._failures += 1
+        await _NEVER.wait(timeout=min(pause, left))
+
+
+_NEVER = stopping.Stop()
+"""Nobody asks this one to stop: waiting for it is a sleep, and a cancelled task leaves it at once."""
+
+
+def _told(verdict: verdicts.Verdict, doing: str, address: str) -> errors.HiveMindError:
+    if verdict.course is verdicts.Course.RETRY and verdict.code is grpc.StatusCode.UNAVAILABLE:
+        return errors.Unavailable(f"{doing}: no pool answers at {address}; is it running? (`hivemind up` starts one)")
+    return verdicts.to_error(verdict, doing)

@@ -1,0 +1,105 @@
+"""Following tasks while they run: changes, ends and output, carried on where the line broke."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from hivemind_worker.client import connection, shapes
+from hivemind_worker.wire import calls
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A run of bytes that a task wrote. ``stream`` is ``stdout`` or ``stderr``; ``offset`` counts within it."""
+
+    stream: str
+    offset: int
+    data: bytes
+    attempt: int
+
+
+_STREAMS = {calls.pb.LOG_STREAM_STDOUT: "stdout", calls.pb.LOG_STREAM_STDERR: "stderr"}
+
+
+async def watch(
+    pool: connection.Connection, ids: Sequence[str], *, ended_only: bool = False
+) -> AsyncIterator[shapes.Task]:
+    """Yield each task now and whenever it changes, until all have ended.
+
+    With ``ended_only`` a pool that knows the word says nothing of a task before its end.
+    """
+    left = dict.fromkeys(ids)
+    seen: dict[str, int] = {}
+    tries = pool.tries()
+    while left:
+        request = calls.pb.WatchTasksRequest(task_ids=list(left), ended_only=ended_only)
+        try:
+            with pool.open(pool.pool.WatchTasks(request)) as answers:
+                async for answer in answers:
+                    tries.worked()
+                    if not answer.HasField("task"):
+                        continue  # the pool watches
+                    if seen.get(answer.task.id, -1) >= answer.task.version:
+                        continue  # told before the line broke
+                    seen[answer.task.id] = answer.task.version
+                    task = shapes.task_from(answer.task)
+                    if task.ended:
+                        left.pop(task.id, None)
+                    yield task
+        except grpc.aio.AioRpcError as error:
+            await tries.again(error, "watching tasks")
+
+
+async def wait(pool: connection.Connection, ids: Sequence[str], seconds: float | None) -> tuple[shapes.Task, ...]:
+    """Return the tasks, in the order asked, once all have ended.
+
+    Raises TimeoutError, saying how many have not, after ``seconds``.
+    """
+    ended: dict[str, shapes.Task] = {}
+    try:
+        async with asyncio.timeout(seconds):
+            async for task in watch(pool, ids, ended_only=True):
+                if task.ended:
+                    ended[task.id] = task
+    except TimeoutError:
+        left = [task_id for task_id in ids if task_id not in ended]
+        shown = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
+        raise TimeoutError(f"{len(left)} of {len(ids)} tasks have not ended after {seconds:g} s: {shown}") from None
+    return tuple(ended[task_id] for task_id in ids)
+
+
+async def logs(pool: connection.Connection, task_id: str, *, follow: bool, attempt: int = 0) -> AsyncIterator[Output]:
+    """Yield what a task wrote, in the order it came; with ``follow`` until the task has ended.
+
+    ``attempt`` 0 is the newest. Where a task is tried again while it is followed, the new attempt's output comes after.
+    """
+    reading, following = attempt, 0  # the attempt being read, and the first chunk that we do not have of it
+    pinned = bool(attempt)  # whether we name the attempt, instead of having the pool go on from one to the next
+    tries = pool.tries()
+    while True:
+        got = False
+        request = calls.pb.GetTaskLogsRequest(
+            task_id=task_id, follow=follow, attempt=reading if pinned else 0, from_sequence=following
+        )
+        try:
+            with pool.open(pool.pool.GetTaskLogs(request)) as answers:
+                async for answer in answers:
+                    tries.worked()
+                    got = True
+                    if answer.attempt != reading:
+                        reading, following = answer.attempt, 0
+                    for chunk in answer.chunks:
+                        if chunk.sequence >= following and chunk.stream in _STREAMS:
+                            following = chunk.sequence + 1
+                            yield Output(_STREAMS[chunk.stream], chunk.offset, chunk.data, reading)
+        except grpc.aio.AioRpcError as error:
+            await tries.again(error, f"reading the output of {task_id}")
+            pinned = pinned or bool(following)  # numbers of chunks mean something within their attempt alone
+        else:
+            if attempt or not (follow and pinned and got):
+                return
+            reading, following = reading + 1, 0  # the line broke in this attempt: is there one after it?

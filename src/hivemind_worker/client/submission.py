@@ -1,0 +1,63 @@
+"""Tasks go to the pool: all checked first, their files uploaded, then as many at a time as a message holds."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+
+from hivemind_worker.client import connection, inputs, uploading
+from hivemind_worker.task import errors
+from hivemind_worker.wire import calls, translate
+
+BATCH_BYTES = calls.MESSAGE_BYTES - 64 * 1024
+"""Bytes of tasks in one message; the rest is for the request around them and the library's own framing."""
+
+BATCH_TASKS = 1_000
+"""Tasks in one message: the pool writes a batch in one transaction, and others wait meanwhile."""
+
+
+async def submit(
+    pool: connection.Connection,
+    prepared: Sequence[inputs.Prepared],
+    key: str | None,
+    progress: uploading.Progress,
+) -> list[str]:
+    """Send tasks and return their ids, in order.
+
+    ``key`` makes a repeat harmless: the same key with the same tasks gives the same ids; without one each call is new.
+    A batch is taken whole or not at all; with more tasks than one message holds, earlier batches stay when a later one
+    is refused.
+    """
+    uploads = {sha256: source for each in prepared for sha256, source in each.uploads.items()}
+    if uploads:
+        await uploading.upload(pool, uploads, progress)
+    call = key or uuid.uuid4().hex
+    ids: list[str] = []
+    for number, batch in enumerate(batches(translate.task_to_message(each.task) for each in prepared)):
+        request = calls.pb.SubmitTasksRequest(tasks=batch, idempotency_key=f"{call}-{number}" if number else call)
+        answer = await pool.ask(pool.pool.SubmitTasks, request, "submitting tasks")
+        if not answer.success or len(answer.task_ids) != len(batch):
+            said = answer.message or "it said no more"
+            raise errors.Rejected(f"submitting tasks: the pool took none of them: {said}")
+        ids += answer.task_ids
+    return ids
+
+
+def batches(tasks: Iterable[calls.pb.Task]) -> Iterator[list[calls.pb.Task]]:
+    """Part tasks into lists that each fit into one message.
+
+    Raises :class:`errors.InvalidTask` for one that fits into none.
+    """
+    batch: list[calls.pb.Task] = []
+    size = 0
+    for task in tasks:
+        own = task.ByteSize() + 16  # the field's tag and length around it
+        if own > BATCH_BYTES:
+            raise errors.InvalidTask("task", f"has {own} bytes; at most {BATCH_BYTES}: move content into input files")
+        if batch and (size + own > BATCH_BYTES or len(batch) == BATCH_TASKS):
+            yield batch
+            batch, size = [], 0
+        batch.append(task)
+        size += own
+    if batch:
+        yield batch

@@ -1,0 +1,337 @@
+"""The container engine: the only door to it. Every call has a deadline, every failure becomes a word of ours.
+
+Calls go through aiodocker's `_query` and `_query_json` (connection, TLS, version of the API): its own methods inspect
+before they attach, wait without deadline and read archives whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiodocker
+import aiodocker.stream
+import aiohttp
+from yarl import URL
+
+from hivemind_worker.task import errors
+
+CALL_SECONDS = 60.0
+"""Deadline of an ordinary call. An engine under load answered within 2 s where this was measured; a hung one never."""
+
+_STDOUT, _STDERR = 1, 2
+_UNREACHABLE = 900  # aiodocker's own status for "no connection"
+CONFLICT = 409
+"""Status of a refusal because a name is taken or a thing is in use."""
+_NOT_FOUND = 404
+
+
+class Refused(errors.NodeFault):
+    """The engine answered no. `status` is its HTTP status."""
+
+    def __init__(self, doing: str, status: int, said: str) -> None:
+        super().__init__(f"the container engine would not {doing}: {said.strip()[:500]} (status {status})")
+        self.status = status
+        self.said = said
+
+
+class NotThere(Refused):
+    """The engine knows no such image, container or volume."""
+
+
+class Engine:
+    """One engine. Made anywhere; `connect` and all else belong to one event loop.
+
+    `host` as in DOCKER_HOST (unix://, tcp://, https://, ssh:// with asyncssh installed). When empty: the Docker context
+    in use, DOCKER_HOST, or the usual sockets. TLS from DOCKER_TLS_VERIFY and DOCKER_CERT_PATH.
+    """
+
+    def __init__(self, host: str = "") -> None:
+        self._host = host
+        self._docker: aiodocker.Docker | None = None
+
+    async def connect(self) -> Mapping[str, Any]:
+        """Connect and agree on a version of the API; what the engine says of itself (`version`). Raises EngineLost."""
+        fresh = self._docker is None
+        if fresh:
+            try:
+                self._docker = aiodocker.Docker(url=self._host or None)
+            except (AssertionError, ValueError, OSError, aiodocker.DockerContextInvalidError) as error:
+                said = str(error) or "there is no socket in the usual places and DOCKER_HOST is not set"
+                raise errors.EngineLost(f"no container engine to connect to: {said}") from error
+            # Each capsule's stream holds a connection for as long as it lives: no limit of 100 on those.
+            self._docker.connector._limit = 0  # noqa: SLF001 - the constructor offers no way
+        try:
+            found: Mapping[str, Any] = await self._json("say its version", "version", seconds=5.0)
+        except BaseException:
+            if fresh:  # else others' streams go on
+                await self.close()
+            raise
+        return found
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        docker, self._docker = self._docker, None
+        if docker is not None:
+            await docker.close()
+
+    async def info(self) -> Mapping[str, Any]:
+        """What the engine says of its machine (`docker info`)."""
+        found: Mapping[str, Any] = await self._json("say what it is", "info")
+        return found
+
+    async def image(self, reference: str) -> Mapping[str, Any]:
+        """What the engine knows of an image. Raises NotThere when it has none of that name."""
+        found: Mapping[str, Any] = await self._json("look at an image", f"images/{reference}/json")
+        return found
+
+    async def pull(self, reference: str) -> AsyncIterator[Mapping[str, Any]]:
+        """Fetch an image; what the engine tells meanwhile. Raises Refused with the registry's own words."""
+        name, tag = _split(reference)
+        with _worded("pull an image"):
+            async for line in self._open.images.pull(name, tag=tag, stream=True):
+                if "error" in line:
+                    raise Refused("pull the image", 500, str(line["error"]))
+                yield line
+
+    async def create(self, name: str, body: Mapping[str, Any]) -> str:
+        """Create a container; its id. Raises NotThere when the image is gone."""
+        made = await self._json("create a container", "containers/create", "POST", params={"name": name}, body=body)
+        return str(made["Id"])
+
+    async def attach(self, container: str) -> Attached:
+        """Open the stream to a container's stdin, stdout and stderr. Works before it is started, and again later."""
+
+        async def setup() -> tuple[URL, bytes | None, bool]:
+            query = {"stdin": "1", "stdout": "1", "stderr": "1", "stream": "1", "logs": "0"}
+            return URL(f"containers/{container}/attach").with_query(query), b"", False
+
+        stream = aiodocker.stream.Stream(self._open, setup)
+        try:
+            async with _deadline("attach to a container", CALL_SECONDS):
+                await stream._init()  # noqa: SLF001 - the public way in, `async with`, does the same and closes too
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await stream.close()
+            raise
+        return Attached(stream)
+
+    async def start(self, container: str) -> None:
+        """Start a container that was created."""
+        await self._empty("start a container", f"containers/{container}/start", "POST")
+
+    async def kill(self, container: str) -> None:
+        """SIGKILL to all of a container; nothing if it has ended or is gone."""
+        with contextlib.suppress(NotThere):
+            try:
+                await self._empty("kill a container", f"containers/{container}/kill", "POST")
+            except Refused as refused:
+                if refused.status != CONFLICT:  # "is not running"
+                    raise
+
+    async def wait(self, container: str, seconds: float | None = None) -> int:
+        """Wait until it has ended; its exit code. Raises EngineLost after `seconds`."""
+        said = await self._json("wait", f"containers/{container}/wait", "POST", seconds=seconds)
+        return int(said["StatusCode"])
+
+    async def update(self, container: str, body: Mapping[str, Any]) -> None:
+        """Change the limits of a container, running or not."""
+        await self._json("change a container's limits", f"containers/{container}/update", "POST", body=body)
+
+    async def inspect(self, container: str) -> Mapping[str, Any]:
+        """All the engine knows of a container. Raises NotThere."""
+        found: Mapping[str, Any] = await self._json("look at a container", f"containers/{container}/json")
+        return found
+
+    async def stats(self, container: str) -> Mapping[str, Any]:
+        """One reading of what a running container uses, without the engine's second of waiting for another."""
+        query = {"stream": "0", "one-shot": "1"}
+        path = f"containers/{container}/stats"
+        found: Mapping[str, Any] = await self._json("say what a container uses", path, params=query)
+        return found
+
+    async def remove(self, container: str) -> None:
+        """Remove a container with its unnamed volumes, killing it first if it runs; nothing if it is gone."""
+        with contextlib.suppress(NotThere):
+            try:
+                await self._empty("remove", f"containers/{container}", "DELETE", params={"force": "1", "v": "1"})
+            except Refused as refused:
+                if refused.status != CONFLICT:  # "removal is already in progress"
+                    raise
+
+    async def containers(self, label: str) -> list[Mapping[str, Any]]:
+        """All containers that bear the label `name=value`, ended ones included."""
+        query = {"all": "1", "filters": json.dumps({"label": [label]})}
+        found: list[Mapping[str, Any]] = await self._json("list containers", "containers/json", params=query)
+        return found
+
+    async def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Make a named volume; nothing if there is one of that name."""
+        body = {"Name": name, "Driver": "local", "Labels": dict(labels)}
+        await self._json("create a volume", "volumes/create", "POST", body=body)
+
+    async def volumes(self, label: str) -> list[Mapping[str, Any]]:
+        """All volumes that bear the label `name=value`."""
+        said = await self._json("list volumes", "volumes", params={"filters": json.dumps({"label": [label]})})
+        found: list[Mapping[str, Any]] = said["Volumes"] or []
+        return found
+
+    async def remove_volume(self, name: str) -> bool:
+        """Remove a volume; false if a container still uses it. Nothing if it is gone."""
+        with contextlib.suppress(NotThere):
+            try:
+                await self._empty("remove a volume", f"volumes/{name}", "DELETE")
+            except Refused as refused:
+                if refused.status != CONFLICT:
+                    raise
+                return False
+        return True
+
+    async def volume_sizes(self) -> Mapping[str, int]:
+        """How many bytes each volume has on disk. The engine counts all there are: not to be asked often."""
+        said = await self._json("count what volumes hold", "system/df", params={"type": "volume"})
+        found = {volume["Name"]: (volume.get("UsageData") or {}).get("Size", 0) for volume in said["Volumes"] or ()}
+        return {name: size for name, size in found.items() if size > 0}
+
+    async def networks(self, name: str) -> list[Mapping[str, Any]]:
+        """All networks whose name holds `name`."""
+        query = {"filters": json.dumps({"name": [name]})}
+        found: list[Mapping[str, Any]] = await self._json("list networks", "networks", params=query)
+        return found
+
+    async def create_network(self, body: Mapping[str, Any]) -> str:
+        """Make a network; its id."""
+        return str((await self._json("create a network", "networks/create", "POST", body=body))["Id"])
+
+    async def remove_network(self, network: str) -> None:
+        """Remove a network that nobody uses; nothing if it is gone."""
+        with contextlib.suppress(NotThere):
+            await self._empty("remove a network", f"networks/{network}", "DELETE")
+
+    async def put_archive(self, container: str, path: str, tar: bytes) -> None:
+        """Unpack an uncompressed tar under `path` of a container, which need not run."""
+        await self._empty(
+            "unpack files", f"containers/{container}/archive", "PUT", params={"path": path}, data=io.BytesIO(tar)
+        )
+
+    async def get_archive(self, container: str, path: str, most: int) -> bytes:
+        """One small file of a container as a tar. Raises NotThere; Refused when it is more than `most` bytes."""
+        async with _deadline("read a file", CALL_SECONDS):
+            address = f"containers/{container}/archive"
+            async with self._open._query(address, params={"path": path}) as response:  # noqa: SLF001 - no public streaming
+                found = bytearray()
+                async for piece in response.content.iter_any():
+                    found += piece
+                    if len(found) > most:
+                        raise Refused("hand over a small file", 200, f"{path} has more than {most} bytes")
+                return bytes(found)
+
+    @property
+    def _open(self) -> aiodocker.Docker:
+        if self._docker is None:
+            raise errors.EngineLost("not connected to a container engine")
+        return self._docker
+
+    async def _json(
+        self,
+        doing: str,
+        path: str,
+        method: str = "GET",
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        seconds: float | None = 0.0,
+    ) -> Any:
+        """Make a call; `seconds` 0: the usual deadline, None: no deadline."""
+        async with _deadline(doing, CALL_SECONDS if seconds == 0 else seconds):
+            return await self._open._query_json(path, method, params=params, data=body)  # noqa: SLF001 - see module docs
+
+    async def _empty(
+        self,
+        doing: str,
+        path: str,
+        method: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        data: io.BytesIO | None = None,
+    ) -> None:
+        headers = {} if data is None else {"Content-Type": "application/x-tar"}
+        async with (
+            _deadline(doing, CALL_SECONDS),
+            self._open._query(path, method, params=params, data=data, headers=headers) as response,  # noqa: SLF001 - see module docs
+        ):
+            await response.read()
+
+
+class Attached:
+    """The byte stream of a container: what is written goes to its stdin, what is read is its stdout.
+
+    What its stderr says (our program only complains there) is kept in `complaint`, the last 4 KiB of it.
+    """
+
+    def __init__(self, stream: aiodocker.stream.Stream) -> None:
+        self._stream = stream
+        self.complaint = b""
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end. Raises EngineLost when the connection broke."""
+        with _worded("go on with a container's stream"):
+            while (message := await self._stream.read_out()) is not None:
+                if message.stream != _STDERR:
+                    return message.data
+                self.complaint = (self.complaint + message.data)[-4096:]
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        """Write, and wait while the other end takes nothing. Raises EngineLost when the connection broke."""
+        with _worded("take a container's input"):
+            try:
+                await self._stream.write_in(data)
+            except (RuntimeError, AssertionError) as error:  # closed under our hands
+                raise errors.EngineLost("the stream to the container is closed") from error
+
+    async def close(self) -> None:
+        """Let go of the stream at once; the container goes on."""
+        response = self._stream._resp  # noqa: SLF001 - its own close waits for a reader of what was written, for ever
+        transport = response.connection.transport if response is not None and response.connection is not None else None
+        with contextlib.suppress(Exception):  # it is gone either way, and aiodocker asserts on a lost connection
+            await self._stream.close()
+        if transport is not None:
+            transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def _deadline(doing: str, seconds: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            with _worded(doing):
+                yield
+    except TimeoutError as error:
+        raise errors.EngineLost(f"the container engine did not {doing} within {seconds} s") from error
+
+
+@contextlib.contextmanager
+def _worded(doing: str) -> Any:
+    try:
+        yield
+    except aiodocker.DockerError as error:
+        if error.status == _UNREACHABLE:
+            raise errors.EngineLost(f"the container engine cannot be reached: {error.message}") from error
+        kind = NotThere if error.status == _NOT_FOUND else Refused
+        raise kind(doing, error.status, str(error.message)) from error
+    except (aiohttp.ClientError, ConnectionError) as error:
+        said = str(error) or type(error).__name__
+        raise errors.EngineLost(f"the connection to the container engine broke: {said}") from error
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """A reference as the pull call wants it: name, and tag or digest (latest when there is none: never all tags)."""
+    if "@" in reference:
+        name, _, digest = reference.partition("@")
+        return name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name, digest
+    name, _, tag = reference.rpartition(":")
+    return (name, tag) if name and "/" not in tag else (reference, "latest")

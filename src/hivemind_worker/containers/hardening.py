@@ -1,0 +1,221 @@
+"""The golden container: every container is created from here, and no field of a task goes into it but numbers.
+
+Each line fences one thing; where a class of escape has two independent layers, both are named. Pure.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hivemind_worker.capsule import system_calls
+from hivemind_worker.task import outcome, plan, spec
+from hivemind_worker.task.resources import MIB
+
+USER = 65534
+"""uid and gid of every task: `nobody` by convention, owner of nothing."""
+
+PROGRAM_FOLDER = "/.hivemind"
+PROGRAM = f"{PROGRAM_FOLDER}/hivemind-init"
+"""Where hivemind-init lies in every capsule, on a read-only volume."""
+
+LABEL = "io.hivemind"
+NODE_LABEL = f"{LABEL}.node-id"
+ROLE_LABEL = f"{LABEL}.role"
+"""What one of our objects is for: `capsule`, `filler`, `program`, `workspace`."""
+
+OOM_SCORE = 500
+"""When the whole machine runs out of memory, tasks go before the worker and the owner's programs."""
+
+FILES = 1024
+"""Open files of one process."""
+
+
+_LEAST_QUOTA = 1_000  # the engine refuses less than 1 ms
+_PAGE_SLACK = MIB
+_SCRATCH = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What is needed of a task's image: its id at the engine, its name in reports, its variables and volumes."""
+
+    id: str
+    digest: str
+    machine: str
+    environment: Mapping[str, str]
+    volumes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is the same for all tasks of this node.
+
+    ``network`` is the id of the engine's network for tasks with egress; ``runtime`` the engine's, empty for its own.
+    """
+
+    node_id: str
+    boot_id: str
+    program_volume: str
+    capsule_version: str
+    network: str = ""
+    runtime: str = ""
+
+
+def name(around: Surroundings, asked: plan.RunPlan, number: int) -> str:
+    """A container's name: nothing a task says can be read in it, and no two are the same."""
+    said = "\0".join((around.node_id, around.boot_id, asked.task_id, str(asked.attempt), str(number)))
+    return f"hivemind-{hashlib.sha256(said.encode()).hexdigest()[:24]}"
+
+
+def workspace_in_memory(limits: outcome.Limits) -> bool:
+    """Whether the workspace can be a tmpfs: its pages count as the task's memory, so it must fit in well."""
+    return limits.disk_bytes <= limits.memory_bytes // 2
+
+
+def body(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str = "") -> dict[str, Any]:
+    """What the engine is asked to create for one attempt. `workspace` names a volume, when it is not in memory.
+
+    Raises ValueError when a workspace too large for memory comes without a volume.
+    """
+    limits = asked.limits
+    if not workspace and not workspace_in_memory(limits):
+        raise ValueError(f"{limits.disk_bytes} bytes of disk do not fit into {limits.memory_bytes} of memory")
+    labels = {
+        NODE_LABEL: around.node_id,
+        ROLE_LABEL: "capsule",
+        f"{LABEL}.boot-id": around.boot_id,
+        f"{LABEL}.task-id": asked.task_id,
+        f"{LABEL}.attempt": str(asked.attempt),
+        f"{LABEL}.capsule-version": around.capsule_version,
+    }
+    return {
+        "Image": image.id,
+        "Hostname": "capsule",
+        "User": f"{USER}:{USER}",
+        "Entrypoint": [PROGRAM],
+        "Cmd": [],
+        "WorkingDir": "/",
+        "Env": [],
+        "Labels": labels,
+        "Healthcheck": {"Test": ["NONE"]},
+        "StopSignal": "SIGKILL",
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "OpenStdin": True,
+        "StdinOnce": False,  # a worker that comes back attaches again
+        "Tty": False,
+        "HostConfig": _host(around, asked, image, workspace),
+    }
+
+
+def _host(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str) -> dict[str, Any]:
+    limits = asked.limits
+    mounts = [_volume(around.program_volume, PROGRAM_FOLDER, read_only=True)]
+    if workspace:
+        mounts.append(_volume(workspace, plan.WORKSPACE, read_only=False))
+    return {
+        "NetworkMode": network_mode(around, asked),
+        "Privileged": False,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges:true", f"seccomp={profile(image.machine)}"],
+        "ReadonlyRootfs": True,
+        "Mounts": mounts,
+        "Tmpfs": tmpfs(limits, image.volumes, in_memory=not workspace),
+        "IpcMode": "private",
+        "PidMode": "",
+        "UTSMode": "",
+        "CgroupnsMode": "private",
+        "ShmSize": min(_SCRATCH, limits.memory_bytes // 4),
+        "Memory": limits.memory_bytes,
+        "MemorySwap": limits.memory_bytes,  # the sum of both: no swap
+        "CpuPeriod": spec.CPU_PERIOD,
+        "CpuQuota": max(_LEAST_QUOTA, limits.cpu_quota),
+        "PidsLimit": limits.pids,
+        "OomScoreAdj": OOM_SCORE,
+        "Ulimits": [
+            {"Name": "nofile", "Soft": FILES, "Hard": FILES},
+            {"Name": "core", "Soft": 0, "Hard": 0},
+            # A little beyond the disk limit, so that a full disk says ENOSPC rather than a signal.
+            {"Name": "fsize", "Soft": limits.disk_bytes + _PAGE_SLACK, "Hard": limits.disk_bytes + _PAGE_SLACK},
+        ],
+        "LogConfig": {"Type": "none", "Config": {}},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": False,  # what the engine knows of the end is read before
+        "Init": False,
+        "PublishAllPorts": False,
+        **({"Runtime": around.runtime} if around.runtime else {}),
+        **({"DeviceRequests": [{"Count": asked.gpus, "Capabilities": [["gpu"]]}]} if asked.gpus else {}),
+    }
+
+
+def network_mode(around: Surroundings, asked: plan.RunPlan) -> str:
+    """`none`, or the network for tasks with egress by its id. Raises ValueError where this node has none."""
+    if asked.network is plan.Network.NONE:
+        return "none"
+    if not around.network:
+        raise ValueError("this node gives no task a network: its owner has not allowed egress")
+    return around.network
+
+
+def tmpfs(limits: outcome.Limits, image_volumes: Sequence[str], *, in_memory: bool) -> dict[str, str]:
+    """Every folder a task can write to that lies in memory, each with a cap of bytes and of files.
+
+    The volumes an image declares become small ones too: else the engine makes uncapped ones of the host's disk.
+    """
+    scratch = max(MIB, min(_SCRATCH, limits.memory_bytes // 4, limits.disk_bytes))
+    folders = {path: _tmpfs(scratch, "mode=1777") for path in image_volumes if _overlayable(path)}
+    folders["/tmp"] = _tmpfs(scratch, "mode=1777")  # noqa: S108 - the task's own
+    folders["/run"] = _tmpfs(MIB, "noexec", "mode=0755", f"uid={USER}", f"gid={USER}")
+    if in_memory:
+        folders[plan.WORKSPACE] = _tmpfs(limits.disk_bytes, "mode=0700", f"uid={USER}", f"gid={USER}")
+    return folders
+
+
+def filler(around: Surroundings, image: str, mounts: Mapping[str, str]) -> dict[str, Any]:
+    """A container that is never started: files reach the volumes mounted in it (name → folder) by archive."""
+    return {
+        "Image": image,
+        "Entrypoint": [PROGRAM],
+        "Cmd": [],
+        "User": f"{USER}:{USER}",
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": {NODE_LABEL: around.node_id, ROLE_LABEL: "filler", f"{LABEL}.boot-id": around.boot_id},
+        "HostConfig": {
+            "NetworkMode": "none",
+            "LogConfig": {"Type": "none", "Config": {}},
+            "Mounts": [_volume(volume, folder, read_only=False) for volume, folder in mounts.items()],
+        },
+    }
+
+
+@functools.cache
+def profile(machine: str) -> str:
+    """The seccomp profile as the engine takes it: JSON text."""
+    return json.dumps(system_calls.engine_profile(machine), separators=(",", ":"))
+
+
+def _tmpfs(size: int, *more: str) -> str:
+    # One file per 4 KiB, so that files without content cost no more than the bytes allowed.
+    return ",".join(("rw", "nosuid", "nodev", *(() if "noexec" in more else ("exec",)), f"size={size}",
+                     f"nr_inodes={max(64, size // 4096)}", *more))  # fmt: skip
+
+
+def _volume(name: str, folder: str, *, read_only: bool) -> dict[str, Any]:
+    return {
+        "Type": "volume",
+        "Source": name,
+        "Target": folder,
+        "ReadOnly": read_only,
+        "VolumeOptions": {"NoCopy": True},  # nothing of the image goes into it
+    }
+
+
+def _overlayable(path: str) -> bool:
+    """Not what we mount ourselves, nor the root."""
+    return path.rstrip("/") not in {"", "/tmp", "/run", plan.WORKSPACE, PROGRAM_FOLDER, "/dev", "/dev/shm", "/proc"}  # noqa: S108

@@ -1,0 +1,1 @@
+"""Executors: each runs a plan in a fresh capsule and tells how it ended."""

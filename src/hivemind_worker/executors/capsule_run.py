@@ -1,0 +1,271 @@
+"""One attempt's conversation with its capsule, over any stream of bytes: from READY to DONE, or as far as it goes.
+
+The capsule is not trusted: what it says is checked by `capsule.conversation`, every wait has an end here as well, and
+when it breaks its word it is killed from outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Protocol
+
+from hivemind_worker.artifacts import inputs, results
+from hivemind_worker.artifacts import store as stores
+from hivemind_worker.capsule import conversation, messages, table
+from hivemind_worker.concurrency import clock, stopping
+from hivemind_worker.executors import executor, logs
+from hivemind_worker.task import errors, outcome, plan, state
+
+READY_SECONDS: Final = 60.0
+"""From the capsule's start to its first word. 0.2 s usually; a machine that is short of everything needs longer."""
+
+SILENCE_SECONDS: Final = 60.0
+"""While results are collected something must come at least this often."""
+
+OVERTIME_SECONDS: Final = 5.0
+"""The capsule keeps the time limit itself; so much later than it should have we keep it from outside."""
+
+DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""PATH where neither image nor task names one; what container engines give too."""
+
+LIVE_WAITING_BYTES: Final = 16 * 1024 * 1024
+"""Of each stream, where the output is wanted live: a burst of 0.1 s at the speed of a pipe."""
+
+_STREAMS: Final = {messages.Stream.OUT: executor.Stream.STDOUT, messages.Stream.ERR: executor.Stream.STDERR}
+
+
+class Pipe(Protocol):
+    """The two directions of a capsule's stream."""
+
+    async def read(self) -> bytes:
+        """Return the next bytes, empty at the end."""
+
+    async def write(self, data: bytes) -> None:
+        """Write `data`; its bytes are in order when calls are begun in order. Waits while nothing is taken."""
+
+
+@dataclasses.dataclass(slots=True)
+class Heard:
+    """What came of the conversation. `fault` says why it broke off, empty when it went to its end.
+
+    `lost`: the stream broke, not the capsule. `overtime`: it did not answer when its time was over.
+    `over_disk`: it was killed because its workspace was larger than allowed; said how large.
+    """
+
+    exited: messages.Exited | None = None
+    done: messages.Done | None = None
+    results: results.Results = dataclasses.field(default_factory=results.Results)
+    logs: outcome.Logs = dataclasses.field(default_factory=outcome.Logs)
+    truncated: bool = False
+    stopped: bool = False
+    overtime: bool = False
+    lost: bool = False
+    refused_file: str = ""
+    over_disk: str = ""
+    fault: str = ""
+    timings: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+class CapsuleRun:
+    """One attempt. `kill` ends the capsule from outside, at once, and may be called more than once."""
+
+    def __init__(
+        self,
+        *,
+        pipe: Pipe,
+        plan: plan.RunPlan,
+        spec: messages.Spec,
+        store: stores.Store,
+        stop: stopping.Stop,
+        observer: executor.Observer,
+        kill: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._pipe = pipe
+        self._plan = plan
+        self._spec = spec
+        self._store = store
+        self._stop = stop
+        self._observer = observer
+        self._kill = kill
+        self._talk = conversation.Conversation()
+        self._kept = logs.Kept(plan.caps)
+        self._receiver = results.Receiver(store, plan.caps)
+        self._heard = Heard()
+        self._ready = asyncio.Event()
+        self._feed_error: Exception | None = None
+        self._until = clock.now() + READY_SECONDS
+        self._mark = clock.now()
+
+    async def run(self) -> Heard:
+        """Hold the conversation to its end. Raises OSError when our disk broke, NoSuchArtifact for a missing input.
+
+        Whatever it raises, the store has no half-written file of this attempt and no task of ours goes on.
+        """
+        feed = asyncio.create_task(self._feed(), name="feed capsule")
+        watch = asyncio.create_task(self._obey(), name="watch stop")
+        try:
+            await self._listen()
+            if self._heard.done is not None and not self._heard.stopped:
+                self._heard.results = await self._receiver.finish()
+                self._time("collect")
+        finally:
+            try:
+                await stopping.settle(feed, watch)
+            finally:
+                await self._receiver.abort()
+        self._heard.logs = self._kept.logs()
+        self._heard.truncated = self._kept.truncated
+        return self._heard
+
+    async def _listen(self) -> None:
+        try:
+            while not self._over():
+                async with asyncio.timeout_at(self._until):
+                    data = await self._pipe.read()
+                if not data:
+                    self._heard.fault = "the capsule ended without a word"
+                    break
+                await self._take(data)
+                if (said := self._talk.acknowledgement()) is not None:
+                    await self._pipe.write(said)
+        except TimeoutError:
+            self._heard.overtime = self._talk.phase is table.Phase.RUNNING
+            self._heard.fault = f"nothing was heard in time. The story: {self._talk.story()}"
+            await self._kill()
+        except errors.CapsuleFault as error:
+            self._heard.fault = str(error)
+            await self._kill()
+        except errors.EngineLost as error:
+            self._heard.lost = not self._heard.stopped
+            self._heard.fault = str(error)
+        if self._feed_error is not None:
+            raise self._feed_error
+
+    async def _take(self, data: bytes) -> None:
+        try:
+            heard = self._talk.receive(data)
+        except errors.CapsuleFault:
+            for message in self._talk.salvaged:  # said before it broke its word
+                await self._hear(message)
+            raise
+        for message in heard:
+            await self._hear(message)
+
+    def _over(self) -> bool:
+        # Nobody waits for the results of a stopped task: gone within the grace time is what counts.
+        return self._heard.done is not None or (self._heard.stopped and self._heard.exited is not None)
+
+    async def _hear(self, message: messages.FromCapsule) -> None:
+        match message:
+            case messages.Ready():
+                self._time("ready")
+                self._ready.set()
+                self._until = clock.now() + SILENCE_SECONDS * 60  # uploads of inputs take their time; STOP ends them
+            case messages.Output():
+                self._kept.take(message)
+                self._observer.output(_STREAMS[message.stream], message.offset, message.data)
+            case messages.Exited():
+                self._heard.exited = message
+                self._kept.missed(messages.Stream.OUT, message.out_total)
+                self._kept.missed(messages.Stream.ERR, message.err_total)
+                self._time("run")
+                self._observer.phase(state.Phase.COLLECTING)
+            case messages.Done():
+                self._heard.done = message
+            case messages.Error():
+                if message.code is messages.ErrorCode.FILE:
+                    self._heard.refused_file = message.text
+                raise errors.CapsuleFault(f"the capsule says: {message.text}")
+            case messages.Taken():
+                pass  # tasks have no stdin
+            case _:
+                await self._receiver.take(message)
+        if self._heard.exited is not None:
+            self._until = clock.now() + SILENCE_SECONDS
+
+    async def _feed(self) -> None:
+        """Say what to run, with its files, and begin."""
+        await self._ready.wait()
+        try:
+            await self._say_files()
+        except errors.EngineLost:
+            pass  # the listener learns why
+        except (stores.NoSuchArtifact, OSError, ValueError) as error:
+            self._feed_error = error
+            await self._end()
+
+    async def _say_files(self) -> None:
+        waiting = self._talk.send(self._spec)
+        async with contextlib.aclosing(inputs.pieces(self._plan.files, self._store)) as pieces:
+            async for piece in pieces:
+                if len(waiting) + len(piece.data) > inputs.PIECE:
+                    await self._pipe.write(waiting)
+                    waiting = b""
+                waiting += self._talk.send(piece)
+        if self._heard.stopped or self._talk.phase is not table.Phase.LOADING:
+            return  # it is being killed, or an ERROR has been heard
+        self._time("files")
+        limits = self._spec.limits
+        self._until = clock.now() + (limits.timeout_ms + limits.grace_ms) / 1000 + OVERTIME_SECONDS
+        self._observer.phase(state.Phase.RUNNING)
+        await self._pipe.write(waiting + self._talk.send(messages.Start()))
+
+    async def _obey(self) -> None:
+        """Pass a stop on: politely while the task runs, else at once; a kill always at once."""
+        await self._stop.wait(stopping.StopLevel.CANCEL)
+        self._heard.stopped = True
+        if self._stop.level < stopping.StopLevel.KILL and self._talk.phase is table.Phase.RUNNING:
+            grace = self._plan.grace_seconds
+            left = self._stop.remaining()
+            grace = grace if left is None else min(grace, left)
+            self._until = min(self._until, clock.now() + grace + OVERTIME_SECONDS)
+            with contextlib.suppress(errors.EngineLost, conversation.ConversationError):
+                await self._pipe.write(self._talk.send(messages.Stop(round(grace * 1000))))
+            await self._stop.wait(stopping.StopLevel.KILL, timeout=grace + OVERTIME_SECONDS)
+        await self._end()
+
+    async def _end(self) -> None:
+        """Kill it; if the engine does not even answer to that, whoever listens waits no longer."""
+        self._until = min(self._until, clock.now() + OVERTIME_SECONDS)
+        with contextlib.suppress(errors.NodeFault):
+            await self._kill()
+
+    def _time(self, step: str) -> None:
+        now = clock.now()
+        self._heard.timings[step] = now - self._mark
+        self._mark = now
+
+    def goodbye(self) -> bytes:
+        """Return the last bytes for a capsule that is not to be killed: what it said is safe, it may end."""
+        said = self._talk.acknowledgement(force=True) or b""
+        return said + self._talk.send(messages.Close())
+
+
+def spec_of(asked: plan.RunPlan, environment: Mapping[str, str], on_disconnect: messages.OnDisconnect) -> messages.Spec:
+    """Put a plan into the capsule's words. `environment` is what the image or sandbox gives; the plan's wins."""
+    # HOME: the account of a task has none of its own, and much software insists on a folder it may write to.
+    variables = {"PATH": DEFAULT_PATH, **environment, "HOME": plan.WORKSPACE, **asked.environment}
+    caps = asked.caps
+    return messages.Spec(
+        argv=tuple(word.encode() for word in asked.argv),
+        env=tuple((name.encode(), value.encode()) for name, value in variables.items()),
+        workspace=plan.WORKSPACE.encode(),
+        limits=messages.Limits(
+            timeout_ms=max(1, round(asked.limits.timeout_seconds * 1000)),
+            grace_ms=round(asked.grace_seconds * 1000),
+            output_head=max(caps.output_head_bytes, caps.output_live_bytes),
+            # Also what waits inside while we are slower than the task: beyond it the middle is given up.
+            output_tail=max(caps.output_tail_bytes, min(caps.output_live_bytes, LIVE_WAITING_BYTES)),
+            results_bytes=caps.results_bytes,
+            results_apparent=caps.results_bytes,
+            results_count=caps.results_count,
+            results_depth=caps.results_depth,
+            results_ms=max(1, round(caps.results_seconds * 1000)),
+        ),
+        on_disconnect=on_disconnect,
+        resume_key=secrets.token_bytes(messages.MAX_KEY_BYTES),
+    )

@@ -1,0 +1,81 @@
+"""The Protocol of everything that runs a plan: `run(plan, stop, observer) → Outcome`."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+from hivemind_worker.concurrency import stopping
+from hivemind_worker.task import outcome, plan, state
+
+
+class Stream(enum.StrEnum):
+    """Which of the task's two output streams."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+class Observer(Protocol):
+    """Who wants to know while an attempt runs. Calls return at once and never raise; output is copied, not awaited."""
+
+    def phase(self, phase: state.Phase) -> None:
+        """Be told that the attempt has entered ``phase`` (preparing, starting, running, collecting)."""
+
+    def output(self, stream: Stream, offset: int, data: bytes) -> None:
+        """Be given the task's output as it arrives; ``offset`` in bytes within its own stream shows gaps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defence:
+    """One line of what fences a task here: what, whether it is in force, why not, and what to do about it."""
+
+    check: str
+    in_force: bool
+    why: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitness:
+    """Whether an executor can run tasks now, and by which defences."""
+
+    usable: bool
+    isolation: str
+    runtime: str
+    why: str = ""
+    defences: tuple[Defence, ...] = ()
+
+
+class Executor(Protocol):
+    """Runs plans, each in a capsule of its own; safe to call many times at once."""
+
+    @property
+    def isolation(self) -> str:
+        """What fences a task, as results name it: ``docker`` or ``sandbox``."""
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """References of images that are here, used last at the end: the pool prefers this node for their tasks."""
+
+    async def open(self) -> None:
+        """Make ready to run plans.
+
+        Raises :class:`hivemind_worker.task.errors.IsolationMissing` or
+        :class:`hivemind_worker.task.errors.EngineLost` where this machine cannot.
+        """
+
+    async def run(self, plan: plan.RunPlan, stop: stopping.Stop, observer: Observer) -> outcome.Outcome:
+        """Run one attempt to its end and collect its results into the artifact store.
+
+        Never raises for what a task, an image or an engine does: that is an outcome. ``stop`` at level cancel ends the
+        task with SIGTERM, the plan's grace, then SIGKILL; at level kill at once. The capsule is gone, or its removal
+        is under way in the background, when this returns. A cancelled asyncio task removes its capsule too.
+        """
+
+    async def fitness(self) -> Fitness:
+        """Probe this machine: can tasks be run, and which defences are in force."""
+
+    async def close(self) -> None:
+        """Finish removals that are under way and let go of the engine."""

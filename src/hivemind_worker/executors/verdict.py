@@ -1,0 +1,193 @@
+"""From what was heard and counted to the outcome: the status, the one reason, and what else deserves a word. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from hivemind_worker.capsule import accounts, messages
+from hivemind_worker.concurrency import stopping
+from hivemind_worker.executors import capsule_run
+from hivemind_worker.task import errors, outcome
+
+NODE_SHUTDOWN = str(outcome.Reason.NODE_SHUTDOWN)
+"""A stop whose reason begins with this word was the node's own wish: the task goes to another node."""
+
+
+# How the C library words ENOSPC, EFBIG and EDQUOT, which is how the capsule tells them.
+_NO_ROOM = ("No space left", "File too large", "Quota exceeded", "Disk quota")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """Where it ran."""
+
+    isolation: str
+    runtime: str
+    image_digest: str
+    limits: outcome.Limits
+
+
+def judge(
+    setting: Setting,
+    heard: capsule_run.Heard,
+    stop: stopping.Stop,
+    counted: accounts.Reading,
+    timings: Mapping[str, float],
+) -> outcome.Outcome:
+    """Say how an attempt ended that got as far as its capsule."""
+    exited, done = heard.exited, heard.done
+    status, reason, error = _ending(heard, stop, counted)
+    capped = heard.results.capped or (done is not None and bool(done.capped))
+    hit = [name for name, was in _limits(heard, counted, capped=capped) if was]
+    flags = {
+        outcome.Flag.OUTPUT_TRUNCATED: heard.truncated,
+        outcome.Flag.RESULTS_TRUNCATED: capped,
+        outcome.Flag.LIMITS_HIT: bool(hit),
+    }
+    code = None if exited is None else exited.status
+    if exited is not None and exited.signal is not None:
+        code = 128 + exited.signal
+    if reason is outcome.Reason.OOM:
+        error = (
+            f"{error}; memory limit {setting.limits.memory_bytes} bytes, peak {counted.peak_memory_bytes or 'unknown'}"
+        )
+    return outcome.Outcome(
+        status=status,
+        reason=reason,
+        exit_code=code,
+        signal=None if exited is None else exited.signal,
+        error=error,
+        logs=heard.logs,
+        results=heard.results.files,
+        skipped=heard.results.skipped,
+        flags=frozenset(flag for flag, was in flags.items() if was),
+        limits_hit=tuple(hit),
+        usage=usage(exited, counted, timings),
+        limits=setting.limits,
+        image_digest=setting.image_digest,
+        isolation=setting.isolation,
+        runtime=setting.runtime,
+        timings={**timings, **heard.timings},
+    )
+
+
+def stopped(setting: Setting, stop: stopping.Stop, timings: Mapping[str, float]) -> outcome.Outcome:
+    """Say how an attempt ended that was stopped before its capsule had begun."""
+    status, reason, error = _stopped(stop)
+    return _without_capsule(setting, status, reason, error, timings)
+
+
+def failed(setting: Setting, error: BaseException, timings: Mapping[str, float]) -> outcome.Outcome:
+    """Say how an attempt ended because of `error`, which is not the task's doing but for a missing image."""
+    reason = outcome.Reason.INTERNAL
+    if isinstance(error, errors.EngineLost):
+        reason = outcome.Reason.ENGINE_LOST
+    elif isinstance(error, errors.ImageUnavailable):
+        reason = outcome.Reason.IMAGE_UNAVAILABLE
+    said = str(error) or type(error).__name__
+    return _without_capsule(setting, outcome.Status.FAILED, reason, said, timings)
+
+
+def usage(exited: messages.Exited | None, counted: accounts.Reading, timings: Mapping[str, float]) -> outcome.Usage:
+    """Put the kernel's accounts and the capsule's own together; the accounts, which see every process, go first."""
+    if exited is None:
+        return outcome.Usage(timings.get("run", 0.0), counted.cpu_seconds, counted.peak_memory_bytes)
+    cpu = (exited.utime_us + exited.stime_us) / 1e6
+    return outcome.Usage(
+        wall_seconds=exited.wall_us / 1e6,
+        cpu_seconds=max(cpu, counted.cpu_seconds or 0.0),
+        peak_memory_bytes=max(exited.maxrss_bytes, counted.peak_memory_bytes or 0),
+        read_bytes=exited.read_bytes if counted.read_bytes is None else counted.read_bytes,
+        written_bytes=exited.written_bytes if counted.written_bytes is None else counted.written_bytes,
+        processes=counted.processes,
+        throttled_seconds=counted.throttled_seconds,
+    )
+
+
+_Ending = tuple[outcome.Status, outcome.Reason | None, str]
+
+
+def _ending(heard: capsule_run.Heard, stop: stopping.Stop, counted: accounts.Reading) -> _Ending:
+    exited, done = heard.exited, heard.done
+    if heard.over_disk and stop.level < stopping.StopLevel.CANCEL:
+        return outcome.Status.FAILED, outcome.Reason.DISK_LIMIT, heard.over_disk
+    if exited is None:
+        return _stopped(stop) if heard.stopped else (outcome.Status.FAILED, *_broken_off(heard, counted))
+    if exited.why is messages.Why.STOP or (heard.stopped and done is None):
+        return _stopped(stop)
+    if exited.why is messages.Why.OWN and exited.status == 0:
+        why = heard.fault if done is None else done.error
+        if heard.lost:
+            return outcome.Status.FAILED, outcome.Reason.ENGINE_LOST, why
+        if done is None or why:
+            return outcome.Status.FAILED, outcome.Reason.RESULTS_REJECTED, f"the results could not be taken: {why}"
+        return outcome.Status.COMPLETED, None, ""
+    return outcome.Status.FAILED, *_failure(exited, counted)
+
+
+def _broken_off(heard: capsule_run.Heard, counted: accounts.Reading) -> tuple[outcome.Reason, str]:
+    """Why a capsule ended that has not told of its task's end."""
+    if heard.overtime:
+        return outcome.Reason.TIMEOUT, "the time limit was kept from outside: the capsule no longer answered"
+    if heard.lost:
+        return outcome.Reason.ENGINE_LOST, heard.fault
+    if counted.memory_kills:
+        return outcome.Reason.OOM, "all memory was used up, files in /tmp and in a small workspace included"
+    if heard.refused_file and any(word in heard.refused_file for word in _NO_ROOM):
+        return outcome.Reason.DISK_LIMIT, f"the inputs do not fit: {heard.refused_file}"
+    if heard.refused_file:
+        return outcome.Reason.INVALID_TASK, f"an input cannot be written: {heard.refused_file}"
+    return outcome.Reason.INTERNAL, heard.fault
+
+
+def _failure(exited: messages.Exited, counted: accounts.Reading) -> tuple[outcome.Reason, str]:
+    """Why a task failed: a code alone proves nothing about memory, the kernel's records do."""
+    if exited.why is messages.Why.TIMEOUT:
+        return outcome.Reason.TIMEOUT, "the time limit was over"
+    if exited.why is messages.Why.DISCONNECT:
+        return outcome.Reason.WORKER_CRASH, "the worker lost the capsule while the task ran"
+    how = f"exit code {exited.status}" if exited.signal is None else f"signal {exited.signal}"
+    if counted.memory_kills:
+        return outcome.Reason.OOM, f"out of memory ({how})"
+    if counted.forks_refused:
+        return outcome.Reason.PIDS_LIMIT, f"the limit of processes was reached ({how})"
+    return outcome.Reason.NONZERO_EXIT, f"{exited.error} ({how})" if exited.error else how
+
+
+def _stopped(stop: stopping.Stop) -> tuple[outcome.Status, outcome.Reason, str]:
+    why = stop.reason_for(stopping.StopLevel.CANCEL)
+    if why.startswith(NODE_SHUTDOWN):
+        return outcome.Status.FAILED, outcome.Reason.NODE_SHUTDOWN, why
+    return outcome.Status.CANCELLED, outcome.Reason.CANCELLED, why
+
+
+def _limits(heard: capsule_run.Heard, counted: accounts.Reading, *, capped: bool) -> list[tuple[str, bool]]:
+    exited = heard.exited
+    return [
+        ("memory", bool(counted.memory_kills)),
+        ("pids", bool(counted.forks_refused)),
+        ("timeout", heard.overtime or (exited is not None and exited.why is messages.Why.TIMEOUT)),
+        ("disk", bool(heard.over_disk) or any(word in heard.refused_file for word in _NO_ROOM)),
+        ("results", capped),
+        ("output", heard.truncated),
+    ]
+
+
+def _without_capsule(
+    setting: Setting,
+    status: outcome.Status,
+    reason: outcome.Reason,
+    error: str,
+    timings: Mapping[str, float],
+) -> outcome.Outcome:
+    return outcome.Outcome(
+        status=status,
+        reason=reason,
+        error=error,
+        limits=setting.limits,
+        image_digest=setting.image_digest,
+        isolation=setting.isolation,
+        runtime=setting.runtime,
+        timings=timings,
+    )

@@ -1,0 +1,16 @@
+"""Kinds of task: the table of them, each turning a spec into a RunPlan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hivemind_worker.kinds import command, kind, python
+from hivemind_worker.task import spec
+
+KINDS: Mapping[str, kind.Kind] = {"command": command.KIND, "python": python.KIND}
+"""Every kind there is, by the value of a task's ``type``."""
+
+
+def of(task: spec.TaskSpec) -> kind.Kind:
+    """Return the kind of ``task``; the spec has made sure that there is one."""
+    return KINDS[task.kind]

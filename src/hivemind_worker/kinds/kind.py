@@ -1,0 +1,104 @@
+"""The Protocol of a kind, and the part of a plan that is the same for all of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Protocol
+
+from hivemind_worker.task import outcome, plan, resources, spec
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLimits:
+    """What the node's owner allows one task, and the defaults for a task that says nothing.
+
+    ``most`` caps a task's needs. Seconds, bytes, and counts.
+    """
+
+    default_image: str
+    timeout_seconds: float
+    grace_seconds: float
+    caps: plan.Caps
+    most: resources.Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a kind adds to a plan: the command, and the files that it needs beside the task's inputs."""
+
+    argv: tuple[str, ...]
+    files: tuple[plan.InputFile, ...] = ()
+
+
+class Kind(Protocol):
+    """Turns a task's own fields into a program. Pure: no I/O, no clock, no settings."""
+
+    def program(self, task: spec.TaskSpec) -> Program:
+        """Return what to run for ``task``.
+
+        Raises :class:`hivemind_worker.task.errors.InvalidTask` where the fields cannot be run together.
+        """
+
+
+def make_plan(kind: Kind, task: spec.TaskSpec, task_id: str, attempt: int, node: NodeLimits) -> plan.RunPlan:
+    """Turn ``task`` into the plan of one attempt under the limits of ``node``.
+
+    The task's own limits are clamped to the node's; those in the plan are the effective ones, for the report.
+    """
+    program = kind.program(task)
+    limits = outcome.Limits(
+        memory_bytes=min(task.memory_limit or spec.DEFAULT_MEMORY_BYTES, node.most.memory_bytes),
+        cpu_quota=min(task.cpu_quota or spec.CPU_PERIOD, int(node.most.cpu_cores * spec.CPU_PERIOD)),
+        timeout_seconds=min(task.timeout or node.timeout_seconds, node.timeout_seconds),
+        disk_bytes=min(task.disk_limit or spec.DEFAULT_DISK_BYTES, node.most.disk_bytes),
+        pids=task.pids_limit or spec.DEFAULT_PIDS,
+    )
+    given = tuple(
+        plan.InputFile(path, content=content)
+        if isinstance(content, bytes)
+        else plan.InputFile(path, artifact=spec.stored_artifact(content))
+        for path, content in task.input_files.items()
+    )
+    description = plan.InputFile("task.json", content=_description(task, task_id, attempt, limits))
+    return plan.RunPlan(
+        task_id=task_id,
+        attempt=attempt,
+        image=task.docker_image or node.default_image,
+        argv=program.argv,
+        limits=limits,
+        caps=node.caps,
+        files=(*given, *program.files, description),
+        environment={
+            **task.environment,
+            "HIVEMIND_TASK_ID": task_id,
+            "HIVEMIND_ATTEMPT": str(attempt),
+            "HIVEMIND_RESULTS": plan.RESULTS,
+        },
+        network=task.network,
+        grace_seconds=node.grace_seconds,
+        gpus=task.required.gpus,
+    )
+
+
+def _description(task: spec.TaskSpec, task_id: str, attempt: int, limits: outcome.Limits) -> bytes:
+    # No values of variables: they may be secrets, and the task has them in its environment anyway.
+    said = {
+        "id": task_id,
+        "attempt": attempt,
+        "type": task.kind,
+        "docker_image": task.docker_image,
+        "args": list(task.args),
+        "input_files": sorted(task.input_files),
+        "environment": sorted(task.environment),
+        "labels": dict(task.labels),
+        "network": str(task.network),
+        "limits": {
+            "memory_bytes": limits.memory_bytes,
+            "cpu_quota": limits.cpu_quota,
+            "timeout_seconds": limits.timeout_seconds,
+            "disk_bytes": limits.disk_bytes,
+            "pids": limits.pids,
+        },
+    }
+    return json.dumps(said, indent=2, sort_keys=True).encode() + b"\n"

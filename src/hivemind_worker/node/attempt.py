@@ -1,0 +1,279 @@
+"""One task from accepted to ended: checked, given room, inputs fetched, run, reported. It never harms the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import uuid
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from hivemind_worker import kinds
+from hivemind_worker.concurrency import backoff, clock, stopping
+from hivemind_worker.executors import executor
+from hivemind_worker.kinds import kind
+from hivemind_worker.node import keeping, log_streaming, reporting, room, status, transfers
+from hivemind_worker.pool_client import client, session
+from hivemind_worker.task import errors, names, outcome, plan, resources, spec, state
+from hivemind_worker.telemetry import logs
+from hivemind_worker.wire import calls, translate
+
+T = TypeVar("T")
+
+START_NEWS_SECONDS = 0.05
+"""How long a task must have run before the pool is told that it runs: a shorter one is reported as ended at once."""
+
+log = logs.StructuredLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every attempt of the node works with."""
+
+    node_id: str
+    executor: executor.Executor
+    limits: kind.NodeLimits
+    room: room.Room
+    keeping: keeping.Keeping
+    pool: client.NodePoolClient
+    line: session.Session
+    downloads: transfers.Downloads
+    reporter: reporting.Reporter
+    troubles: status.Troubles
+    allow_egress: bool = False
+
+
+class Attempt:
+    """One attempt of one task. Is the executor's observer, too."""
+
+    def __init__(self, means: Means, message: calls.pb.Task) -> None:
+        self.about = reporting.Attempt(message.id, message.attempt)
+        self.stop = stopping.Stop()
+        self.story = state.AttemptStory(clock.now())
+        self.dropped = False
+        self.ended: outcome.Outcome | None = None
+        self._means = means
+        self._message: calls.pb.Task | None = message
+        self._ready: tuple[plan.RunPlan, resources.Resources] | None = None
+        self._refused: Exception | None = None
+        self._has_room = False
+        self._inputs: tuple[outcome.Artifact, ...] = ()
+        # Begun where there is something to tell: a task may be short and silent.
+        self._news_due: asyncio.TimerHandle | None = None
+        self._news: asyncio.Task[None] | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._output = log_streaming.LogStream(
+            means.pool, means.line, log_streaming.Source(means.node_id, message.id, message.attempt)
+        )
+
+    def admit(self) -> None:
+        """Check the task, make its plan, and reserve what it needs if there is room: before the next poll says what
+        is free. What is wrong with it shows when it runs.
+        """
+        try:
+            self._ready = self._planned()
+            self._has_room = self._means.room.take_now(self.about, self._ready[1])
+        except Exception as error:  # noqa: BLE001  (raised by `run`, which makes an outcome of it)
+            self._refused = error
+
+    def cancel(self) -> None:
+        """End it because its submitter wants it no more."""
+        self.stop.request(stopping.StopLevel.CANCEL, str(outcome.Reason.CANCELLED))
+
+    def shut_down(self, level: stopping.StopLevel) -> None:
+        """End it because the node stops; the pool will try elsewhere."""
+        self.stop.request(level, str(outcome.Reason.NODE_SHUTDOWN))
+
+    def drop(self) -> None:
+        """End it at once and without a report: it is not this node's any more."""
+        self.dropped = True
+        self.stop.request(stopping.StopLevel.KILL, str(outcome.Reason.CANCELLED))
+
+    async def run(self) -> None:
+        """Go through all phases. Raises nothing but the cancellation of the asyncio task it runs in."""
+        artifacts: set[outcome.Artifact] = set()
+        self._means.keeping.begin(self.about)
+        try:
+            try:
+                ended = await self._to_its_end()
+                # Before anything else is awaited: another's end could take away a file of the same content.
+                artifacts = {file.artifact for file in ended.results}
+                self._means.keeping.need(artifacts)
+            finally:
+                self._means.keeping.done(self._inputs)
+                self._means.keeping.end(self.about)
+                self._means.room.leave(self.about)
+            now = clock.now()
+            self._enter(state.Phase.REPORTING)
+            await self._end_side_tasks()
+            await self._report(dataclasses.replace(ended, timings={**self.story.seconds(now), **ended.timings}))
+            self._enter(state.Phase.ENDED)
+        finally:
+            self._means.keeping.done(artifacts)
+            self._no_news()
+            beside = [task for task in (self._news, self._pump) if task is not None]
+            await stopping.settle(*beside)
+            for side in beside:
+                if not side.cancelled() and (error := side.exception()) is not None:
+                    details = {"in": side.get_name()}
+                    log.log_task_event("internal_error", self.about.task_id, details, level="error", error=error)
+
+    def phase(self, phase: state.Phase) -> None:
+        """Be told by the executor how far it is."""
+        if phase is not self.story.phase:
+            self._enter(phase)
+        if phase is state.Phase.RUNNING and self._news_due is None:
+            self._news_due = asyncio.get_running_loop().call_later(START_NEWS_SECONDS, self._tell_that_it_runs)
+
+    def output(self, stream: executor.Stream, offset: int, data: bytes) -> None:
+        """Be given output by the executor."""
+        self._output.add(stream, offset, data)
+        if self._pump is None:
+            self._pump = self._beside(self._output.pump(), "output")
+
+    async def _to_its_end(self) -> outcome.Outcome:
+        """Whatever happens is an outcome."""
+        try:
+            return await self._through()
+        except errors.InvalidTask as error:
+            return _failed(outcome.Reason.INVALID_TASK, str(error))
+        except stopping.Stopped as stopped:
+            return _stopped(stopped.reason)
+        except errors.EngineLost as error:
+            return _failed(outcome.Reason.ENGINE_LOST, str(error))
+        except errors.PeerError as error:
+            return _failed(outcome.Reason.INVALID_TASK, f"input_files: cannot be fetched: {error}")
+        except Exception as error:  # noqa: BLE001  (a defect of ours must not end the other attempts)
+            error_id = uuid.uuid4().hex[:12]
+            log.log_task_event("internal_error", self.about.task_id, {"id": error_id}, level="error", error=error)
+            self._means.troubles.note(f"internal error {error_id}: {type(error).__name__}", self.about.task_id)
+            return _failed(outcome.Reason.INTERNAL, f"internal error {error_id}; the node's log tells more")
+
+    async def _through(self) -> outcome.Outcome:
+        if self._refused is not None:
+            raise self._refused
+        assert self._ready is not None
+        (ready, needs), self._ready = self._ready, None
+        if not self._has_room:
+            await self.stop.until(stopping.StopLevel.CANCEL, self._means.room.take(self.about, needs))
+        self._enter(state.Phase.PREPARING)
+        if self.stop.level >= stopping.StopLevel.CANCEL:
+            raise stopping.Stopped(self.stop.level, self.stop.reason_for(stopping.StopLevel.CANCEL))
+        if any(file.artifact is not None for file in ready.files):
+            ready = await self.stop.until(stopping.StopLevel.CANCEL, self._fetched(ready))
+        return await self._means.executor.run(ready, self.stop, self)
+
+    def _planned(self) -> tuple[plan.RunPlan, resources.Resources]:
+        """Check the task and make its plan; pure but for letting go of the message, which may be 4 MiB."""
+        message, self._message = self._message, None
+        assert message is not None
+        names.task_id(message.id)
+        task = translate.task_from_message(message)
+        # A pool that counts no attempts hands out the first, as far as the task can see.
+        ready = kind.make_plan(kinds.of(task), task, message.id, max(message.attempt, 1), self._means.limits)
+        if ready.network is not plan.Network.NONE and not self._means.allow_egress:
+            raise errors.InvalidTask("network", f"{str(ready.network)!r} is not allowed by this node's owner")
+        needs = _needs(task, ready)
+        if why := self._means.room.reservations.never(needs):
+            raise errors.InvalidTask("required_resources", f"can never fit into this node: {why}")
+        return ready, needs
+
+    async def _fetched(self, ready: plan.RunPlan) -> plan.RunPlan:
+        """The plan with its stored input files in the store."""
+        wanted = {file.artifact for file in ready.files if file.artifact is not None}
+        self._inputs = tuple(wanted)
+        self._means.keeping.need(wanted)
+        there = {artifact.sha256: await self._fetch(artifact, ready.limits.disk_bytes) for artifact in wanted}
+        files = (
+            dataclasses.replace(file, artifact=there[file.artifact.sha256]) if file.artifact is not None else file
+            for file in ready.files
+        )
+        return dataclasses.replace(ready, files=tuple(files))
+
+    async def _fetch(self, artifact: outcome.Artifact, limit: int) -> outcome.Artifact:
+        pauses = backoff.Backoff(self.stop, cap=15.0, level=stopping.StopLevel.CANCEL)
+        while True:
+            try:
+                there = await self._means.line.call(
+                    lambda session_id: self._means.downloads.fetch(artifact, self._means.node_id, session_id, limit)
+                )
+            except errors.Unavailable as error:
+                log.log_task_event("input_delayed", self.about.task_id, {"why": str(error)}, level="warning")
+                await pauses.pause()
+            else:
+                self._means.keeping.arrived(there)
+                return there
+
+    def _tell_that_it_runs(self) -> None:
+        if self.stop.level < stopping.StopLevel.CANCEL:
+            self._news = self._beside(self._means.reporter.running(self.about), "news")
+
+    def _beside(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+        """Do it beside the executor's work; `run` ends it."""
+        return asyncio.create_task(work, name=f"{what} of {self.about.task_id}")
+
+    def _no_news(self) -> None:
+        if self._news_due is not None:
+            self._news_due.cancel()
+
+    async def _end_side_tasks(self) -> None:
+        self._no_news()
+        if self._news is not None:
+            await stopping.settle(self._news)
+        if self._pump is not None:
+            # Output first: whoever follows it is told of the end by the report.
+            self._output.finish()
+            await self._unless_killed(asyncio.wait({self._pump}))
+
+    async def _report(self, ended: outcome.Outcome) -> None:
+        """Have the pool acknowledge the end."""
+        self.ended = ended
+        said = await self._unless_killed(self._means.reporter.deliver(self.about, ended))
+        if said is None:
+            said = "dropped" if self.dropped else f"not delivered: {self.stop.reason}"
+        self._log_end(ended, said)
+
+    async def _unless_killed(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do the work, but give it up when the attempt is dropped or the node stops at once."""
+        try:
+            return await self.stop.until(stopping.StopLevel.KILL, work)
+        except stopping.Stopped:
+            return None
+
+    def _log_end(self, ended: outcome.Outcome, said: str) -> None:
+        details = {
+            "attempt": self.about.attempt,
+            "status": str(ended.status),
+            "reason": str(ended.reason or ""),
+            "report": said,
+            "seconds": round(clock.now() - self.story.started, 3),
+        }
+        lost = said.startswith(("rejected", "not delivered"))
+        log.log_task_event("attempt_ended", self.about.task_id, details, level="warning" if lost else "info")
+        if lost:
+            self._means.troubles.note(f"report {said}", self.about.task_id)
+
+    def _enter(self, phase: state.Phase) -> None:
+        try:
+            self.story.enter(phase, clock.now())
+        except errors.ImpossibleMove as error:
+            log.log_task_event("impossible_phase", self.about.task_id, level="error", error=error)
+
+
+def _needs(task: spec.TaskSpec, ready: plan.RunPlan) -> resources.Resources:
+    """What is reserved: the limits in force, or more where the task requires more to be free."""
+    limits = resources.Resources(
+        ready.limits.cpu_quota / spec.CPU_PERIOD, ready.limits.memory_bytes, ready.limits.disk_bytes
+    )
+    return limits.at_least(task.required)
+
+
+def _failed(reason: outcome.Reason, error: str) -> outcome.Outcome:
+    return outcome.Outcome(outcome.Status.FAILED, reason, error=error)
+
+
+def _stopped(why: str) -> outcome.Outcome:
+    if why == outcome.Reason.NODE_SHUTDOWN:
+        return _failed(outcome.Reason.NODE_SHUTDOWN, "the node was stopped before the task could start")
+    return outcome.Outcome(outcome.Status.CANCELLED, outcome.Reason.CANCELLED, error="cancelled before it started")

@@ -1,0 +1,119 @@
+"""Asks the pool for work: one long poll is always out, a paused one when full, so that cancellations come at once.
+
+A poll says what is free. When that changes, it is taken back and asked anew: an answer that crosses is not lost, for
+the next poll names what we hold and the pool repeats the rest. A pool that knows no sessions gets short polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from hivemind_worker.concurrency import backoff, clock, stopping
+from hivemind_worker.node import attempt, roster
+from hivemind_worker.task import errors
+from hivemind_worker.telemetry import logs
+from hivemind_worker.wire import calls, translate
+
+MOST_WAIT_SECONDS = 60.0
+"""The protocol's longest wait."""
+
+EMPTY_TOO_SOON_SECONDS = 0.5
+"""An empty answer before this came without waiting; the next question is then held back for as long."""
+
+GATHER_SECONDS = 0.02
+"""How long an open poll stays out although more has come free: tasks that end one after the other cost one new poll."""
+
+log = logs.StructuredLogger(__name__)
+
+
+class Intake:
+    """Keeps asking. ``wait_seconds`` is how long a poll may wait, ``short_seconds`` the pause between short ones."""
+
+    def __init__(
+        self, wait_seconds: float, short_seconds: float, means: attempt.Means, attempts: roster.Roster
+    ) -> None:
+        self._wait_seconds = min(wait_seconds, MOST_WAIT_SECONDS)
+        self._short_seconds = short_seconds
+        self._node_id = means.node_id
+        self._pool = means.pool
+        self._line = means.line
+        self._room = means.room
+        self._attempts = attempts
+        self._asked_paused = False
+        self._executor = means.executor
+
+    async def run(self, stop: stopping.Stop) -> None:
+        """Ask until the stop. What goes wrong is told and tried again."""
+        pauses = backoff.Backoff(stop, base=1.0, cap=15.0)
+        trouble = ""
+        while not stop.requested:
+            asked = clock.now()
+            self._room.changed.clear()
+            try:
+                answer = await self._unless_changed(stop)
+                trouble = ""
+                pauses.reset()
+            except errors.HiveMindError as error:
+                if str(error) != trouble:
+                    trouble = str(error)
+                    log.log_system_event("poll_failed", {"why": trouble}, level="warning")
+                await pauses.pause()
+                continue
+            if answer is None:
+                continue
+            self._take(answer)
+            await asyncio.sleep(0)  # what was taken begins before the next question is put into words
+            if self._line.plain:
+                await self._rest(stop, self._short_seconds)
+            elif not answer.tasks and not answer.cancel and clock.now() - asked < EMPTY_TOO_SOON_SECONDS:
+                await self._rest(stop, EMPTY_TOO_SOON_SECONDS)
+
+    async def _unless_changed(self, stop: stopping.Stop) -> calls.pb.GetAssignedTasksResponse | None:
+        """One poll's answer; None when it was taken back because the stop came or what is free has changed."""
+        poll = asyncio.create_task(self._poll(), name="intake/poll")
+        changed = asyncio.create_task(self._room.changed.wait(), name="intake/changed")
+        stopped = asyncio.create_task(stop.wait(), name="intake/stopped")
+        try:
+            await asyncio.wait({poll, changed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._asked_paused and not self._room.paused:
+                # It can still bring work as it is: only that there is more room now is news, and that can wait.
+                await asyncio.wait({poll, stopped}, timeout=GATHER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await stopping.settle(changed, stopped, poll)
+        return None if poll.cancelled() else poll.result()
+
+    async def _poll(self) -> calls.pb.GetAssignedTasksResponse:
+        while self._line.plain and self._room.paused:
+            # Such a pool knows no pause: it would hand out what we have no room for.
+            self._room.changed.clear()
+            await self._room.changed.wait()
+        return await self._line.call(lambda session_id: self._pool.get_assigned_tasks(self._request(session_id)))
+
+    def _request(self, session_id: str) -> calls.pb.GetAssignedTasksRequest:
+        self._asked_paused = paused = self._room.paused
+        return calls.pb.GetAssignedTasksRequest(
+            node_id=self._node_id,
+            session_id=session_id,
+            free=translate.amounts_to_message(self._room.reservations.free),
+            wait_seconds=0.0 if self._line.plain else self._wait_seconds,
+            images=self._executor.images,
+            most=0 if paused else self._room.reservations.slots,
+            paused=paused,
+            held=self._attempts.held(),
+        )
+
+    def _take(self, answer: calls.pb.GetAssignedTasksResponse) -> None:
+        self._attempts.cancel(answer.cancel)
+        for number, message in enumerate(answer.tasks):
+            if not self._attempts.accept(message):
+                left = len(answer.tasks) - number
+                log.log_system_event("too_many_tasks", {"left_alone": left}, level="warning")
+                return
+
+    async def _rest(self, stop: stopping.Stop, seconds: float) -> None:
+        """Pause, but not when room has come free."""
+        try:
+            async with asyncio.timeout(seconds):
+                await stop.until(stopping.StopLevel.DRAIN, self._room.changed.wait())
+        except (TimeoutError, stopping.Stopped):
+            return

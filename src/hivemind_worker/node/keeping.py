@@ -1,0 +1,77 @@
+"""Which stored files are still needed here: inputs while a task may read them, results until the pool has them."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+from collections.abc import Hashable, Iterable
+
+from hivemind_worker.artifacts import store
+from hivemind_worker.task import outcome
+
+Identity = tuple[int, int]
+"""Inode and time of its last change: the same content stored again is another file. An inode alone is given anew."""
+
+
+class Keeping:
+    """Counts who needs each artifact of ``files`` and removes those that nobody needs any more.
+
+    Several attempts may hold the same content. One that still runs may have stored it already and says so only when it
+    ends: what nobody needs waits until all have ended that ran when it came to that.
+    """
+
+    def __init__(self, files: store.Store) -> None:
+        self._files = files
+        self._needed: collections.Counter[str] = collections.Counter()
+        self._known: dict[str, Identity] = {}
+        self._running: set[Hashable] = set()
+        self._waiting: dict[str, tuple[Identity, set[Hashable]]] = {}
+
+    def begin(self, who: Hashable) -> None:
+        """Take note that an attempt runs, which may store results."""
+        self._running.add(who)
+
+    def end(self, who: Hashable) -> None:
+        """Take note that it has ended, and has named its results with ``need``. Removes what waited for it alone."""
+        self._running.discard(who)
+        for sha256, (identity, runs) in list(self._waiting.items()):
+            runs.discard(who)
+            if not runs:
+                del self._waiting[sha256]
+                self._remove(sha256, identity)
+
+    def need(self, artifacts: Iterable[outcome.Artifact]) -> None:
+        """Count one more need of each."""
+        for artifact in artifacts:
+            self._needed[artifact.sha256] += 1
+            self._look(artifact.sha256)
+
+    def arrived(self, artifact: outcome.Artifact) -> None:
+        """Take note that a needed artifact is in the store now."""
+        self._look(artifact.sha256)
+
+    def done(self, artifacts: Iterable[outcome.Artifact]) -> None:
+        """Count one need less of each, and remove what nobody needs. Blocks for as long as an unlink takes."""
+        for artifact in artifacts:
+            self._needed[artifact.sha256] -= 1
+            if self._needed[artifact.sha256] <= 0:
+                del self._needed[artifact.sha256]
+                identity = self._known.pop(artifact.sha256, None)
+                if identity is not None and self._running:
+                    self._waiting[artifact.sha256] = (identity, set(self._running))
+                elif identity is not None:
+                    self._remove(artifact.sha256, identity)
+
+    def _remove(self, sha256: str, identity: Identity) -> None:
+        if sha256 not in self._needed and identity == self._identity(sha256):
+            self._files.remove(sha256)
+
+    def _look(self, sha256: str) -> None:
+        if (identity := self._identity(sha256)) is not None:
+            self._known[sha256] = identity
+
+    def _identity(self, sha256: str) -> Identity | None:
+        with contextlib.suppress(FileNotFoundError):
+            found = self._files.path(sha256).stat()
+            return found.st_ino, found.st_ctime_ns
+        return None

@@ -1,0 +1,66 @@
+"""Registers this node, and again when the pool has forgotten it: what is said, and what the answer brings about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hivemind_worker.concurrency import stopping
+from hivemind_worker.node import roster
+from hivemind_worker.pool_client import session
+from hivemind_worker.task import resources
+from hivemind_worker.wire import calls
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is, for as long as its process lives. ``boot_id`` is new at every start."""
+
+    node_id: str
+    boot_id: str
+    version: str
+    capacity: resources.Resources
+    max_concurrent_tasks: int
+    capabilities: tuple[str, ...]
+    labels: Mapping[str, str]
+
+
+class Registration:
+    """Makes the request, with the attempts held at that moment, and takes the answer."""
+
+    def __init__(self, identity: Identity, line: session.Session, attempts: roster.Roster) -> None:
+        self._identity = identity
+        self._line = line
+        self._attempts = attempts
+        self.ip_address = ""
+
+    async def run(self, stop: stopping.Stop) -> None:
+        """Keep this node registered until the stop.
+
+        Raises :class:`hivemind_worker.task.errors.StateInUse` when another worker has taken over its node id.
+        """
+        await self._line.keep(stop, self.request, self.registered)
+
+    def request(self) -> calls.pb.RegisterNodeRequest:
+        """Return what is said; port 0: a worker listens nowhere."""
+        its = self._identity
+        return calls.pb.RegisterNodeRequest(
+            node_id=its.node_id,
+            ip_address=self.ip_address,
+            port=0,
+            cpu_cores=its.capacity.cpu_cores,
+            memory_gb=its.capacity.memory_bytes / resources.GIB,
+            disk_gb=its.capacity.disk_bytes / resources.GIB,
+            gpus=its.capacity.gpus,
+            capabilities=its.capabilities,
+            labels=its.labels,
+            version=its.version,
+            boot_id=its.boot_id,
+            max_concurrent_tasks=its.max_concurrent_tasks,
+            held=self._attempts.held(),
+            protocol_version=calls.PROTOCOL_VERSION,
+        )
+
+    def registered(self, answer: calls.pb.RegisterNodeResponse) -> None:
+        """Let go of the attempts that the pool has given to others."""
+        self._attempts.drop(answer.drop)

@@ -1,0 +1,151 @@
+"""The attempts that this node holds: taken in once each, cancelled, dropped, fenced by newer ones, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Iterable, Iterator
+
+from hivemind_worker.concurrency import clock, stopping, supervision
+from hivemind_worker.node import attempt, reporting, status
+from hivemind_worker.task import outcome
+from hivemind_worker.telemetry import logs
+from hivemind_worker.wire import calls
+
+REMEMBERED = 16
+"""How many ended attempts can be reported again, should a pool that lost our report hand them out anew. Their logs of
+up to 1 MiB each bound the number."""
+
+MOST_HELD = 256
+"""Attempts held at once, waiting ones included: a bound against a pool that hands out without end."""
+
+REPORT_SECONDS = 20.0
+"""After the last attempt was told to end: its grace time, then so long for its report."""
+
+CLOSING = "the node stops"
+
+log = logs.StructuredLogger(__name__)
+
+
+class Roster:
+    """Takes attempts in and keeps them until the pool has acknowledged their end."""
+
+    def __init__(self, means: attempt.Means, drain_seconds: float) -> None:
+        self._means = means
+        self._drain_seconds = drain_seconds
+        self._attempts: dict[reporting.Attempt, attempt.Attempt] = {}
+        self._ended: collections.OrderedDict[reporting.Attempt, outcome.Outcome] = collections.OrderedDict()
+        self._jobs = supervision.Jobs("attempts", self._defect)
+        self.ended_count = 0
+
+    def accept(self, message: calls.pb.Task) -> bool:
+        """Take an attempt in, unless it is here already, was here, or a newer one of its task is.
+
+        False only where there are too many.
+        """
+        about = reporting.Attempt(message.id, message.attempt)
+        if about in self._attempts:
+            return True
+        if about in self._ended:
+            # The pool did not hear how it ended. It ran once, and once is enough.
+            self._jobs.start(f"report {message.id} again", self._report_again(about))
+            return True
+        if len(self._attempts) >= MOST_HELD:
+            return False
+        others = [known for known in self._attempts if known.task_id == message.id]
+        if any(known.attempt > about.attempt for known in others):
+            log.log_task_event("stale_attempt_ignored", message.id, {"attempt": message.attempt}, level="warning")
+            return True
+        for known in others:
+            self._attempts[known].drop()
+        log.log_task_event("attempt_accepted", message.id, {"attempt": message.attempt, "type": message.type})
+        self._attempts[about] = accepted = attempt.Attempt(self._means, message)
+        accepted.admit()
+        self._jobs.start(f"{message.id} attempt {message.attempt}", self._run(accepted))
+        return True
+
+    def cancel(self, refs: Iterable[calls.pb.AttemptRef]) -> None:
+        """End attempts whose submitters want them no more; unknown ones are none of ours."""
+        for held in self._named(refs):
+            held.cancel()
+
+    def drop(self, refs: Iterable[calls.pb.AttemptRef]) -> None:
+        """End attempts that are no longer this node's, without a report."""
+        for held in self._named(refs):
+            held.drop()
+
+    def held(self) -> list[calls.pb.AttemptRef]:
+        """Name every attempt from its acceptance to the acknowledgement of its report."""
+        return [
+            calls.pb.AttemptRef(task_id=about.task_id, attempt=about.attempt, phase=str(held.story.phase))
+            for about, held in self._attempts.items()
+            if not held.dropped
+        ]
+
+    def statuses(self) -> tuple[status.AttemptStatus, ...]:
+        """Tell of every attempt, for a snapshot."""
+        now = clock.now()
+        return tuple(
+            status.AttemptStatus(
+                about.task_id, about.attempt, str(held.story.phase), now - held.story.started, held.story.tell()
+            )
+            for about, held in self._attempts.items()
+        )
+
+    async def run(self, stop: stopping.Stop) -> None:
+        """Wait for the stop; then let attempts finish, for the drain time at most; then end and report the rest.
+
+        At level cancel nothing is waited for but the grace time and the reports. Cancelled: at once.
+        """
+        try:
+            await stop.wait()
+            self._means.room.close(CLOSING)
+            left = stop.remaining()
+            patience = self._drain_seconds if left is None else min(left, self._drain_seconds)
+            if not await self._idle(stop, stopping.StopLevel.CANCEL, patience):
+                self._shut_down(stopping.StopLevel.CANCEL)
+                await self._idle(stop, stopping.StopLevel.KILL, self._means.limits.grace_seconds + REPORT_SECONDS)
+        finally:
+            self._shut_down(stopping.StopLevel.KILL)
+            given_up = await self._jobs.close(seconds=2.0)
+            if given_up:
+                log.log_system_event("attempts_given_up", {"attempts": list(given_up)}, level="warning")
+
+    async def _idle(self, stop: stopping.Stop, level: stopping.StopLevel, seconds: float) -> bool:
+        """Wait until no attempt is left, for so long or until the stop rises; whether none is."""
+        try:
+            async with asyncio.timeout(seconds):
+                await stop.until(level, self._jobs.idle())
+        except (TimeoutError, stopping.Stopped):
+            return not len(self._jobs)
+        return True
+
+    def _shut_down(self, level: stopping.StopLevel) -> None:
+        for held in tuple(self._attempts.values()):
+            held.shut_down(level)
+
+    def _named(self, refs: Iterable[calls.pb.AttemptRef]) -> Iterator[attempt.Attempt]:
+        """The held attempts that are meant; attempt 0 means whichever there is of the task."""
+        for ref in refs:
+            for about, held in tuple(self._attempts.items()):
+                if about.task_id == ref.task_id and ref.attempt in {0, about.attempt}:
+                    yield held
+
+    async def _run(self, accepted: attempt.Attempt) -> None:
+        try:
+            await accepted.run()
+        finally:
+            del self._attempts[accepted.about]
+            self.ended_count += 1
+            if accepted.ended is not None and not accepted.dropped:
+                self._ended[accepted.about] = accepted.ended
+                while len(self._ended) > REMEMBERED:
+                    self._ended.popitem(last=False)
+
+    async def _report_again(self, about: reporting.Attempt) -> None:
+        said = await self._means.reporter.deliver(about, self._ended[about])
+        log.log_task_event("reported_again", about.task_id, {"attempt": about.attempt, "report": said})
+
+    def _defect(self, name: str, error: BaseException) -> None:
+        self._means.troubles.note(f"{name}: {type(error).__name__}: {error}")
+        log.log_system_event("internal_error", {"in": name}, level="error", error=error)

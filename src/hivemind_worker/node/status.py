@@ -1,0 +1,78 @@
+"""What this node is and does, as one snapshot for whoever wants to show it; and its last troubles."""
+
+from __future__ import annotations
+
+import collections
+import datetime as dt
+import enum
+from dataclasses import dataclass
+
+from hivemind_worker.task import resources
+
+LAST_ERRORS = 20
+"""How many troubles are remembered. Enough for a page; older ones are in the log."""
+
+
+class NodeStatus(enum.StrEnum):
+    """The node's word for itself at each heartbeat."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINING = "draining"
+    OFFLINE = "offline"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that went wrong: when (UTC), with which task if with one, and what was said."""
+
+    at: dt.datetime
+    task_id: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStatus:
+    """An attempt that the node holds. ``seconds`` since it was accepted; ``story`` its phases so far."""
+
+    task_id: str
+    attempt: int
+    phase: str
+    seconds: float
+    story: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything about the node at one moment."""
+
+    node_id: str
+    boot_id: str
+    status: NodeStatus
+    pool: str
+    session_id: str
+    connected: bool
+    plain_pool: bool
+    trouble: str
+    isolation: str
+    capacity: resources.Resources
+    reserved: resources.Resources
+    max_concurrent_tasks: int
+    attempts: tuple[AttemptStatus, ...]
+    ended: int
+    last_errors: tuple[Trouble, ...]
+
+
+class Troubles:
+    """The last troubles, oldest first."""
+
+    def __init__(self) -> None:
+        self._last: collections.deque[Trouble] = collections.deque(maxlen=LAST_ERRORS)
+
+    def note(self, said: str, task_id: str = "") -> None:
+        """Remember one."""
+        self._last.append(Trouble(dt.datetime.now(dt.UTC), task_id, said))
+
+    def last(self) -> tuple[Trouble, ...]:
+        """Return those that are remembered."""
+        return tuple(self._last)

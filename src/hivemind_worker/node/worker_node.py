@@ -1,0 +1,186 @@
+"""WorkerNode: starts the loops, stops them in order. What each does stands in its own file."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from hivemind_worker import kinds
+from hivemind_worker.artifacts import store
+from hivemind_worker.concurrency import stopping, supervision
+from hivemind_worker.executors import executor
+from hivemind_worker.kinds import kind
+from hivemind_worker.node import (
+    admission,
+    attempt,
+    heartbeat,
+    intake,
+    keeping,
+    past_lease,
+    recovery,
+    registration,
+    reporting,
+    room,
+    roster,
+    status,
+    transfers,
+)
+from hivemind_worker.pool_client import channel, client, session
+from hivemind_worker.task import plan, resources
+from hivemind_worker.telemetry import logs
+
+LINK_SECONDS = 5.0
+"""What the loops that talk to the pool get to end, once the last attempt is reported."""
+
+log = logs.StructuredLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """Who the node is and on what terms it works.
+
+    ``capacity`` is what tasks may use together, ``max_concurrent_tasks`` how many there may be at once (0: as many as
+    fit), ``limits`` what one task may use. Seconds: ``heartbeat_seconds`` between beats, ``poll_seconds`` that the
+    pool may hold a question for work, ``drain_seconds`` that running tasks get to finish at the end,
+    ``short_poll_seconds`` between the questions to a pool that knows no long polls. ``allow_egress``: whether a task
+    that asks for it may reach the network. ``stop_past_lease``: whether tasks are stopped once the pool has been away
+    for longer than the lease, rather than finished and offered.
+    """
+
+    node_id: str
+    version: str
+    limits: kind.NodeLimits
+    capacity: resources.Resources
+    max_concurrent_tasks: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
+    heartbeat_seconds: float = 30.0
+    poll_seconds: float = 30.0
+    drain_seconds: float = 300.0
+    short_poll_seconds: float = 1.0
+    stop_past_lease: bool = False
+    allow_egress: bool = False
+
+
+class WorkerNode:
+    """A worker node: registers with the pool, runs what it is given, reports how that ended.
+
+    It opens and closes ``pool`` and ``runs``, and owns ``files``: what is in there at the start is removed.
+    ``readings`` measures the host for the heartbeats; it is called in a thread.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        pool: client.NodePoolClient,
+        runs: executor.Executor,
+        files: store.Store,
+        readings: Callable[[], Mapping[str, float]],
+    ) -> None:
+        self._pool = pool
+        self._executor = runs
+        self._files = files
+        self._troubles = status.Troubles()
+        self._room = room.Room(admission.Admission(terms.capacity, terms.max_concurrent_tasks))
+        self._line = session.Session(pool)
+        means = attempt.Means(
+            node_id=terms.node_id,
+            executor=runs,
+            limits=terms.limits,
+            room=self._room,
+            keeping=keeping.Keeping(files),
+            pool=pool,
+            line=self._line,
+            downloads=transfers.Downloads(pool, files),
+            reporter=reporting.Reporter(pool, self._line, files, terms.node_id),
+            troubles=self._troubles,
+            allow_egress=terms.allow_egress,
+        )
+        self._attempts = roster.Roster(means, terms.drain_seconds)
+        self._identity = registration.Identity(
+            node_id=terms.node_id,
+            boot_id=str(uuid.uuid4()),
+            version=terms.version,
+            capacity=terms.capacity,
+            max_concurrent_tasks=terms.max_concurrent_tasks,
+            capabilities=(
+                runs.isolation,
+                *sorted(kinds.KINDS),
+                *((plan.Network.EGRESS,) if terms.allow_egress else ()),
+            ),
+            labels=terms.labels,
+        )
+        self._registration = registration.Registration(self._identity, self._line, self._attempts)
+        self._heartbeat = heartbeat.Heartbeat(terms.heartbeat_seconds, means, self._attempts, readings)
+        self._past_lease = past_lease.PastLease(means, self._attempts) if terms.stop_past_lease else None
+        self._intake = intake.Intake(terms.poll_seconds, terms.short_poll_seconds, means, self._attempts)
+
+    async def run(self, stop: stopping.Stop) -> None:
+        """Work until the stop, then drain: take nothing new, finish or hand back what runs, say goodbye.
+
+        ``stop`` at level drain lets tasks finish for the drain time, or until its own deadline if that is sooner; at
+        cancel they are ended in order and handed back; at kill at once.
+
+        Raises :class:`hivemind_worker.task.errors.IsolationMissing` or ``EngineLost`` where no task can run here,
+        ``BadSettings`` where the pool may not be reached as it is set, and
+        :class:`hivemind_worker.concurrency.supervision.LoopFailed` when a loop failed, with the cause.
+        """
+        loops = supervision.Loops(
+            "node", [supervision.Stage("attempts", None), supervision.Stage("link", LINK_SECONDS)]
+        )
+        loops.add("attempts", "attempts", self._attempts.run)
+        loops.add("registration", "link", self._registration.run)
+        loops.add("heartbeat", "link", self._heartbeat.run)
+        loops.add("intake", "link", self._intake.run)
+        if self._past_lease is not None:
+            loops.add("past lease", "link", self._past_lease.run)
+        with logs.bind(node_id=self._identity.node_id):
+            try:
+                self._pool.open()
+                await asyncio.to_thread(self._files.prepare)
+                await asyncio.to_thread(recovery.clear, self._files)
+                await self._executor.open()
+                self._registration.ip_address = await asyncio.to_thread(channel.own_address, self._pool.access.address)
+                self._log_start()
+                await loops.run(stop)
+            finally:
+                await self._heartbeat.last_word()
+                await self._executor.close()
+                await self._pool.close()
+                log.log_system_event("worker_stopped", {"why": stop.reason, "ended": self._attempts.ended_count})
+
+    def snapshot(self) -> status.Snapshot:
+        """Tell everything about the node at this moment. To be called on its event loop."""
+        return status.Snapshot(
+            node_id=self._identity.node_id,
+            boot_id=self._identity.boot_id,
+            status=self._heartbeat.word,
+            pool=self._pool.access.address,
+            session_id=self._line.id,
+            connected=self._line.established,
+            plain_pool=self._line.plain,
+            trouble=self._line.trouble,
+            isolation=self._executor.isolation,
+            capacity=self._identity.capacity,
+            reserved=self._room.reservations.reserved,
+            max_concurrent_tasks=self._identity.max_concurrent_tasks,
+            attempts=self._attempts.statuses(),
+            ended=self._attempts.ended_count,
+            last_errors=self._troubles.last(),
+        )
+
+    def _log_start(self) -> None:
+        its = self._identity
+        details = {
+            "pool": self._pool.access.address,
+            "boot_id": its.boot_id,
+            "version": its.version,
+            "isolation": self._executor.isolation,
+            "cpu_cores": its.capacity.cpu_cores,
+            "memory_bytes": its.capacity.memory_bytes,
+            "disk_bytes": its.capacity.disk_bytes,
+            "max_concurrent_tasks": its.max_concurrent_tasks,
+        }
+        log.log_system_event("worker_started", details)

@@ -1,0 +1,188 @@
+"""The output of attempts, as it comes: files of bounded size, each chunk once, the middle given up when it grows long.
+
+    root/ab/<name of the attempt>/0 1 7 8     segments of about 4 MiB; the first two and the last two are kept
+
+The name is a hash, so nothing that a task may choose becomes a path. Chunks are not forced to the disk: the report of
+the attempt carries the head and the tail once more. All of it blocks on the disk; on an event loop use a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SEGMENT_BYTES = 4 * 1024**2
+"""A segment that has reached this size is ended: four of them bound an attempt's output to 16 MiB and one batch."""
+
+HEAD = 2
+TAIL = 2
+
+# sequence, offset, stream, length of the data that follows
+_HEADER = struct.Struct("<QQBI")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of bytes of one stream (1 standard output, 2 standard error), at its ``offset`` there."""
+
+    sequence: int
+    stream: int
+    offset: int
+    data: bytes
+
+
+Place = tuple[int, int]
+"""A segment's number and a byte in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Chunks that were read together, and the place behind them."""
+
+    chunks: tuple[Chunk, ...]
+    end: Place
+
+
+@dataclass(slots=True)
+class _Tail:
+    """Where an attempt's output stands: the segment being written and the first sequence number not there."""
+
+    segment: int
+    size: int
+    next_sequence: int
+
+
+class AttemptLogs:
+    """The output of all attempts under one folder. Safe for many threads."""
+
+    def __init__(self, root: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._root = root
+        self._segment_bytes = segment_bytes
+        self._tails: dict[Path, _Tail] = {}
+        self._lock = threading.Lock()
+
+    def append(self, task_id: str, attempt: int, chunks: Sequence[Chunk]) -> int:
+        """Add what is new of ``chunks``; return the first sequence number that is not here.
+
+        What is here already is passed over. A gap in the numbers is accepted: what is missing was lost on the way, and
+        the offsets show it. Raises OSError.
+        """
+        with self._lock:
+            folder = self._folder(task_id, attempt)
+            tail = self._tail(folder)
+            new = [chunk for chunk in sorted(chunks, key=_sequence) if chunk.sequence >= tail.next_sequence]
+            if new:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for chunk in new:
+                if chunk.sequence >= tail.next_sequence:  # not a second one of the same number
+                    self._write(folder, tail, chunk)
+            return tail.next_sequence
+
+    def next_sequence(self, task_id: str, attempt: int) -> int:
+        """Return the first sequence number that is not here."""
+        with self._lock:
+            return self._tail(self._folder(task_id, attempt)).next_sequence
+
+    def read(self, task_id: str, attempt: int, start: int, most_bytes: int, since: Place = (0, 0)) -> Page:
+        """Return chunks from sequence number ``start`` on, about ``most_bytes`` of them.
+
+        ``since`` is the place that the page before ended at, so that a follower does not read the same bytes again.
+        """
+        found: list[Chunk] = []
+        size = 0
+        place = since
+        with self._lock:
+            for segment in _segments(self._folder(task_id, attempt)):
+                number = int(segment.name)
+                if number < since[0]:
+                    continue
+                begin = since[1] if number == since[0] else 0
+                place = (number, begin)
+                for chunk, after in _chunks(segment, begin):
+                    if chunk.sequence >= start:
+                        size += len(chunk.data)
+                        if found and size > most_bytes:
+                            return Page(tuple(found), place)
+                        found.append(chunk)
+                    place = (number, after)
+        return Page(tuple(found), place)
+
+    def remove(self, task_id: str, attempt: int) -> None:
+        """Forget an attempt's output."""
+        with self._lock:
+            folder = self._folder(task_id, attempt)
+            self._tails.pop(folder, None)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _folder(self, task_id: str, attempt: int) -> Path:
+        name = hashlib.sha256(f"{task_id}\0{attempt}".encode()).hexdigest()[:40]
+        return self._root / name[:2] / name
+
+    def _tail(self, folder: Path) -> _Tail:
+        if folder not in self._tails:
+            if len(self._tails) >= 10_000:  # a cache: what is dropped is read again from the files
+                self._tails.clear()
+            self._tails[folder] = _recover(folder)
+        return self._tails[folder]
+
+    def _write(self, folder: Path, tail: _Tail, chunk: Chunk) -> None:
+        if tail.size >= self._segment_bytes:
+            tail.segment, tail.size = tail.segment + 1, 0
+            given_up = tail.segment - TAIL
+            if given_up >= HEAD:
+                (folder / str(given_up)).unlink(missing_ok=True)
+        record = _HEADER.pack(chunk.sequence, chunk.offset, chunk.stream, len(chunk.data)) + chunk.data
+        try:
+            with (folder / str(tail.segment)).open("ab") as file:
+                file.write(record)
+        except OSError:
+            del self._tails[folder]  # part of it may be there: the next call looks
+            raise
+        tail.size += len(record)
+        tail.next_sequence = chunk.sequence + 1
+
+
+def _sequence(chunk: Chunk) -> int:
+    return chunk.sequence
+
+
+def _segments(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir(), key=lambda path: int(path.name))
+    except FileNotFoundError:
+        return []
+
+
+def _recover(folder: Path) -> _Tail:
+    """What a crash has left: a torn chunk at the end is cut off."""
+    segments = _segments(folder)
+    if not segments:
+        return _Tail(0, 0, 0)
+    size, following = 0, 0
+    for segment in segments:
+        size = 0
+        for chunk, after in _chunks(segment):
+            size = after
+            following = chunk.sequence + 1
+    if segments[-1].stat().st_size > size:
+        with segments[-1].open("r+b") as file:
+            file.truncate(size)
+    return _Tail(int(segments[-1].name), size, following)
+
+
+def _chunks(segment: Path, begin: int = 0) -> Iterator[tuple[Chunk, int]]:
+    """The whole chunks of a segment from a byte on, each with the byte behind it."""
+    with segment.open("rb") as file:
+        file.seek(begin)
+        while len(header := file.read(_HEADER.size)) == _HEADER.size:
+            sequence, offset, stream, length = _HEADER.unpack(header)
+            data = file.read(length)
+            if len(data) < length:
+                return
+            begin += len(header) + length
+            yield Chunk(sequence, stream, offset, data), begin

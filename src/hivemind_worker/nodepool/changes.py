@@ -1,0 +1,86 @@
+"""Who waits for a task to change: each follower is woken by what it follows, and by nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from hivemind_worker.nodepool.store import records
+from hivemind_worker.task import state
+
+
+class Follower:
+    """One who follows some tasks. What changed while it looked away is still there when it looks again.
+
+    ``ended_only``: nothing but the end of a task is a change to it.
+    """
+
+    def __init__(self, task_ids: Iterable[str], *, ended_only: bool = False) -> None:
+        self.task_ids = frozenset(task_ids)
+        self.ended_only = ended_only
+        self._changed: set[str] = set()
+        self._more = asyncio.Event()
+        self.closed = False
+
+    async def changed(self) -> frozenset[str]:
+        """Wait until something changed, and return what: empty once nothing will change any more."""
+        await self._more.wait()
+        self._more.clear()
+        found = frozenset(self._changed)
+        self._changed.clear()
+        if self.closed:
+            self._more.set()
+        return found
+
+    def tell(self, task_id: str) -> None:
+        """Take note of a change."""
+        self._changed.add(task_id)
+        self._more.set()
+
+    def close(self) -> None:
+        """Nothing more will come: the pool stops."""
+        self.closed = True
+        self._more.set()
+
+
+class Followers:
+    """All who follow tasks, by task."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, set[Follower]] = {}
+        self._closed = False
+
+    @contextmanager
+    def follow(self, task_ids: Iterable[str], *, ended_only: bool = False) -> Iterator[Follower]:
+        """Follow these tasks within the block. Look at them once inside it, so that no change falls between."""
+        follower = Follower(task_ids, ended_only=ended_only)
+        for task_id in follower.task_ids:
+            self._of.setdefault(task_id, set()).add(follower)
+        if self._closed:
+            follower.close()
+        try:
+            yield follower
+        finally:
+            for task_id in follower.task_ids:
+                self._of[task_id].discard(follower)
+                if not self._of[task_id]:
+                    del self._of[task_id]
+
+    def heard(self, changes: Sequence[records.Change]) -> None:
+        """Tell the followers of what the store has committed."""
+        for change in changes:
+            self.tell(change.task_id, ended=change.state in state.ENDED)
+
+    def tell(self, task_id: str, *, ended: bool = False) -> None:
+        """Tell the followers of one task; ``ended``: that it has ended."""
+        for follower in self._of.get(task_id, ()):
+            if ended or not follower.ended_only:
+                follower.tell(task_id)
+
+    def close(self) -> None:
+        """End every following, present and future."""
+        self._closed = True
+        for followers in self._of.values():
+            for follower in followers:
+                follower.close()

@@ -1,0 +1,146 @@
+"""The waiting polls, and the loop that answers them: whatever has come together since the last round, in one batch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+
+from hivemind_worker.concurrency import stopping
+from hivemind_worker.nodepool.store import records, store
+from hivemind_worker.task import errors, state
+from hivemind_worker.telemetry import logs
+
+log = logs.StructuredLogger(__name__)
+
+
+@dataclasses.dataclass(slots=True)
+class _Waiter:
+    poll: records.Poll
+    answer: asyncio.Future[records.Given]
+    stays: bool
+    """Whether it waits for tasks to come; otherwise one look answers it."""
+    look: bool = True
+    """Whether the next round must look for what concerns this session alone."""
+
+
+class Dispatch:
+    """Answers polls. One poll per node waits at a time: a newer one takes the place of the older."""
+
+    def __init__(self, kept: store.Store) -> None:
+        self._store = kept
+        self._waiting: dict[str, _Waiter] = {}
+        self._wake = asyncio.Event()
+        self._queued = False
+        self._told: dict[str, set[tuple[str, int]]] = {}
+        self._closed = False
+
+    async def poll(self, poll: records.Poll, wait_seconds: float) -> records.Given:
+        """Return what a worker is given, at once or within ``wait_seconds``; empty when there is nothing.
+
+        Raises :class:`errors.UnknownNode`, :class:`errors.StateInUse`, :class:`errors.Unavailable`.
+        """
+        if self._closed:
+            return records.Given()
+        waiter = _Waiter(poll, asyncio.get_running_loop().create_future(), stays=wait_seconds > 0)
+        before = self._waiting.get(poll.node_id)
+        if before is not None and not before.answer.done():
+            before.answer.set_result(records.Given())
+        self._waiting[poll.node_id] = waiter
+        self._wake.set()
+        try:
+            async with asyncio.timeout(wait_seconds if wait_seconds > 0 else None):
+                given = await waiter.answer
+        except TimeoutError:
+            # An answer that came in this very moment is the node's already, and must not get lost.
+            given = waiter.answer.result() if _answered(waiter) else records.Given()
+        finally:
+            if self._waiting.get(poll.node_id) is waiter:
+                del self._waiting[poll.node_id]
+        if given.refused is not None:
+            raise given.refused
+        return given
+
+    def heard(self, changes: Sequence[records.Change]) -> None:
+        """Take note of what the store has committed: tasks to give out, room that came free, tasks to stop."""
+        for change in changes:
+            waiter = self._waiting.get(change.node_id)
+            if change.state is state.TaskState.QUEUED:
+                self._queued = True
+                self._wake.set()
+            elif waiter is not None and _concerns(waiter.poll, change):
+                waiter.look = True
+                self._wake.set()
+
+    def look_again(self, node_id: str) -> None:
+        """Something about this node has changed."""
+        waiter = self._waiting.get(node_id)
+        if waiter is not None:
+            waiter.look = True
+            self._wake.set()
+
+    def close(self) -> None:
+        """Answer every poll, present and future, with nothing."""
+        self._closed = True
+        for waiter in self._waiting.values():
+            if not waiter.answer.done():
+                waiter.answer.set_result(records.Given())
+
+    async def run(self, stop: stopping.Stop) -> None:
+        """Answer polls until the stop: one round after the other, each with all that waits."""
+        closing = asyncio.create_task(stop.wait(), name="dispatch/stop")
+        # Wakes the loop as a poll does: to wait for either of two would cost two more tasks in every round.
+        closing.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not stop.requested:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._round()
+        finally:
+            await stopping.settle(closing)
+
+    async def _round(self) -> None:
+        news, self._queued = self._queued, False
+        waiters = [
+            waiter
+            for waiter in self._waiting.values()
+            if not waiter.answer.done() and (waiter.look or (news and not waiter.poll.paused))
+        ]
+        if not waiters:
+            return
+        polls = [dataclasses.replace(waiter.poll, look=waiter.look) for waiter in waiters]
+        for waiter in waiters:
+            waiter.look = False
+        try:
+            given = await self._store.hand_out(polls)
+        except errors.HiveMindError as error:
+            log.log_system_event("hand_out_failed", {"polls": len(polls)}, level="error", error=error)
+            given = [records.Given(refused=error)] * len(polls)
+        for waiter, found in zip(waiters, given, strict=True):
+            answer = dataclasses.replace(found, cancel=self._not_told(waiter.poll, found.cancel))
+            with contextlib.suppress(asyncio.InvalidStateError):
+                # One that is gone meanwhile: what it was given is repeated at its session's next poll.
+                if answer or not waiter.stays:
+                    waiter.answer.set_result(answer)
+
+    def _not_told(self, poll: records.Poll, cancel: Sequence[records.Ref]) -> tuple[records.Ref, ...]:
+        """Cancellations that no poll of this session was answered before; heartbeats repeat them all."""
+        told = self._told.get(poll.session_id, set()) & poll.held
+        new = tuple(ref for ref in cancel if (ref.task_id, ref.attempt) not in told)
+        told |= {(ref.task_id, ref.attempt) for ref in new}
+        self._told.pop(poll.session_id, None)
+        if told:
+            self._told[poll.session_id] = told
+        return new
+
+
+def _concerns(poll: records.Poll, change: records.Change) -> bool:
+    """Whether a change of a task of its node is a reason to look at a waiting poll again."""
+    if change.state in state.ENDED:
+        return poll.free is None  # one that says itself what is free asks anew when that grows
+    return change.cancel_requested
+
+
+def _answered(waiter: _Waiter) -> bool:
+    return waiter.answer.done() and not waiter.answer.cancelled()

@@ -1,0 +1,118 @@
+"""Files to and from the pool in chunks of 1 MiB: resumed where they broke off, sums checked, never held whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hivemind_worker.artifacts import store, writing
+from hivemind_worker.task import checks, errors, outcome
+from hivemind_worker.wire import calls, verdicts
+
+
+class Piece(Protocol):
+    """A message of an upload, a node's or a submitter's."""
+
+    sha256: str
+    size: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How an upload ended: all of it is here, or so many bytes are."""
+
+    complete: bool
+    stored_bytes: int
+
+
+class Files:
+    """The pool's artifacts, as calls want them. ``limit_bytes`` is how large one file may be."""
+
+    def __init__(self, artifacts: store.Store, limit_bytes: int) -> None:
+        self._artifacts = artifacts
+        self._limit = limit_bytes
+
+    async def upload(self, first: Piece, rest: AsyncIterator[Piece]) -> Stored:
+        """Take a file whose name and size ``first`` says, and return how it stands when the stream has ended.
+
+        A stream without data only asks. Bytes that are here already are passed over. Raises
+        :class:`errors.Rejected` for a file that is too large, `writing.WrongContent` for a gap or a wrong sum.
+        """
+        sha256 = _sum(first.sha256)
+        if first.size < 0 or first.size > self._limit:
+            raise errors.Rejected(
+                f"a file of {first.size} bytes; this pool takes files up to {self._limit}",
+                str(verdicts.Reason.TOO_LARGE),
+            )
+        if await asyncio.to_thread(self._artifacts.exists, sha256):
+            return Stored(complete=True, stored_bytes=await asyncio.to_thread(self._artifacts.size, sha256))
+        # Closing keeps what came, and does nothing after the end.
+        with contextlib.closing(await asyncio.to_thread(self._artifacts.upload, sha256, first.size)) as upload:
+            await _write(upload, first)
+            async for piece in rest:
+                await _write(upload, piece)
+            if upload.offset < first.size:
+                return Stored(complete=False, stored_bytes=upload.offset)
+            await asyncio.to_thread(self._artifacts.store_upload, upload)
+            return Stored(complete=True, stored_bytes=first.size)
+
+    async def find(self, sums: Sequence[str]) -> list[outcome.Artifact | int]:
+        """Return for each SHA-256 the artifact, or how many bytes of it are here."""
+        checked = [_sum(sha256) for sha256 in sums]
+        return await asyncio.to_thread(lambda: [self._look(sha256) for sha256 in checked])
+
+    async def missing(self, artifacts: Sequence[outcome.Artifact]) -> tuple[str, ...]:
+        """Return the SHA-256 of those that are not here whole. A size below 0 is not compared.
+
+        Raises :class:`errors.Rejected` for what is no SHA-256.
+        """
+        if not artifacts:
+            return ()
+        found = await self.find([artifact.sha256 for artifact in artifacts])
+        return tuple(
+            wanted.sha256
+            for wanted, there in zip(artifacts, found, strict=True)
+            if isinstance(there, int) or (wanted.size >= 0 and there.size != wanted.size)
+        )
+
+    async def keep(self, contents: Sequence[bytes]) -> list[outcome.Artifact]:
+        """Store small contents that came whole."""
+        return await asyncio.to_thread(lambda: [self._artifacts.put(data) for data in contents])
+
+    async def read(self, sha256: str, offset: int) -> AsyncIterator[tuple[bytes, int, int]]:
+        """Yield chunks from ``offset`` on as (data, offset, size of the whole); at least one, be it empty.
+
+        Raises `store.NoSuchArtifact`, :class:`errors.Rejected` for an offset outside.
+        """
+        size = await asyncio.to_thread(self._artifacts.size, _sum(sha256))
+        if not 0 <= offset <= size:
+            raise errors.Rejected(f"the file has {size} bytes; there is no byte {offset}")
+        if offset == size:
+            yield b"", offset, size
+        async with contextlib.aclosing(self._artifacts.chunks(sha256, offset, calls.CHUNK_BYTES)) as pieces:
+            async for piece in pieces:
+                yield piece, offset, size
+                offset += len(piece)
+
+    def _look(self, sha256: str) -> outcome.Artifact | int:
+        try:
+            return outcome.Artifact(sha256, self._artifacts.size(sha256))
+        except store.NoSuchArtifact:
+            return self._artifacts.staged(sha256)
+
+
+def _sum(sha256: str) -> str:
+    try:
+        return checks.sha256("sha256", sha256)
+    except errors.InvalidTask as error:
+        raise errors.Rejected(str(error)) from None
+
+
+async def _write(upload: writing.Upload, piece: Piece) -> None:
+    if piece.data:
+        await asyncio.to_thread(upload.write, piece.offset, piece.data)

@@ -1,0 +1,31 @@
+"""The expiry loop: attempts of nodes that have been silent for a whole lease are given up, by the store's clock."""
+
+from __future__ import annotations
+
+from hivemind_worker.concurrency import periodic, stopping
+from hivemind_worker.nodepool.store import records, store
+from hivemind_worker.task import errors
+from hivemind_worker.telemetry import logs
+
+LOOKS_PER_LEASE = 20
+"""A lost lease is seen this part of a lease late at most; a look costs one step in an index."""
+
+log = logs.StructuredLogger(__name__)
+
+
+async def watch(kept: store.Store, lease_seconds: float, stop: stopping.Stop) -> None:
+    """Give up what is lost until the stop. A store that cannot be written is tried again at the next look."""
+    async for _ in periodic.every(lease_seconds / LOOKS_PER_LEASE, stop):
+        try:
+            lost = await kept.expire()
+        except errors.Unavailable as error:
+            log.log_system_event("leases_not_watched", level="error", error=error)
+        else:
+            _tell(lost)
+
+
+def _tell(lost: records.Lost) -> None:
+    for node_id in lost.nodes:
+        log.log_system_event("node_lost", {"node": node_id}, level="warning")
+    for ref in lost.attempts:
+        log.log_task_event("lease_lost", ref.task_id, {"attempt": ref.attempt}, level="warning")

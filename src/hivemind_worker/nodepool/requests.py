@@ -1,0 +1,218 @@
+"""What nodes and submitters send, read with suspicion: every number finite, every name plain, every list bounded."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from hivemind_worker.nodepool import assignment
+from hivemind_worker.nodepool.store import records
+from hivemind_worker.task import errors, names, outcome, resources
+from hivemind_worker.wire import calls, translate, verdicts
+
+_T = TypeVar("_T")
+
+TASKS_AT_ONCE = 10_000
+"""Most tasks, or ids of tasks, in one call."""
+
+TASK_BYTES = calls.MESSAGE_BYTES - 64 * 1024
+"""Largest task: handed out it must fit into a message again, with what the pool adds."""
+
+DEFAULT_TIMEOUT = 3600.0
+"""Seconds: the reference's TASK_TIMEOUT, for tasks that name none."""
+
+HELD_AT_MOST = 10_000
+POLL_SECONDS = 60.0
+TASKS_PER_ANSWER = 64
+"""Most tasks in one answer, whatever the worker asks for: others wait too."""
+
+_NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}", re.ASCII)
+_TEXT = 1_000
+_LARGEST = 2**53  # beyond it no floating-point number counts one by one, and no database takes more than 2**63
+
+
+def node_id(said: str) -> str:
+    """Return a node's name. Raises :class:`errors.UserError`."""
+    if _NODE_ID.fullmatch(said) is None:
+        raise errors.UserError("node_id: must be 1 to 128 of A-Z a-z 0-9 _ . : - and begin with a letter or digit")
+    return said
+
+
+def node(request: calls.pb.RegisterNodeRequest) -> records.NewNode:
+    """Return what a node says of itself. Raises :class:`errors.UserError`."""
+    return records.NewNode(
+        node_id=node_id(request.node_id),
+        capacity=resources.Resources(
+            _number("cpu_cores", request.cpu_cores),
+            int(_number("memory_gb", request.memory_gb) * resources.GIB),
+            int(_number("disk_gb", request.disk_gb) * resources.GIB),
+            int(_number("gpus", request.gpus)),
+        ),
+        boot_id=request.boot_id[:_TEXT],
+        labels=names.labels("labels", dict(request.labels)),
+        capabilities=tuple(word[:_TEXT] for word in _bounded("capabilities", request.capabilities, 1_000)),
+        version=request.version[:_TEXT],
+        address=f"{request.ip_address[:_TEXT]}:{request.port}",
+        max_concurrent_tasks=max(request.max_concurrent_tasks, 0),
+    )
+
+
+def refs(said: Sequence[calls.pb.AttemptRef]) -> tuple[records.Ref, ...]:
+    """Return attempts that a node says it holds. Raises :class:`errors.UserError` for too many."""
+    held = _bounded("held", said, HELD_AT_MOST)
+    return tuple(records.Ref(ref.task_id, ref.attempt, ref.phase[:_TEXT]) for ref in held)
+
+
+def beat(request: calls.pb.UpdateNodeStatusRequest) -> records.Beat:
+    """Return a heartbeat. Measurements that are no numbers are left out. Raises :class:`errors.UserError`."""
+    readings = {name[:_TEXT]: value for name, value in request.readings.items() if math.isfinite(value)}
+    if len(readings) > 1_000:
+        raise errors.UserError("readings: more than 1000")
+    return records.Beat(
+        node_id=node_id(request.node_id),
+        session_id=request.session_id,
+        status=request.status[:_TEXT],
+        message=request.message[:_TEXT],
+        readings=readings,
+        held=refs(request.held),
+    )
+
+
+def poll(request: calls.pb.GetAssignedTasksRequest) -> tuple[records.Poll, float]:
+    """Return a poll, and for how many seconds it waits. Raises :class:`errors.UserError`."""
+    free: resources.Resources | None = None
+    if request.HasField("free"):
+        said = translate.amounts_from_message(request.free)
+        free = resources.Resources(
+            _finite("free.cpu_cores", said.cpu_cores), said.memory_bytes, said.disk_bytes, said.gpus
+        )
+    found = records.Poll(
+        node_id=node_id(request.node_id),
+        session_id=request.session_id,
+        free=free,
+        images=frozenset(_bounded("images", request.images, 10_000)),
+        most=min(max(request.most, 1), TASKS_PER_ANSWER),
+        paused=request.paused,
+        held=frozenset((ref.task_id, ref.attempt) for ref in refs(request.held)),
+    )
+    seconds = _finite("wait_seconds", request.wait_seconds)
+    # A client that shows no session is the reference's: it polls shortly.
+    return found, min(max(seconds, 0.0), POLL_SECONDS) if request.session_id else 0.0
+
+
+def ended(request: calls.pb.ReportTaskResultRequest) -> outcome.Outcome | None:
+    """Return how an attempt ended, ``None`` while it runs. Raises :class:`errors.Rejected` for what is no report."""
+    if "running" in (request.status, request.result.status):
+        return None
+    result = request.result
+    if request.status and result.status and request.status != result.status:
+        raise errors.Rejected(f"the report says {request.status[:40]!r} and its result {result.status[:40]!r}")
+    return translate.outcome_from_message(result, request.status)
+
+
+def new_tasks(said: Sequence[calls.pb.Task], max_attempts: int) -> list[records.NewTask]:
+    """Return tasks to be kept; ``max_attempts`` is for those that name no number.
+
+    Raises :class:`errors.InvalidTask`, naming the field, and which task where there are several.
+    """
+    if not said:
+        raise errors.InvalidTask("tasks", "there are none")
+    found = []
+    for place, message in enumerate(_bounded("tasks", said, TASKS_AT_ONCE)):
+        try:
+            found.append(_new_task(message, max_attempts))
+        except errors.InvalidTask as error:
+            if len(said) == 1:
+                raise
+            raise errors.InvalidTask(f"tasks[{place}].{error.field}", error.problem) from None
+    return found
+
+
+def inputs(said: Iterable[calls.pb.Task]) -> list[outcome.Artifact]:
+    """Return the uploaded files that tasks name."""
+    return [outcome.Artifact(ref.sha256, ref.size) for task in said for ref in task.input_artifacts.values()]
+
+
+def _new_task(message: calls.pb.Task, max_attempts: int) -> records.NewTask:
+    task = translate.task_from_message(message)
+    body = translate.task_to_message(task)
+    digest = hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
+    body.traceparent = message.traceparent[:_TEXT]
+    kept = body.SerializeToString()
+    if len(kept) > TASK_BYTES:
+        raise errors.Rejected(
+            f"a task of {len(kept)} bytes; at most {TASK_BYTES}: upload large files and name their sha256",
+            str(verdicts.Reason.TOO_LARGE),
+        )
+    shape = assignment.Shape(task.kind, task.needs, tuple(sorted(task.node_selector.items())), str(task.network))
+    return records.NewTask(
+        id=task.id or "",
+        body=kept,
+        digest=digest,
+        shape=shape,
+        image=task.docker_image or "",
+        priority=task.priority,
+        max_attempts=task.max_attempts or max_attempts,
+        labels=task.labels,
+        timeout=task.timeout or DEFAULT_TIMEOUT,
+    )
+
+
+def ids(said: Sequence[str]) -> list[str]:
+    """Return ids of tasks. Raises :class:`errors.UserError` for none or too many."""
+    if not said:
+        raise errors.UserError("task_ids: there are none")
+    return list(_bounded("task_ids", said, TASKS_AT_ONCE))
+
+
+def sums(said: Sequence[str]) -> list[str]:
+    """Return names of artifacts. Raises :class:`errors.UserError` for too many."""
+    return list(_bounded("sha256", said, 50_000))
+
+
+def listing(request: calls.pb.ListTasksRequest) -> records.Filter:
+    """Return which tasks are wanted. Raises :class:`errors.UserError`."""
+    if request.page_token and not re.fullmatch(r"[0-9]{1,18}", request.page_token, re.ASCII):
+        raise errors.UserError("page_token: is none of this pool's")
+    return records.Filter(
+        states=tuple(_bounded("states", request.states, 16)),
+        labels=_labels(request.labels),
+        node_id=request.node_id,
+        kind=request.type,
+        most=min(max(request.page_size, 0) or 100, 1_000),
+        before=int(request.page_token or 0),
+    )
+
+
+def chunk_bytes(data: bytes) -> bytes:
+    """Return a chunk's data. Raises :class:`errors.UserError` for more than a chunk may hold."""
+    if len(data) > calls.CHUNK_BYTES:
+        raise errors.UserError(f"data: a chunk has at most {calls.CHUNK_BYTES} bytes, not {len(data)}")
+    return data
+
+
+def _labels(said: Mapping[str, str]) -> Mapping[str, str]:
+    if len(said) > 16:
+        raise errors.UserError("labels: more than 16")
+    return dict(said)
+
+
+def _number(field: str, value: float) -> float:
+    if not 0 <= value <= _LARGEST / resources.GIB:  # NaN is neither
+        raise errors.UserError(f"{field}: must be a number from 0 on, not {value}")
+    return value
+
+
+def _finite(field: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise errors.UserError(f"{field}: must be a number, not {value}")
+    return value
+
+
+def _bounded(field: str, said: Sequence[_T], most: int) -> Sequence[_T]:
+    if len(said) > most:
+        raise errors.UserError(f"{field}: {len(said)} of them; at most {most} in one call")
+    return said

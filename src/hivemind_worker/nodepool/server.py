@@ -1,0 +1,183 @@
+"""NodePool: a pool as one object, from its files to its port: started, stopped in order, embedded where wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+
+from hivemind_worker.artifacts import store as artifact_store
+from hivemind_worker.concurrency import stopping, supervision
+from hivemind_worker.nodepool import attempt_logs, changes, dispatch, files, leases, service, task_service
+from hivemind_worker.nodepool.store import sqlite
+from hivemind_worker.task import errors
+from hivemind_worker.telemetry import logs
+from hivemind_worker.wire import calls, channels
+
+CALLS_AT_ONCE = 10_000
+"""Calls under way; each worker has one long poll outstanding. Beyond it a call is refused and tried again."""
+
+GRACE_SECONDS = 5.0
+"""How long calls that move bytes may go on when the pool stops; polls and followers are answered at once."""
+
+_HOST_PORT = re.compile(r"(?:\[[^\]]+\]|[^:\[\]]+):\d{1,5}")
+
+log = logs.StructuredLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The pool's certificate with its chain, and its private key, as PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+class NodePool:
+    """A Node Pool. Made anywhere; started, used and stopped on one event loop.
+
+    ``data`` is its folder: ``pool.sqlite``, ``artifacts`` and ``logs`` are in it unless ``store_path`` or
+    ``artifact_folder`` say otherwise. ``listen`` is host:port; port 0 takes a free one. Plain text is spoken to
+    loopback addresses only, unless ``insecure``. ``lease_seconds`` is how long a node may be silent,
+    ``max_attempts`` how often a task is tried that names no number, ``artifact_limit_bytes`` the largest file taken.
+    """
+
+    def __init__(  # noqa: PLR0913  (each is a setting of its own; all but the folder have defaults)
+        self,
+        data: Path,
+        listen: str = "127.0.0.1:0",
+        *,
+        store_path: Path | None = None,
+        artifact_folder: Path | None = None,
+        lease_seconds: float = 60.0,
+        max_attempts: int = 3,
+        artifact_limit_bytes: int = 16 * 1024**3,
+        tls: Tls | None = None,
+        insecure: bool = False,
+        with_reflection: bool = False,
+    ) -> None:
+        self.store = sqlite.SqliteStore(store_path or data / "pool.sqlite", lease_seconds)
+        self.address = ""
+        self._listen = listen
+        self._tls = tls
+        self._insecure = insecure
+        self._with_reflection = with_reflection
+        self._artifacts = artifact_store.Store(artifact_folder or data / "artifacts")
+        self._parts = service.Parts(
+            store=self.store,
+            files=files.Files(self._artifacts, artifact_limit_bytes),
+            logs=attempt_logs.AttemptLogs(data / "logs"),
+            dispatch=dispatch.Dispatch(self.store),
+            followers=changes.Followers(),
+            lease_seconds=lease_seconds,
+            max_attempts=max_attempts,
+        )
+        self._stop = stopping.Stop()
+        self._loops: asyncio.Task[supervision.Ending] | None = None
+        self._server: grpc.aio.Server | None = None
+        self._health = health.aio.HealthServicer()
+
+    async def start(self) -> str:
+        """Open the store, listen, serve; return the address, host:port, with the port that was taken.
+
+        Raises :class:`errors.StateInUse` where another pool has the store, :class:`errors.BadSettings` for a store, a
+        port or a certificate that cannot be used.
+        """
+        credentials = self._credentials()
+        async with contextlib.AsyncExitStack() as undo:
+            await self.store.open()
+            undo.push_async_callback(self.store.close)
+            await asyncio.to_thread(self._artifacts.prepare)
+            self.store.listen(self._parts.dispatch.heard)
+            self.store.listen(self._parts.followers.heard)
+            server = self._serve()
+            self.address = self._bind(server, credentials)
+            await server.start()
+            for name in ("", *calls.service_names()):
+                await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            self._server = server
+            self._loops = asyncio.create_task(self._run_loops(), name="pool")
+            undo.pop_all()
+        log.log_system_event("pool_started", {"address": self.address, "tls": self._tls is not None})
+        return self.address
+
+    async def failed(self) -> None:
+        """Wait until the pool has stopped; raises where one of its loops failed."""
+        if self._loops is not None:
+            await asyncio.shield(self._loops)
+
+    async def stop(self) -> None:
+        """Stop in order: answer what waits, let calls finish, then close the store. Does nothing a second time."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        await self._health.enter_graceful_shutdown()
+        self._parts.dispatch.close()
+        self._parts.followers.close()
+        await server.stop(GRACE_SECONDS)
+        self._stop.request(stopping.StopLevel.DRAIN, "the pool stops")
+        try:
+            if self._loops is not None:
+                await self._loops
+        finally:
+            await self.store.close()
+            log.log_system_event("pool_stopped", {"address": self.address})
+
+    async def _run_loops(self) -> supervision.Ending:
+        loops = supervision.Loops("pool", [supervision.Stage("all", GRACE_SECONDS)])
+        loops.add("dispatch", "all", self._parts.dispatch.run)
+        loops.add("leases", "all", functools.partial(leases.watch, self.store, self._parts.lease_seconds))
+        try:
+            return await loops.run(self._stop)
+        except errors.HiveMindError as error:
+            log.log_system_event("pool_failed", level="error", error=error)
+            # Without its loops a pool answers nobody: waiting workers must not wait for nothing.
+            self._parts.dispatch.close()
+            raise
+
+    def _serve(self) -> grpc.aio.Server:
+        server = grpc.aio.server(options=calls.SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_AT_ONCE)
+        calls.add_node_manager(service.NodeManager(self._parts), server)
+        calls.add_task_manager(task_service.TaskManager(self._parts), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._with_reflection:
+            from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]  # noqa: PLC0415  (35 ms few need)
+                reflection,
+            )
+
+            shown = (*calls.service_names(), health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(shown, server)
+        return server
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        if self._tls is not None:
+            try:
+                pair = (self._tls.key.read_bytes(), self._tls.certificate.read_bytes())
+            except OSError as error:
+                raise errors.BadSettings(f"{error.filename} cannot be read: {error.strerror}") from None
+            return grpc.ssl_server_credentials([pair])
+        if not (self._insecure or channels.is_local(self._listen)):
+            raise errors.BadSettings(
+                f"{self._listen} can be reached by other machines, and there is no certificate: set tls_cert_file and "
+                "tls_key_file, listen on 127.0.0.1, or allow plain text with insecure"
+            )
+        return None
+
+    def _bind(self, server: grpc.aio.Server, credentials: grpc.ServerCredentials | None) -> str:
+        add: Callable[[str], int] = server.add_insecure_port
+        if credentials is not None:
+            add = functools.partial(server.add_secure_port, server_credentials=credentials)
+        try:
+            port = add(self._listen)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise errors.BadSettings(f"cannot listen on {self._listen}: the port is taken, or the address is not ours")
+        return re.sub(r":\d+$", f":{port}", self._listen) if _HOST_PORT.fullmatch(self._listen) else self._listen

@@ -1,0 +1,210 @@
+"""NodeManager: what nodes ask, each call a few lines: read the request, ask the store, write the answer."""
+
+# ruff: noqa: N802, ARG002  (the wire names the calls, and gives each of them its context)
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+from hivemind_worker import __version__
+from hivemind_worker.nodepool import answering, attempt_logs, changes, dispatch, files, requests
+from hivemind_worker.nodepool.store import records, store
+from hivemind_worker.task import errors, outcome
+from hivemind_worker.wire import calls, translate
+
+pb = calls.pb
+
+_VERDICTS = {
+    records.Verdict.ACCEPTED: pb.VERDICT_ACCEPTED,
+    records.Verdict.DUPLICATE: pb.VERDICT_DUPLICATE,
+    records.Verdict.STALE: pb.VERDICT_STALE,
+    records.Verdict.UNKNOWN: pb.VERDICT_UNKNOWN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the calls are made of."""
+
+    store: store.Store
+    files: files.Files
+    logs: attempt_logs.AttemptLogs
+    dispatch: dispatch.Dispatch
+    followers: changes.Followers
+    lease_seconds: float
+    max_attempts: int
+
+
+class NodeManager(calls.NodeManagerServicer):
+    """The workers' calls."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    @answering.once
+    async def RegisterNode(self, request: pb.RegisterNodeRequest, context: calls.Context) -> pb.RegisterNodeResponse:
+        """Open a session."""
+        opened = await self._parts.store.register(requests.node(request), requests.refs(request.held))
+        return pb.RegisterNodeResponse(
+            success=True,
+            session_id=opened.session_id,
+            # Two heartbeats may be lost before the third comes too late.
+            heartbeat_seconds=self._parts.lease_seconds / 3,
+            lease_seconds=self._parts.lease_seconds,
+            drop=_refs(opened.drop),
+            protocol_version=calls.PROTOCOL_VERSION,
+        )
+
+    @answering.once
+    async def UpdateNodeStatus(
+        self, request: pb.UpdateNodeStatusRequest, context: calls.Context
+    ) -> pb.UpdateNodeStatusResponse:
+        """Renew the leases of a session."""
+        told = await self._parts.store.heartbeat(requests.beat(request))
+        return pb.UpdateNodeStatusResponse(
+            success=True,
+            draining=told.draining,
+            cancel=_refs(told.cancel),
+            drop=_refs(told.drop),
+            server_time=self._parts.store.now(),
+        )
+
+    @answering.once
+    async def GetAssignedTasks(
+        self, request: pb.GetAssignedTasksRequest, context: calls.Context
+    ) -> pb.GetAssignedTasksResponse:
+        """Hand out attempts, at once or when there are some."""
+        poll, wait_seconds = requests.poll(request)
+        given = await self._parts.dispatch.poll(poll, wait_seconds)
+        tasks = [self._task(handed) for handed in given.tasks]
+        if not poll.session_id:
+            for task in tasks:
+                await self._inline_inputs(task)
+        return pb.GetAssignedTasksResponse(
+            success=True,
+            tasks=tasks,
+            cancel=_refs(given.cancel),
+        )
+
+    async def _inline_inputs(self, task: pb.Task) -> None:
+        """Put uploaded inputs into the message, while they fit: the reference's client has no call to fetch them."""
+        for path in sorted(task.input_artifacts, key=lambda path: task.input_artifacts[path].size):
+            sha256 = task.input_artifacts[path].sha256
+            (found,) = await self._parts.files.find([sha256])
+            if isinstance(found, outcome.Artifact) and task.ByteSize() + found.size <= requests.TASK_BYTES:
+                parts = [data async for data, _, _ in self._parts.files.read(sha256, 0)]
+                task.input_files[path] = b"".join(parts)
+                del task.input_artifacts[path]
+
+    def _task(self, handed: records.Handed) -> pb.Task:
+        task = pb.Task.FromString(handed.body)
+        task.id, task.attempt, task.lease_seconds = handed.task_id, handed.attempt, self._parts.lease_seconds
+        return task
+
+    @answering.once
+    async def ReportTaskResult(
+        self, request: pb.ReportTaskResultRequest, context: calls.Context
+    ) -> pb.ReportTaskResultResponse:
+        """Judge how an attempt stands or ended."""
+        said = requests.ended(request)
+        if request.attempt < 0:
+            raise errors.UserError(f"attempt: there is none of number {request.attempt}")
+        report = records.Report(request.task_id, requests.node_id(request.node_id), request.session_id, request.attempt)
+        if said is not None:
+            report = await self._end(report, request.result, said)
+        answer = await self._parts.store.report(report)
+        success = answer.verdict in (records.Verdict.ACCEPTED, records.Verdict.DUPLICATE)
+        return pb.ReportTaskResultResponse(success=success, message=answer.message, verdict=_VERDICTS[answer.verdict])
+
+    async def _end(self, report: records.Report, result: pb.TaskResult, said: outcome.Outcome) -> records.Report:
+        """The report of an end. Files that came in it whole are stored; those it names alone must be there."""
+        missing = await self._parts.files.missing([file.artifact for file in said.results])
+        kept = pb.TaskResult()
+        kept.CopyFrom(result)
+        kept.status, kept.reason = str(said.status), str(said.reason or "")
+        named = {file.name for file in said.results}
+        data = {name: content for name, content in result.result_data.items() if name not in named}
+        artifacts = await self._parts.files.keep(list(data.values())) if data else []
+        kept.result_data.clear()
+        for name, artifact in zip(data, artifacts, strict=True):
+            kept.files.append(translate.file_to_message(outcome.ResultFile(name, artifact)))
+        return records.Report(
+            report.task_id,
+            report.node_id,
+            report.session_id,
+            report.attempt,
+            status=said.status,
+            reason=str(said.reason or ""),
+            error=said.error[:10_000],
+            try_again=said.try_again,
+            body=kept.SerializeToString(),
+            missing=missing,
+        )
+
+    @answering.once
+    async def Ping(self, request: pb.PingRequest, context: calls.Context) -> pb.PingResponse:
+        """Say that the pool is there."""
+        return pb.PingResponse(
+            server_time=self._parts.store.now(), protocol_version=calls.PROTOCOL_VERSION, version=__version__
+        )
+
+    @answering.once
+    async def AppendTaskLogs(
+        self, stream: AsyncIterator[pb.AppendTaskLogsRequest], context: calls.Context
+    ) -> pb.AppendTaskLogsResponse:
+        """Keep output as it comes."""
+        first: pb.AppendTaskLogsRequest | None = None
+        following = 0
+        async with answering.listening(stream) as pieces:
+            async for request in pieces:
+                if first is None:
+                    first = request
+                    await self._may_append(first)
+                following = await self._append(first, request.chunks)
+        return pb.AppendTaskLogsResponse(success=True, next_sequence=following)
+
+    async def _append(self, first: pb.AppendTaskLogsRequest, said: Iterable[pb.LogChunk]) -> int:
+        chunks = [
+            attempt_logs.Chunk(chunk.sequence, chunk.stream, chunk.offset, requests.chunk_bytes(chunk.data))
+            for chunk in said
+            if chunk.sequence >= 0 and chunk.offset >= 0 and chunk.stream != pb.LOG_STREAM_UNSPECIFIED
+        ]
+        following = await asyncio.to_thread(self._parts.logs.append, first.task_id, first.attempt, chunks)
+        if chunks:
+            self._parts.followers.tell(first.task_id)
+        return following
+
+    async def _may_append(self, first: pb.AppendTaskLogsRequest) -> None:
+        await self._parts.store.verify(requests.node_id(first.node_id), first.session_id)
+        (task,) = await self._parts.store.tasks([first.task_id])
+        if not 1 <= first.attempt <= task.attempt:
+            raise errors.UserError(f"attempt: {first.attempt} of this task was never handed out")
+        if first.attempt == task.attempt and task.node_id != first.node_id:
+            raise errors.Rejected(f"attempt {first.attempt} is not {first.node_id}'s")
+
+    @answering.once
+    async def UploadArtifact(
+        self, stream: AsyncIterator[pb.UploadArtifactRequest], context: calls.Context
+    ) -> pb.UploadArtifactResponse:
+        """Store a result file."""
+        async with answering.listening(stream) as pieces:
+            async for first in pieces:
+                await self._parts.store.verify(requests.node_id(first.node_id), first.session_id)
+                stored = await self._parts.files.upload(first, pieces)
+                return pb.UploadArtifactResponse(success=stored.complete, stored_bytes=stored.stored_bytes)
+        raise errors.UserError("an upload begins with the file's sha256 and size; nothing came")
+
+    @answering.many
+    async def DownloadArtifact(
+        self, request: pb.DownloadArtifactRequest, context: calls.Context
+    ) -> AsyncIterator[pb.DownloadArtifactResponse]:
+        """Send an input file."""
+        await self._parts.store.verify(requests.node_id(request.node_id), request.session_id)
+        async for data, offset, size in self._parts.files.read(request.sha256, request.offset):
+            yield pb.DownloadArtifactResponse(data=data, offset=offset, size=size)
+
+
+def _refs(refs: tuple[records.Ref, ...]) -> list[pb.AttemptRef]:
+    return [pb.AttemptRef(task_id=ref.task_id, attempt=ref.attempt) for ref in refs]

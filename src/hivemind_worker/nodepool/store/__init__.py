@@ -1,0 +1,1 @@
+"""What the pool remembers: one Protocol, and SQLite as the store that comes with it."""

@@ -1,0 +1,132 @@
+"""The one door to SQLite: a file that is ours alone, its settings, its writing and its reading connections."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import urllib.parse
+from pathlib import Path
+
+from hivemind_worker.task import errors
+
+Connection = sqlite3.Connection
+Row = sqlite3.Row
+Error = sqlite3.Error
+Trouble = sqlite3.OperationalError
+"""The file, its disk or its locks have failed: nobody's request is to blame."""
+
+# Their locks do not hold between machines, or their writes are not ordered: SQLite's own documentation warns.
+_NETWORK = frozenset(
+    {
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "9p", "ceph", "lustre", "gfs", "gfs2", "ocfs2"),
+        *("coda", "glusterfs", "beegfs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.rclone", "fuse.s3fs"),
+        "fuse.gcsfuse",
+    }
+)
+
+_SETTINGS = (
+    "PRAGMA journal_mode = WAL",
+    # FULL: a commit that was answered survives the machine's own crash, not only the process's.
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA cache_size = -32768",
+    # 16 MiB of log between checkpoints, which this same connection does on this same thread.
+    "PRAGMA wal_autocheckpoint = 4096",
+    "PRAGMA journal_size_limit = 67108864",
+)
+
+
+class Lock:
+    """A file that is locked as long as this pool has the store.
+
+    SQLite alone would let two pools share it, each blind to the workers that wait at the other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+
+    def take(self) -> None:
+        """Raises :class:`errors.StateInUse` where another pool has it, :class:`errors.BadSettings` if it cannot be."""
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise errors.BadSettings(f"{self._path} cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise errors.StateInUse(
+                f"another pool uses {self._path.with_suffix('')}: stop it, or give this one a store of its own"
+            ) from None
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let go. The file stays: to remove it would let two pools lock two files of one name."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def prepare(path: Path) -> None:
+    """Make the folder. Raises :class:`errors.BadSettings` where a database cannot live there."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.BadSettings(f"the folder {path.parent} cannot be made: {error.strerror}") from None
+    kind = file_system(path.parent)
+    if kind in _NETWORK:
+        raise errors.BadSettings(
+            f"{path} is on a network file system ({kind}), where SQLite loses data: put the store on a local disk"
+        )
+
+
+def file_system(folder: Path, table: Path = Path("/proc/self/mountinfo")) -> str:
+    """Return the type of the file system that ``folder`` is on; empty where the system does not say."""
+    try:
+        lines = table.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    found, longest = "", -1
+    wanted = folder.resolve()
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = Path(before.split()[4].encode().decode("unicode_escape"))
+        # Of mounts on one point the last hides the others.
+        if wanted.is_relative_to(point) and len(point.parts) >= longest:
+            found, longest = after.split()[0], len(point.parts)
+    return found
+
+
+def writing(path: Path) -> Connection:
+    """Open the one connection that writes, on the thread that calls. Raises :class:`errors.BadSettings`."""
+    connection: Connection | None = None
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10, cached_statements=256)
+        connection.row_factory = Row
+        for setting in _SETTINGS:
+            connection.execute(setting)
+    except Error as error:
+        if connection is not None:
+            connection.close()
+        raise errors.BadSettings(f"{path} cannot be used as the pool's store: {error}") from None
+    path.chmod(0o600)
+    return connection
+
+
+def reading(path: Path) -> Connection:
+    """Open a connection that can only read, for the thread that calls."""
+    address = f"file:{urllib.parse.quote(str(path))}?mode=ro"
+    # Used by one thread, but closed by another when the store is.
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=10, check_same_thread=False)
+    connection.row_factory = Row
+    return connection
+
+
+def checkpoint(connection: Connection) -> None:
+    """Bring everything from the log into the file; a store that was closed in order is one file."""
+    with contextlib.suppress(Error):  # the log keeps what this could not move
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -1,0 +1,216 @@
+"""A task's row: reading it, moving it by the one table of moves, and writing down each move in its story."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+
+from hivemind_worker.nodepool import assignment
+from hivemind_worker.nodepool.store import database, records, writing
+from hivemind_worker.task import errors, outcome, resources, state
+
+
+def row(sql: database.Connection, task_id: str) -> database.Row | None:
+    """Return the row of a task, ``None`` where there is none."""
+    found: database.Row | None = sql.execute("SELECT * FROM tasks WHERE id = ?", (task_id,)).fetchone()
+    return found
+
+
+def held_by(sql: database.Connection, node_id: str) -> list[database.Row]:
+    """Return the rows of the tasks that a node holds, oldest first."""
+    # In the very words of the index: otherwise it cannot be used.
+    return sql.execute(
+        "SELECT * FROM tasks INDEXED BY held WHERE node_id = ? AND state IN ('assigned', 'running') ORDER BY number",
+        (node_id,),
+    ).fetchall()
+
+
+def ref(task: database.Row) -> records.Ref:
+    """Return the newest attempt of a task."""
+    return records.Ref(task["id"], task["attempt"])
+
+
+def assign(on: writing.Transaction, task: database.Row, node_id: str, details: str = "") -> int:
+    """Give the next attempt to a node; return its number."""
+    attempt: int = task["attempt"] + 1
+    _move(on, task, state.Move.ASSIGN, node_id, details, attempt=attempt, assigned_at=on.now, started_at=0.0)
+    return attempt
+
+
+def resume(on: writing.Transaction, task: database.Row, why: str) -> database.Row:
+    """Give a queued task back to the node that had lost it, as the same attempt; return the new row."""
+    _move(on, task, state.Move.ASSIGN, task["node_id"], why, assigned_at=on.now)
+    found = row(on.sql, task["id"])
+    assert found is not None
+    return found
+
+
+def start(on: writing.Transaction, task: database.Row) -> None:
+    """The task's own process runs."""
+    _move(on, task, state.Move.START, task["node_id"], "", started_at=on.now)
+
+
+def end(
+    on: writing.Transaction,
+    task: database.Row,
+    move: state.Move,
+    reason: str = "",
+    error: str = "",
+    *,
+    accepted: bool = False,
+) -> None:
+    """End a task for good. ``accepted``: by the report of its newest attempt, which is kept by the caller."""
+    told = ": ".join(part for part in (reason, error[:500]) if part)
+    sets: dict[str, object] = {"ended_at": on.now, "reason": reason, "error": error}
+    if accepted:
+        sets |= {"accepted": task["attempt"], "result": task["attempt"]}
+    _move(on, task, move, task["node_id"], told, **sets)
+
+
+def give_up(on: writing.Transaction, task: database.Row, why: str) -> None:
+    """The attempt is lost through no fault of its task's: the next one, or the end where there is none."""
+    reason = str(outcome.Reason.WORKER_CRASH)
+    if task["cancel_requested"]:
+        end(on, task, state.Move.CANCEL, str(outcome.Reason.CANCELLED), f"cancelled; {why}")
+    elif task["attempt"] < task["max_attempts"]:
+        requeue(on, task, f"{reason}: {why}")
+    else:
+        end(on, task, state.Move.FAIL, reason, f"{why}; attempt {task['attempt']} of {task['max_attempts']}")
+
+
+def requeue(on: writing.Transaction, task: database.Row, why: str, *, accepted: bool = False) -> None:
+    """Put it back into its queue. ``accepted``: by the report of its newest attempt."""
+    sets: dict[str, object] = {"started_at": 0.0}
+    if accepted:
+        sets["accepted"] = task["attempt"]
+    _move(on, task, state.Move.REQUEUE, task["node_id"], why, **sets)
+
+
+def repeat(on: writing.Transaction, task: database.Row) -> None:
+    """Hand the same attempt to its node once more."""
+    _write(on, task, "repeat", task["node_id"], "its first answer was lost", {"assigned_at": on.now})
+
+
+def note(on: writing.Transaction, task: database.Row, event: str, node_id: str = "", details: str = "") -> None:
+    """Write something into the story that is no move, and make it known as a change."""
+    _write(on, task, event, node_id, details, {})
+
+
+def _move(
+    on: writing.Transaction, task: database.Row, move: state.Move, node_id: str, details: str, **sets: object
+) -> None:
+    before = state.TaskState(task["state"])
+    story_so_far = "" if (before, move) in state.TASK_MOVES else _told(on.sql, task["number"])
+    sets["state"] = str(state.after(before, move, story_so_far))
+    sets["node_id"] = node_id
+    _write(on, task, str(move), node_id, details, sets)
+
+
+def _write(
+    on: writing.Transaction, task: database.Row, event: str, node_id: str, details: str, sets: dict[str, object]
+) -> None:
+    version = task["version"] + 1
+    columns = "".join(f"{name} = ?, " for name in sets)  # our own names, never input
+    on.sql.execute(
+        f"UPDATE tasks SET {columns}version = ? WHERE number = ?",  # noqa: S608
+        (*sets.values(), version, task["number"]),
+    )
+    attempt = sets.get("attempt", task["attempt"])
+    on.sql.execute(
+        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (task["number"], version, on.now, event, attempt, node_id, details),
+    )
+    on.changes.append(
+        records.Change(
+            task["id"],
+            state.TaskState(str(sets.get("state", task["state"]))),
+            node_id or task["node_id"],
+            bool(task["cancel_requested"]) or event == CANCEL_REQUESTED,
+        )
+    )
+
+
+CANCEL_REQUESTED = "cancel_requested"
+"""The event of a submitter's wish that a node has to carry out."""
+
+
+def request_cancel(on: writing.Transaction, task: database.Row) -> None:
+    """Ask the node that holds it to stop it."""
+    _write(on, task, CANCEL_REQUESTED, task["node_id"], "", {"cancel_requested": 1})
+
+
+def story(sql: database.Connection, number: int) -> tuple[records.Event, ...]:
+    """Return what happened to a task, oldest first."""
+    found = sql.execute(
+        "SELECT at, event, attempt, node_id, details FROM events WHERE number = ? ORDER BY version", (number,)
+    )
+    return tuple(records.Event(*event) for event in found)
+
+
+def _told(sql: database.Connection, number: int) -> str:
+    return " → ".join(
+        f"{event.event}" + (f" (attempt {event.attempt} on {event.node_id})" if event.attempt else "")
+        for event in story(sql, number)
+    )
+
+
+# ---- shapes ----
+
+
+def shape_text(shape: assignment.Shape) -> str:
+    """Return the one text that stands for a shape."""
+    return json.dumps(dataclasses.asdict(shape), sort_keys=True, separators=(",", ":"))
+
+
+def shape_from(text: str) -> assignment.Shape:
+    """Return the shape that a text stands for."""
+    said = json.loads(text)
+    return assignment.Shape(
+        said["kind"],
+        resources.Resources(**said["needs"]),
+        tuple((key, value) for key, value in said["selector"]),
+        said["network"],
+    )
+
+
+def shapes(sql: database.Connection, numbers: Iterable[int]) -> dict[int, assignment.Shape]:
+    """Return these shapes by number."""
+    found = {}
+    for number in set(numbers):
+        text = sql.execute("SELECT wants FROM shapes WHERE number = ?", (number,)).fetchone()[0]
+        found[number] = shape_from(text)
+    return found
+
+
+def task(found: database.Row, shape: assignment.Shape, result: bytes | None) -> records.Task:
+    """Return a row as the task it stands for."""
+    return records.Task(
+        number=found["number"],
+        id=found["id"],
+        state=state.TaskState(found["state"]),
+        shape=shape,
+        attempt=found["attempt"],
+        max_attempts=found["max_attempts"],
+        node_id=found["node_id"],
+        priority=found["priority"],
+        submitted_at=found["submitted_at"],
+        assigned_at=found["assigned_at"],
+        started_at=found["started_at"],
+        ended_at=found["ended_at"],
+        labels=json.loads(found["labels"]),
+        cancel_requested=bool(found["cancel_requested"]),
+        retry_of=found["retry_of"],
+        version=found["version"],
+        reason=found["reason"],
+        error=found["error"],
+        result=result,
+    )
+
+
+def need(sql: database.Connection, task_id: str) -> database.Row:
+    """Return the row of a task. Raises :class:`errors.NoSuchTask`."""
+    found = row(sql, task_id)
+    if found is None:
+        raise errors.NoSuchTask(task_id)
+    return found

@@ -1,0 +1,120 @@
+"""What is asked of the store: on connections that can only read, a few threads of them, beside the one that writes."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from hivemind_worker.nodepool.store import database, moves, records, sessions
+from hivemind_worker.task import errors, resources, state
+
+T = TypeVar("T")
+
+THREADS = 2
+"""Readers at once: a long listing must not hold up a short question; more would only contend for the interpreter."""
+
+
+class Reader:
+    """Runs questions, each in one snapshot."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="pool-reader")
+        self._own = threading.local()
+        self._connections: list[database.Connection] = []
+
+    async def ask(self, question: Callable[[database.Connection], T]) -> T:
+        """Return the answer. Raises what the question raises; :class:`errors.Unavailable` where it cannot be read."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, question)
+
+    def close(self) -> None:
+        """End the threads, then the connections. Blocks until the last answer."""
+        self._threads.shutdown()
+        while self._connections:
+            self._connections.pop().close()
+
+    def _answer(self, question: Callable[[database.Connection], T]) -> T:
+        try:
+            connection: database.Connection | None = getattr(self._own, "connection", None)
+            if connection is None:
+                connection = self._own.connection = database.reading(self._path)
+                self._connections.append(connection)
+            connection.execute("BEGIN")
+            try:
+                return question(connection)
+            finally:
+                connection.execute("COMMIT")
+        except database.Error as error:
+            raise errors.Unavailable(f"the pool's store cannot be read: {error}") from None
+
+
+def tasks(sql: database.Connection, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
+    """See :meth:`store.Store.tasks`."""
+    return _tasks(sql, [moves.need(sql, task_id) for task_id in task_ids])
+
+
+def story(sql: database.Connection, task_id: str) -> tuple[records.Event, ...]:
+    """See :meth:`store.Store.story`."""
+    return moves.story(sql, moves.need(sql, task_id)["number"])
+
+
+def find(sql: database.Connection, wanted: records.Filter) -> tuple[records.Task, ...]:
+    """See :meth:`store.Store.find`."""
+    conditions, values = ["1"], list[object]()
+    if wanted.before:
+        conditions.append("number < ?")
+        values.append(wanted.before)
+    if wanted.states:
+        conditions.append(f"state IN ({', '.join('?' * len(wanted.states))})")
+        values += wanted.states
+    if wanted.node_id:
+        conditions.append("node_id = ?")
+        values.append(wanted.node_id)
+    if wanted.kind:
+        conditions.append("kind = ?")
+        values.append(wanted.kind)
+    for label in wanted.labels.items():
+        conditions.append("number IN (SELECT number FROM task_labels WHERE key = ? AND value = ?)")
+        values += label
+    found = sql.execute(
+        f"SELECT * FROM tasks WHERE {' AND '.join(conditions)} ORDER BY number DESC LIMIT ?",  # noqa: S608  (our own words)
+        (*values, wanted.most),
+    )
+    return _tasks(sql, found.fetchall())
+
+
+def _tasks(sql: database.Connection, rows: Sequence[database.Row]) -> tuple[records.Task, ...]:
+    shapes = moves.shapes(sql, (row["shape"] for row in rows))
+    return tuple(moves.task(row, shapes[row["shape"]], _result(sql, row)) for row in rows)
+
+
+def _result(sql: database.Connection, task: database.Row) -> bytes | None:
+    if not task["result"]:
+        return None
+    found = sql.execute(
+        "SELECT body FROM reports WHERE number = ? AND attempt = ?", (task["number"], task["result"])
+    ).fetchone()
+    body: bytes = found["body"]
+    return body
+
+
+def nodes(sql: database.Connection) -> tuple[records.Node, ...]:
+    """See :meth:`store.Store.nodes`."""
+    found = []
+    for row in sql.execute("SELECT * FROM nodes ORDER BY node_id").fetchall():
+        held = moves.held_by(sql, row["node_id"])
+        wants = moves.shapes(sql, (task["shape"] for task in held))
+        used = sum((wants[task["shape"]].needs for task in held), resources.Resources())
+        found.append(sessions.node_from(row, tuple(moves.ref(task) for task in held), used))
+    return tuple(found)
+
+
+def counts(sql: database.Connection) -> dict[str, int]:
+    """See :meth:`store.Store.counts`."""
+    found = dict.fromkeys(map(str, state.TaskState), 0)
+    found.update(sql.execute("SELECT state, count(*) FROM tasks GROUP BY state").fetchall())
+    return found

@@ -1,0 +1,265 @@
+"""What goes into the store and comes out of it: plain values, no database and no messages."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hivemind_worker.nodepool import assignment
+from hivemind_worker.task import errors, outcome, resources, state
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task to be kept. ``body`` is handed out as it is; ``digest`` tells two tasks of one id apart.
+
+    An empty ``id`` lets the store choose one (UUIDv7).
+    """
+
+    id: str
+    body: bytes
+    digest: str
+    shape: assignment.Shape
+    image: str = ""
+    priority: int = 0
+    max_attempts: int = 3
+    labels: Mapping[str, str] = field(default_factory=dict)
+    retry_of: str = ""
+    timeout: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as it stands. Times in seconds since the epoch on the store's clock, 0 where it has not come to that.
+
+    ``number`` is the store's own, smaller for older tasks. ``node_id`` is who held the newest attempt. ``result`` is
+    the accepted report, ``None`` where the pool itself ended the task: then ``reason`` and ``error`` say why.
+    """
+
+    number: int
+    id: str
+    state: state.TaskState
+    shape: assignment.Shape
+    attempt: int = 0
+    max_attempts: int = 3
+    node_id: str = ""
+    priority: int = 0
+    submitted_at: float = 0.0
+    assigned_at: float = 0.0
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cancel_requested: bool = False
+    retry_of: str = ""
+    version: int = 0
+    reason: str = ""
+    error: str = ""
+    result: bytes | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing about it will change any more."""
+        return self.state in state.ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to a task."""
+
+    at: float
+    event: str
+    attempt: int
+    node_id: str
+    details: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A committed change of a task, for those who wait for one. ``node_id`` is whom it concerns."""
+
+    task_id: str
+    state: state.TaskState
+    node_id: str = ""
+    cancel_requested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One attempt of one task. ``phase`` is its node's word for where it stands."""
+
+    task_id: str
+    attempt: int
+    phase: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewNode:
+    """What a node says of itself when it registers.
+
+    ``boot_id`` changes with each start of the worker process; empty from the reference's client, which knows none.
+    ``max_concurrent_tasks`` 0: as many as fit.
+    """
+
+    node_id: str
+    capacity: resources.Resources
+    boot_id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    capabilities: tuple[str, ...] = ()
+    version: str = ""
+    address: str = ""
+    max_concurrent_tasks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as the pool knows it. ``alive``: its lease has not run out."""
+
+    node_id: str
+    session_id: str
+    capacity: resources.Resources
+    boot_id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    capabilities: tuple[str, ...] = ()
+    version: str = ""
+    address: str = ""
+    max_concurrent_tasks: int = 0
+    status: str = ""
+    message: str = ""
+    readings: Mapping[str, float] = field(default_factory=dict)
+    draining: bool = False
+    registered_at: float = 0.0
+    heartbeat_at: float = 0.0
+    lease_until: float = 0.0
+    alive: bool = True
+    attempts: tuple[Ref, ...] = ()
+    used: resources.Resources = field(default_factory=resources.Resources)
+
+    @property
+    def site(self) -> assignment.Site:
+        """The node as far as tasks care."""
+        return assignment.Site(self.node_id, self.capacity, self.labels, frozenset(self.capabilities))
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A session opened. ``drop``: held attempts that are not this node's any more."""
+
+    session_id: str
+    drop: tuple[Ref, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A heartbeat: the node's own word for how it is, and what it holds (``None``: it does not say)."""
+
+    node_id: str
+    session_id: str = ""
+    status: str = ""
+    message: str = ""
+    readings: Mapping[str, float] = field(default_factory=dict)
+    held: tuple[Ref, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Directives:
+    """What a heartbeat is answered."""
+
+    draining: bool = False
+    cancel: tuple[Ref, ...] = ()
+    drop: tuple[Ref, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """A worker that waits for tasks. ``free`` of ``None``: the store counts what is left of its capacity.
+
+    ``look``: cancellations and answers that got lost are wanted as well, as at the first look for every poll.
+    """
+
+    node_id: str
+    session_id: str = ""
+    free: resources.Resources | None = None
+    images: frozenset[str] = frozenset()
+    most: int = 1
+    paused: bool = False
+    held: frozenset[tuple[str, int]] = frozenset()
+    look: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """One attempt that is now the session's."""
+
+    task_id: str
+    attempt: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What one poll is answered. ``refused`` stands for the error where the poll itself was not in order."""
+
+    tasks: tuple[Handed, ...] = ()
+    cancel: tuple[Ref, ...] = ()
+    refused: errors.HiveMindError | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.tasks or self.cancel or self.refused)
+
+
+class Verdict(enum.StrEnum):
+    """What becomes of a report."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a node says about an attempt. ``status`` ``None``: its process runs now.
+
+    ``attempt`` 0 stands for the newest that its node was given. ``missing`` names files of the result that the pool
+    does not have: such a report is never accepted as an end.
+    """
+
+    task_id: str
+    node_id: str
+    session_id: str = ""
+    attempt: int = 0
+    status: outcome.Status | None = None
+    reason: str = ""
+    error: str = ""
+    try_again: bool = False
+    body: bytes = b""
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The verdict on a report, and why in words."""
+
+    verdict: Verdict
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which tasks to list, newest first. ``before`` is the number from which the page before went down to."""
+
+    states: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    node_id: str = ""
+    kind: str = ""
+    most: int = 100
+    before: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What an expiry did, for the log."""
+
+    nodes: tuple[str, ...] = ()
+    attempts: tuple[Ref, ...] = ()

@@ -1,0 +1,109 @@
+"""Reports judged by the fence: which attempt's end counts, which is a repeat, which came too late."""
+
+from __future__ import annotations
+
+from hivemind_worker.nodepool.store import database, moves, records, sessions, writing
+from hivemind_worker.task import errors, outcome, state
+
+_MOVES = {
+    outcome.Status.COMPLETED: state.Move.COMPLETE,
+    outcome.Status.FAILED: state.Move.FAIL,
+    outcome.Status.CANCELLED: state.Move.CANCEL,
+}
+
+
+def report(on: writing.Transaction, said: records.Report) -> records.Answer:
+    """See :meth:`store.Store.report`."""
+    sessions.check(on.sql, said.node_id, said.session_id)
+    task = moves.row(on.sql, said.task_id)
+    if task is None:
+        return records.Answer(records.Verdict.UNKNOWN, "this pool has no such task")
+    attempt = said.attempt or _newest_of(on.sql, task, said.node_id)
+    if attempt is None:
+        return records.Answer(records.Verdict.STALE, f"{said.node_id} was never given this task")
+    if attempt > task["attempt"]:
+        return records.Answer(records.Verdict.UNKNOWN, f"attempt {attempt} was never handed out")
+    known = on.sql.execute(
+        "SELECT verdict FROM reports WHERE number = ? AND attempt = ?", (task["number"], attempt)
+    ).fetchone()
+    if known is not None:
+        verdict = records.Verdict.DUPLICATE if known["verdict"] == records.Verdict.ACCEPTED else records.Verdict.STALE
+        return records.Answer(verdict, "this attempt's end was reported before")
+    in_force = attempt == task["attempt"] and said.node_id == task["node_id"] and task["state"] not in state.ENDED
+    if not in_force:
+        return _too_late(on, task, attempt, said)
+    if said.status is None:
+        return _started(on, task, attempt)
+    return _ended(on, task, said)
+
+
+def _newest_of(sql: database.Connection, task: database.Row, node_id: str) -> int | None:
+    """The newest attempt that this node was given, ``None`` if it never was."""
+    if task["node_id"] == node_id and task["attempt"]:
+        return int(task["attempt"])
+    found = sql.execute(
+        "SELECT max(attempt) AS attempt FROM events WHERE number = ? AND event = ? AND node_id = ?",
+        (task["number"], str(state.Move.ASSIGN), node_id),
+    ).fetchone()
+    return None if found["attempt"] is None else int(found["attempt"])
+
+
+def _too_late(on: writing.Transaction, task: database.Row, attempt: int, said: records.Report) -> records.Answer:
+    if task["state"] in state.ENDED:
+        why = f"the task has ended before ({task['state']})"
+    else:
+        why = f"attempt {task['attempt']} on {task['node_id']} is in force"
+    given_to = on.sql.execute(
+        "SELECT 1 FROM events WHERE number = ? AND event = ? AND attempt = ? AND node_id = ?",
+        (task["number"], str(state.Move.ASSIGN), attempt, said.node_id),
+    ).fetchone()
+    # Kept only from the node that had the attempt: a wrong one must not take its place in the record.
+    if said.status is not None and given_to is not None:
+        _keep(on, task, attempt, said, records.Verdict.STALE)
+        moves.note(on, task, "stale_report", said.node_id, f"attempt {attempt}: {said.status}; {why}")
+    return records.Answer(records.Verdict.STALE, why)
+
+
+def _started(on: writing.Transaction, task: database.Row, attempt: int) -> records.Answer:
+    if sessions.may_resume(task, attempt, task["node_id"]):
+        task = moves.resume(on, task, "its node still runs it")
+    if task["state"] == state.TaskState.ASSIGNED:
+        moves.start(on, task)
+    return records.Answer(records.Verdict.ACCEPTED)
+
+
+def _ended(on: writing.Transaction, task: database.Row, said: records.Report) -> records.Answer:
+    assert said.status is not None
+    if said.missing:
+        raise errors.Rejected(
+            f"the pool does not have {len(said.missing)} of the result's files, such as {said.missing[0]}: "
+            "upload them, then report again",
+            "MISSING_ARTIFACT",
+        )
+    _keep(on, task, task["attempt"], said, records.Verdict.ACCEPTED)
+    queued = task["state"] == state.TaskState.QUEUED
+    if said.try_again and not task["cancel_requested"] and task["attempt"] < task["max_attempts"]:
+        told = ": ".join(part for part in (said.reason, said.error[:500]) if part)
+        if queued:  # the lease was lost before; it waits for its next attempt already
+            moves.note(on, task, "late_report", said.node_id, told)
+            on.sql.execute("UPDATE tasks SET accepted = ? WHERE number = ?", (task["attempt"], task["number"]))
+        else:
+            moves.requeue(on, task, told, accepted=True)
+        return records.Answer(records.Verdict.ACCEPTED, "the node was at fault: the task is tried again")
+    if queued:
+        # Nobody else was given it: a finished result is better than another run.
+        task = moves.resume(on, task, "its node offers the result after its lease was lost")
+    move = _MOVES[said.status]
+    if task["cancel_requested"] and said.try_again:
+        move = state.Move.CANCEL
+    moves.end(on, task, move, said.reason, said.error, accepted=True)
+    return records.Answer(records.Verdict.ACCEPTED)
+
+
+def _keep(
+    on: writing.Transaction, task: database.Row, attempt: int, said: records.Report, verdict: records.Verdict
+) -> None:
+    on.sql.execute(
+        "INSERT INTO reports VALUES (?, ?, ?, ?, ?, ?)",
+        (task["number"], attempt, str(verdict), on.now, said.node_id, said.body),
+    )

@@ -1,0 +1,130 @@
+"""The tables, and how a file of an older version becomes one of this: steps that are run once each, in order."""
+
+from __future__ import annotations
+
+from hivemind_worker.nodepool.store import database
+from hivemind_worker.task import errors
+
+APPLICATION_ID = 0x484D504C
+"""Marks the file as a pool's store ("HMPL"), so that no other program's database is taken for one."""
+
+_FIRST = """
+CREATE TABLE shapes (
+    number INTEGER PRIMARY KEY,
+    wants TEXT NOT NULL UNIQUE            -- JSON, keys in order
+);
+CREATE TABLE tasks (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- older tasks have smaller ones
+    id TEXT NOT NULL UNIQUE,
+    digest TEXT NOT NULL,
+    shape INTEGER NOT NULL REFERENCES shapes,
+    kind TEXT NOT NULL,
+    image TEXT NOT NULL,
+    size INTEGER NOT NULL,                -- bytes of the body
+    priority INTEGER NOT NULL,
+    max_attempts INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    node_id TEXT NOT NULL DEFAULT '',     -- who holds or held the newest attempt
+    accepted INTEGER NOT NULL DEFAULT 0,  -- the newest attempt whose end was accepted
+    result INTEGER NOT NULL DEFAULT 0,    -- the attempt whose report is the result; 0: the pool ended it, or it goes on
+    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    version INTEGER NOT NULL DEFAULT 0,
+    submitted_at REAL NOT NULL,
+    assigned_at REAL NOT NULL DEFAULT 0,
+    started_at REAL NOT NULL DEFAULT 0,
+    ended_at REAL NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '',
+    error TEXT NOT NULL DEFAULT '',
+    retry_of TEXT NOT NULL DEFAULT '',
+    timeout REAL NOT NULL,                -- seconds, as its submitter set it or the reference's default
+    labels TEXT NOT NULL DEFAULT '{}'
+);
+-- One queue per shape: tasks that fit nobody are never walked over (50,000 of them ahead: 196 claims/s without).
+CREATE INDEX queue ON tasks (shape, priority DESC, number) WHERE state = 'queued';
+CREATE INDEX held ON tasks (node_id, number) WHERE state IN ('assigned', 'running');
+CREATE INDEX by_state ON tasks (state, number);
+-- Apart from the rows that change: SQLite writes a changed row anew with all that is in it.
+CREATE TABLE bodies (
+    number INTEGER PRIMARY KEY REFERENCES tasks,
+    body BLOB NOT NULL
+);
+CREATE TABLE task_labels (
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    number INTEGER NOT NULL REFERENCES tasks,
+    PRIMARY KEY (key, value, number)
+) WITHOUT ROWID;
+CREATE TABLE events (
+    number INTEGER NOT NULL REFERENCES tasks,
+    version INTEGER NOT NULL,
+    at REAL NOT NULL,
+    event TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    node_id TEXT NOT NULL,
+    details TEXT NOT NULL,
+    PRIMARY KEY (number, version)
+) WITHOUT ROWID;
+-- One end per attempt; of all ends of a task at most one is its result, the others are kept for the record.
+CREATE TABLE reports (
+    number INTEGER NOT NULL REFERENCES tasks,
+    attempt INTEGER NOT NULL,
+    verdict TEXT NOT NULL,
+    at REAL NOT NULL,
+    node_id TEXT NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (number, attempt)
+);
+CREATE TABLE submissions (
+    key TEXT PRIMARY KEY,
+    digest TEXT NOT NULL,
+    ids TEXT NOT NULL,
+    at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE nodes (
+    node_id TEXT PRIMARY KEY,
+    session_id TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    said TEXT NOT NULL,                   -- JSON: what it said of itself when it registered
+    status TEXT NOT NULL DEFAULT 'idle',
+    message TEXT NOT NULL DEFAULT '',
+    readings TEXT NOT NULL DEFAULT '{}',
+    draining INTEGER NOT NULL DEFAULT 0,
+    registered_at REAL NOT NULL,
+    heartbeat_at REAL NOT NULL,
+    lease_until REAL NOT NULL,
+    alive INTEGER NOT NULL DEFAULT 1
+) WITHOUT ROWID;
+CREATE INDEX leases ON nodes (lease_until) WHERE alive = 1;
+CREATE TABLE sessions (                   -- also those of the past: "replaced" is another answer than "unknown"
+    session_id TEXT PRIMARY KEY,
+    node_id TEXT NOT NULL,
+    at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX sessions_of_node ON sessions (node_id, at);
+"""
+
+_STEPS: tuple[tuple[str, str], ...] = (("the first tables", _FIRST),)
+"""What each version added, from version 1 on. A step that was released is never changed."""
+
+
+def migrate(connection: database.Connection, now: float) -> None:
+    """Bring the file to this version. Raises :class:`errors.BadSettings` for a newer one, or another program's."""
+    marked = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if marked != APPLICATION_ID and tables:
+        raise errors.BadSettings("this file is another program's database: name another file as the pool's store")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, what TEXT NOT NULL, at REAL NOT NULL)"
+    )
+    found = connection.execute("SELECT coalesce(max(version), 0) FROM migrations").fetchone()[0]
+    if found > len(_STEPS):
+        raise errors.BadSettings(
+            f"a newer version wrote this store (its tables are of version {found}, this program knows up to "
+            f"{len(_STEPS)}): upgrade, or name another file"
+        )
+    for version, (what, step) in enumerate(_STEPS[found:], start=found + 1):
+        # One transaction per step: executescript would commit the one that is open, so it gets its own words for it.
+        script = f"BEGIN IMMEDIATE; {step}; INSERT INTO migrations VALUES ({version}, '{what}', {now}); COMMIT;"  # noqa: S608  (no input: our own constants)
+        connection.executescript(script)

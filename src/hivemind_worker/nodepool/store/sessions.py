@@ -1,0 +1,202 @@
+"""Sessions of nodes: who may speak for a node, what it holds, and when its lease runs out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+
+from hivemind_worker.nodepool.store import database, moves, records, submissions, writing
+from hivemind_worker.task import errors, resources, state
+
+SESSIONS_KEPT = 20
+"""Past sessions of a node that are remembered: a process that was replaced so often has long heard of it."""
+
+_STARTED = frozenset({state.Phase.RUNNING, state.Phase.COLLECTING})
+"""Phases that prove that the task's own process has run."""
+
+
+def register(
+    on: writing.Transaction, node: records.NewNode, held: Sequence[records.Ref], lease_seconds: float
+) -> records.Registration:
+    """See :meth:`store.Store.register`."""
+    known = on.sql.execute("SELECT session_id, boot_id FROM nodes WHERE node_id = ?", (node.node_id,)).fetchone()
+    same = known is not None and node.boot_id != "" and known["boot_id"] == node.boot_id
+    session_id = known["session_id"] if same else submissions.new_id()
+    said = {
+        "capacity": dataclasses.asdict(node.capacity),
+        "labels": dict(node.labels),
+        "capabilities": list(node.capabilities),
+        "version": node.version,
+        "address": node.address,
+        "max_concurrent_tasks": node.max_concurrent_tasks,
+    }
+    on.sql.execute(
+        "INSERT INTO nodes (node_id, session_id, boot_id, said, registered_at, heartbeat_at, lease_until)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node_id) DO UPDATE SET session_id = excluded.session_id,"
+        " boot_id = excluded.boot_id, said = excluded.said, registered_at = excluded.registered_at,"
+        " heartbeat_at = excluded.heartbeat_at, lease_until = excluded.lease_until, alive = 1, status = 'idle',"
+        " message = '', readings = '{}'",
+        (node.node_id, session_id, node.boot_id, json.dumps(said), on.now, on.now, on.now + lease_seconds),
+    )
+    if not same:
+        on.sql.execute("INSERT INTO sessions VALUES (?, ?, ?)", (session_id, node.node_id, on.now))
+        on.sql.execute(
+            "DELETE FROM sessions WHERE node_id = ? AND session_id NOT IN"
+            " (SELECT session_id FROM sessions WHERE node_id = ? ORDER BY at DESC, session_id DESC LIMIT ?)",
+            (node.node_id, node.node_id, SESSIONS_KEPT),
+        )
+    drop = _settle(on, node.node_id, held)
+    if not same:
+        listed = {(each.task_id, each.attempt) for each in held}
+        for task in moves.held_by(on.sql, node.node_id):
+            if (task["id"], task["attempt"]) not in listed:
+                moves.give_up(on, task, f"{node.node_id} started anew without it")
+    return records.Registration(session_id, drop)
+
+
+def heartbeat(on: writing.Transaction, beat: records.Beat, lease_seconds: float) -> records.Directives:
+    """See :meth:`store.Store.heartbeat`."""
+    node = check(on.sql, beat.node_id, beat.session_id)
+    on.sql.execute(
+        "UPDATE nodes SET status = ?, message = ?, readings = ?, heartbeat_at = ?, lease_until = ?, alive = 1"
+        " WHERE node_id = ?",
+        (
+            beat.status,
+            beat.message,
+            json.dumps(dict(beat.readings)),
+            on.now,
+            on.now + lease_seconds,
+            beat.node_id,
+        ),
+    )
+    drop = _settle(on, beat.node_id, beat.held or ())
+    if beat.session_id and beat.held is not None:
+        _give_up_unlisted(on, beat.node_id, beat.held, on.now - lease_seconds)
+    cancel = tuple(moves.ref(task) for task in moves.held_by(on.sql, beat.node_id) if task["cancel_requested"])
+    return records.Directives(bool(node["draining"]), cancel, drop)
+
+
+def check(sql: database.Connection, node_id: str, session_id: str) -> database.Row:
+    """Return the row of a node whose session this is; without a session id the node's name is enough.
+
+    Raises :class:`errors.UnknownNode`, or :class:`errors.StateInUse` for a session that another has replaced.
+    """
+    node: database.Row | None = sql.execute("SELECT * FROM nodes WHERE node_id = ?", (node_id,)).fetchone()
+    if node is None:
+        raise errors.UnknownNode(f"no node {node_id[:80]!r} is registered here", "UNKNOWN_NODE")
+    if not session_id or node["session_id"] == session_id:
+        return node
+    past = sql.execute("SELECT 1 FROM sessions WHERE session_id = ? AND node_id = ?", (session_id, node_id)).fetchone()
+    if past is None:
+        raise errors.UnknownNode(f"no such session of {node_id[:80]!r}: register again", "UNKNOWN_SESSION")
+    raise errors.StateInUse(f"another process has registered as {node_id!r} since this session was opened")
+
+
+def renew(on: writing.Transaction, node: database.Row, lease_seconds: float) -> None:
+    """Renew a lease, unless that was done a moment ago: polls are many, and each renewal is a write to the disk."""
+    if node["lease_until"] - on.now > 0.75 * lease_seconds and node["alive"]:
+        return
+    on.sql.execute(
+        "UPDATE nodes SET lease_until = ?, alive = 1 WHERE node_id = ?", (on.now + lease_seconds, node["node_id"])
+    )
+
+
+def _settle(on: writing.Transaction, node_id: str, held: Iterable[records.Ref]) -> tuple[records.Ref, ...]:
+    """Compare what a node says it holds with what is its own; return what it must drop."""
+    drop = []
+    for each in held:
+        task = moves.row(on.sql, each.task_id)
+        if task is not None and may_resume(task, each.attempt, node_id):
+            task = moves.resume(on, task, "its node still holds it")
+        mine = (
+            task is not None
+            and task["state"] in (state.TaskState.ASSIGNED, state.TaskState.RUNNING)
+            and task["attempt"] == each.attempt
+            and task["node_id"] == node_id
+        )
+        if not mine or task is None:
+            drop.append(each)
+        elif task["state"] == state.TaskState.ASSIGNED and each.phase in _STARTED:
+            moves.start(on, task)
+    return tuple(drop)
+
+
+def _give_up_unlisted(on: writing.Transaction, node_id: str, held: Sequence[records.Ref], given_before: float) -> None:
+    """Give up what a node was given long ago and does not name: otherwise its heartbeats would keep it for ever."""
+    listed = {(each.task_id, each.attempt) for each in held}
+    for task in moves.held_by(on.sql, node_id):
+        if (task["id"], task["attempt"]) not in listed and task["assigned_at"] < given_before:
+            moves.give_up(on, task, f"{node_id} holds it no more")
+
+
+def may_resume(task: database.Row, attempt: int, node_id: str) -> bool:
+    """Whether a queued task's newest attempt was this node's, and was lost rather than ended."""
+    return bool(
+        task["state"] == state.TaskState.QUEUED
+        and 0 < task["attempt"] == attempt
+        and task["node_id"] == node_id
+        and task["accepted"] != attempt
+    )
+
+
+def expire(on: writing.Transaction, lease_seconds: float) -> records.Lost:
+    """See :meth:`store.Store.expire`."""
+    late = on.sql.execute("SELECT node_id FROM nodes WHERE alive = 1 AND lease_until < ?", (on.now,)).fetchall()
+    nodes, attempts = [], []
+    for node in late:
+        nodes.append(node["node_id"])
+        on.sql.execute("UPDATE nodes SET alive = 0 WHERE node_id = ?", (node["node_id"],))
+        for task in moves.held_by(on.sql, node["node_id"]):
+            attempts.append(moves.ref(task))
+            moves.give_up(on, task, f"nothing was heard of {node['node_id']} for a whole lease")
+    # The reference's client cannot say what it holds: a task or a report that got lost shows by its time alone.
+    overdue = on.sql.execute(
+        "SELECT tasks.* FROM nodes JOIN tasks ON tasks.node_id = nodes.node_id"
+        " WHERE nodes.boot_id = '' AND tasks.state IN ('assigned', 'running')"
+        " AND tasks.assigned_at + tasks.timeout + ? < ?",
+        (lease_seconds, on.now),
+    ).fetchall()
+    for task in overdue:
+        attempts.append(moves.ref(task))
+        moves.give_up(on, task, f"{task['node_id']} said nothing of it beyond its time limit")
+    return records.Lost(tuple(nodes), tuple(attempts))
+
+
+def begin_leases_anew(on: writing.Transaction, lease_seconds: float) -> None:
+    """After a start of the pool: nobody could renew a lease while it was away."""
+    on.sql.execute("UPDATE nodes SET lease_until = ? WHERE alive = 1", (on.now + lease_seconds,))
+
+
+def drain(on: writing.Transaction, node_id: str, *, draining: bool) -> None:
+    """See :meth:`store.Store.drain`."""
+    check(on.sql, node_id, "")
+    on.sql.execute("UPDATE nodes SET draining = ? WHERE node_id = ?", (draining, node_id))
+
+
+def node_from(
+    row: database.Row, attempts: tuple[records.Ref, ...] = (), used: resources.Resources | None = None
+) -> records.Node:
+    """Return a row as the node it stands for."""
+    said = json.loads(row["said"])
+    return records.Node(
+        node_id=row["node_id"],
+        session_id=row["session_id"],
+        capacity=resources.Resources(**said["capacity"]),
+        boot_id=row["boot_id"],
+        labels=said["labels"],
+        capabilities=tuple(said["capabilities"]),
+        version=said["version"],
+        address=said["address"],
+        max_concurrent_tasks=said["max_concurrent_tasks"],
+        status=row["status"],
+        message=row["message"],
+        readings=json.loads(row["readings"]),
+        draining=bool(row["draining"]),
+        registered_at=row["registered_at"],
+        heartbeat_at=row["heartbeat_at"],
+        lease_until=row["lease_until"],
+        alive=bool(row["alive"]),
+        attempts=attempts,
+        used=used or resources.Resources(),
+    )

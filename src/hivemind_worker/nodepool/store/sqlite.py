@@ -1,0 +1,150 @@
+"""The store in one SQLite file: requests to the one writer, questions to the readers, the file locked as ours."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hivemind_worker.nodepool.store import (
+    database,
+    handing_out,
+    reading,
+    records,
+    reports,
+    sessions,
+    submissions,
+    writing,
+)
+from hivemind_worker.task import errors
+
+
+class SqliteStore:
+    """A `store.Store` in the file ``path``, for one pool. Opened, used and closed on one event loop.
+
+    ``lease_seconds`` is how long a node may be silent. ``clock`` counts seconds and is never set back.
+    """
+
+    def __init__(self, path: Path, lease_seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._lease = lease_seconds
+        self._lock = database.Lock(path.with_name(path.name + ".lock"))
+        self._heard: list[Callable[[Sequence[records.Change]], None]] = []
+        self._writer: writing.Writer | None = None
+        self._reader: reading.Reader | None = None
+        # The wall clock once, and then one that cannot be set: a jump must not run out every lease at once.
+        self._clock = clock
+        self._offset = time.time() - clock()
+
+    def now(self) -> float:
+        """See :meth:`store.Store.now`."""
+        return self._offset + self._clock()
+
+    def listen(self, heard: Callable[[Sequence[records.Change]], None]) -> None:
+        """See :meth:`store.Store.listen`."""
+        self._heard.append(heard)
+
+    async def open(self) -> None:
+        """See :meth:`store.Store.open`."""
+        await asyncio.to_thread(database.prepare, self._path)
+        self._lock.take()
+        writer = writing.Writer(self._path, self.now, self._tell)
+        try:
+            await writer.start()
+            await writer.do(functools.partial(sessions.begin_leases_anew, lease_seconds=self._lease))
+        except BaseException:
+            await writer.close()
+            self._lock.release()
+            raise
+        self._writer = writer
+        self._reader = reading.Reader(self._path)
+
+    async def close(self) -> None:
+        """See :meth:`store.Store.close`."""
+        reader, self._reader = self._reader, None
+        writer, self._writer = self._writer, None
+        if reader is not None:
+            # Before the writer: the last connection to close must be the one that may write.
+            await asyncio.to_thread(reader.close)
+        if writer is not None:
+            await writer.close()
+        self._lock.release()
+
+    async def submit(self, tasks: Sequence[records.NewTask], key: str = "", key_digest: str = "") -> tuple[str, ...]:
+        """See :meth:`store.Store.submit`."""
+        return await self._write.do(lambda on: submissions.submit(on, tasks, key, key_digest))
+
+    async def retry(self, task_ids: Sequence[str]) -> tuple[str, ...]:
+        """See :meth:`store.Store.retry`."""
+        return await self._write.do(lambda on: submissions.retry(on, task_ids))
+
+    async def cancel(self, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
+        """See :meth:`store.Store.cancel`."""
+        await self._write.do(lambda on: submissions.cancel(on, task_ids))
+        return await self.tasks(task_ids)
+
+    async def register(self, node: records.NewNode, held: Sequence[records.Ref]) -> records.Registration:
+        """See :meth:`store.Store.register`."""
+        return await self._write.do(lambda on: sessions.register(on, node, held, self._lease))
+
+    async def heartbeat(self, beat: records.Beat) -> records.Directives:
+        """See :meth:`store.Store.heartbeat`."""
+        return await self._write.do(lambda on: sessions.heartbeat(on, beat, self._lease))
+
+    async def verify(self, node_id: str, session_id: str) -> None:
+        """See :meth:`store.Store.verify`."""
+        await self._read.ask(lambda sql: sessions.check(sql, node_id, session_id))
+
+    async def hand_out(self, polls: Sequence[records.Poll]) -> list[records.Given]:
+        """See :meth:`store.Store.hand_out`."""
+        return await self._write.do(lambda on: handing_out.hand_out(on, polls, self._lease))
+
+    async def report(self, report: records.Report) -> records.Answer:
+        """See :meth:`store.Store.report`."""
+        return await self._write.do(lambda on: reports.report(on, report))
+
+    async def expire(self) -> records.Lost:
+        """See :meth:`store.Store.expire`."""
+        return await self._write.do(lambda on: sessions.expire(on, self._lease))
+
+    async def drain(self, node_id: str, *, draining: bool) -> None:
+        """See :meth:`store.Store.drain`."""
+        await self._write.do(lambda on: sessions.drain(on, node_id, draining=draining))
+
+    async def tasks(self, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
+        """See :meth:`store.Store.tasks`."""
+        return await self._read.ask(lambda sql: reading.tasks(sql, task_ids))
+
+    async def story(self, task_id: str) -> tuple[records.Event, ...]:
+        """See :meth:`store.Store.story`."""
+        return await self._read.ask(lambda sql: reading.story(sql, task_id))
+
+    async def find(self, wanted: records.Filter) -> tuple[records.Task, ...]:
+        """See :meth:`store.Store.find`."""
+        return await self._read.ask(lambda sql: reading.find(sql, wanted))
+
+    async def nodes(self) -> tuple[records.Node, ...]:
+        """See :meth:`store.Store.nodes`."""
+        return await self._read.ask(reading.nodes)
+
+    async def counts(self) -> dict[str, int]:
+        """See :meth:`store.Store.counts`."""
+        return await self._read.ask(reading.counts)
+
+    @property
+    def _write(self) -> writing.Writer:
+        if self._writer is None:
+            raise errors.Unavailable("the pool's store is not open")
+        return self._writer
+
+    @property
+    def _read(self) -> reading.Reader:
+        if self._reader is None:
+            raise errors.Unavailable("the pool's store is not open")
+        return self._reader
+
+    def _tell(self, changes: Sequence[records.Change]) -> None:
+        for heard in self._heard:
+            heard(changes)

@@ -1,0 +1,109 @@
+"""The store's Protocol: every step of a task's life as one atomic, durable call.
+
+What holds for every method: it takes effect as a whole or not at all; when it returns, what it did survives a crash of
+process and machine; several may be under way at once and take effect in some order. Times are the store's own
+(:meth:`Store.now`). A store that cannot be written raises :class:`errors.Unavailable`: nothing happened, the same call
+may be made again. Moves go by `task/state.py`; each leaves an event in the task's story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from hivemind_worker.nodepool.store import records
+
+
+class Store(Protocol):
+    """What the pool remembers."""
+
+    def now(self) -> float:
+        """Seconds since the epoch on the store's clock, which never goes back or jumps while the store is open."""
+
+    def listen(self, heard: Callable[[Sequence[records.Change]], None]) -> None:
+        """Have ``heard`` called on the event loop after each commit with what changed. It must not raise or wait."""
+
+    async def open(self) -> None:
+        """Open it. All leases begin anew: nobody could have renewed one meanwhile.
+
+        Raises :class:`errors.StateInUse` where another pool has it, :class:`errors.BadSettings` where it cannot be
+        used: a network file system, another program's file, a newer version's.
+        """
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of it."""
+
+    async def submit(self, tasks: Sequence[records.NewTask], key: str = "", key_digest: str = "") -> tuple[str, ...]:
+        """Keep all of these tasks, queued, or none; return their ids in order.
+
+        Idempotent: a ``key`` used before with the same ``key_digest`` returns the ids of then; a task whose id is
+        there with the same digest is that task. Raises :class:`errors.Conflict` where a key or an id stands for
+        something else.
+        """
+
+    async def retry(self, task_ids: Sequence[str]) -> tuple[str, ...]:
+        """Submit ended tasks anew under new ids; return those.
+
+        Not idempotent. Raises :class:`errors.NoSuchTask`, :class:`errors.Conflict` for a task that has not ended.
+        """
+
+    async def cancel(self, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
+        """Cancel queued tasks at once, ask the nodes of others to stop; return how all stand then. Idempotent.
+
+        Raises :class:`errors.NoSuchTask` before anything is cancelled.
+        """
+
+    async def register(self, node: records.NewNode, held: Sequence[records.Ref]) -> records.Registration:
+        """Open a session for a node and close its former one.
+
+        The same ``boot_id`` again keeps its session: idempotent. Of the attempts that are the node's, those in
+        ``held`` go on; the others are given up at once when the process is a new one, or unknown. An attempt whose
+        lease was lost but that nobody else was given becomes the node's again.
+        """
+
+    async def heartbeat(self, beat: records.Beat) -> records.Directives:
+        """Renew the leases of a session. Idempotent.
+
+        What the session was given more than a lease ago and does not name among what it holds is given up.
+
+        Raises :class:`errors.UnknownNode`, :class:`errors.StateInUse` for a session that another has replaced.
+        """
+
+    async def verify(self, node_id: str, session_id: str) -> None:
+        """Raise what :meth:`heartbeat` would for such a session; changes nothing."""
+
+    async def hand_out(self, polls: Sequence[records.Poll]) -> list[records.Given]:
+        """Answer all waiting polls in one batch, in order, and renew their leases. Raises for none of them alone.
+
+        An attempt that was handed to a session, has not started and is not among what the session says it holds is
+        in the answer again: its first answer was lost.
+        """
+
+    async def report(self, report: records.Report) -> records.Answer:
+        """Take a report by the attempt's fence: exactly one end per task is ever accepted. Idempotent.
+
+        The end of an attempt whose lease was lost counts as long as no newer attempt was handed out. Raises
+        :class:`errors.Rejected` with the reason MISSING_ARTIFACT for an end that would count but names files that are
+        missing; :class:`errors.UnknownNode` and :class:`errors.StateInUse` as :meth:`heartbeat`.
+        """
+
+    async def expire(self) -> records.Lost:
+        """Give up the attempts of nodes whose lease has run out: queued again, failed, or cancelled. Idempotent."""
+
+    async def drain(self, node_id: str, *, draining: bool) -> None:
+        """Give a node no further tasks, or tasks again. Idempotent. Raises :class:`errors.UnknownNode`."""
+
+    async def tasks(self, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
+        """Return these tasks, in order, with their results. Raises :class:`errors.NoSuchTask`."""
+
+    async def story(self, task_id: str) -> tuple[records.Event, ...]:
+        """Return what happened to a task, oldest first. Raises :class:`errors.NoSuchTask`."""
+
+    async def find(self, wanted: records.Filter) -> tuple[records.Task, ...]:
+        """Return a page of tasks, newest first."""
+
+    async def nodes(self) -> tuple[records.Node, ...]:
+        """Return every node, by name."""
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many tasks are in which state; every state is named."""

@@ -1,0 +1,108 @@
+"""What submitters do to tasks: submit all or none, cancel, submit ended ones anew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import uuid_utils
+
+from hivemind_worker.nodepool import assignment
+from hivemind_worker.nodepool.store import moves, records, writing
+from hivemind_worker.task import errors, outcome, state
+
+
+def submit(on: writing.Transaction, tasks: Sequence[records.NewTask], key: str, key_digest: str) -> tuple[str, ...]:
+    """See :meth:`store.Store.submit`."""
+    if key:
+        known = on.sql.execute("SELECT digest, ids FROM submissions WHERE key = ?", (key,)).fetchone()
+        if known is not None and known["digest"] != key_digest:
+            raise errors.Conflict(f"the idempotency key {key[:80]!r} was used before, for other tasks")
+        if known is not None:
+            return tuple(json.loads(known["ids"]))
+    ids = tuple(_keep(on, task) for task in tasks)
+    if key:
+        on.sql.execute("INSERT INTO submissions VALUES (?, ?, ?, ?)", (key, key_digest, json.dumps(ids), on.now))
+    return ids
+
+
+def _keep(on: writing.Transaction, task: records.NewTask) -> str:
+    if task.id:
+        known = on.sql.execute("SELECT digest FROM tasks WHERE id = ?", (task.id,)).fetchone()
+        if known is not None and known["digest"] != task.digest:
+            raise errors.Conflict(f"there is a task {task.id!r} already, and it is another one: choose another id")
+        if known is not None:
+            return task.id
+    task_id = task.id or new_id()
+    number = on.sql.execute(
+        "INSERT INTO tasks (id, digest, shape, kind, image, size, priority, max_attempts, state, submitted_at,"
+        " retry_of, labels, timeout) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            task_id,
+            task.digest,
+            _intern(on, task.shape),
+            task.shape.kind,
+            task.image,
+            len(task.body),
+            task.priority,
+            task.max_attempts,
+            str(state.TaskState.QUEUED),
+            on.now,
+            task.retry_of,
+            json.dumps(dict(task.labels)),
+            task.timeout,
+        ),
+    ).lastrowid
+    on.sql.execute("INSERT INTO bodies VALUES (?, ?)", (number, task.body))
+    for label, value in task.labels.items():
+        on.sql.execute("INSERT INTO task_labels VALUES (?, ?, ?)", (label, value, number))
+    told = f"anew, after {task.retry_of}" if task.retry_of else ""
+    on.sql.execute("INSERT INTO events VALUES (?, 0, ?, 'submit', 0, '', ?)", (number, on.now, told))
+    on.changes.append(records.Change(task_id, state.TaskState.QUEUED))
+    return task_id
+
+
+def _intern(on: writing.Transaction, shape: assignment.Shape) -> int:
+    text = moves.shape_text(shape)
+    known = on.sql.execute("SELECT number FROM shapes WHERE wants = ?", (text,)).fetchone()
+    if known is not None:
+        return int(known["number"])
+    return int(on.sql.execute("INSERT INTO shapes (wants) VALUES (?)", (text,)).lastrowid or 0)
+
+
+def retry(on: writing.Transaction, task_ids: Sequence[str]) -> tuple[str, ...]:
+    """See :meth:`store.Store.retry`."""
+    new = []
+    for task_id in task_ids:
+        old = moves.need(on.sql, task_id)
+        if old["state"] not in state.ENDED:
+            raise errors.Conflict(f"task {task_id!r} is {old['state']}: only an ended task is submitted anew")
+        body = on.sql.execute("SELECT body FROM bodies WHERE number = ?", (old["number"],)).fetchone()["body"]
+        again = records.NewTask(
+            id="",
+            body=body,
+            digest=old["digest"],
+            shape=moves.shapes(on.sql, [old["shape"]])[old["shape"]],
+            image=old["image"],
+            priority=old["priority"],
+            max_attempts=old["max_attempts"],
+            labels=json.loads(old["labels"]),
+            retry_of=task_id,
+            timeout=old["timeout"],
+        )
+        new.append(_keep(on, again))
+    return tuple(new)
+
+
+def cancel(on: writing.Transaction, task_ids: Sequence[str]) -> None:
+    """See :meth:`store.Store.cancel`."""
+    for task in [moves.need(on.sql, task_id) for task_id in dict.fromkeys(task_ids)]:
+        if task["state"] == state.TaskState.QUEUED:
+            moves.end(on, task, state.Move.CANCEL, str(outcome.Reason.CANCELLED), "cancelled before it ran")
+        elif task["state"] not in state.ENDED and not task["cancel_requested"]:
+            moves.request_cancel(on, task)
+
+
+def new_id() -> str:
+    """Return a new id: a UUIDv7, so that ids sort by age."""
+    return str(uuid_utils.uuid7())

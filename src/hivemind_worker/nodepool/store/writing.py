@@ -1,0 +1,177 @@
+"""The one thread that writes: all that waits goes into one transaction, and each hears of it after the commit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hivemind_worker.nodepool.store import database, records, schema
+from hivemind_worker.task import errors
+
+T = TypeVar("T")
+
+MOST_AT_ONCE = 256
+"""Most requests in one transaction: beyond it a commit's cost is spread thin enough, and nobody waits for the rest."""
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What a request works with: the connection, the time, and what it has changed so far."""
+
+    sql: database.Connection
+    now: float
+    changes: list[records.Change] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Request:
+    work: Callable[[Transaction], Any]
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+Heard = Callable[[Sequence[records.Change]], None]
+
+
+class Writer:
+    """Runs requests one after the other on its own thread and connection. Made, used and closed on one event loop."""
+
+    def __init__(self, path: Path, now: Callable[[], float], heard: Heard) -> None:
+        self._path = path
+        self._now = now
+        self._heard = heard
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="pool-store", daemon=True)
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._closing = False
+
+    async def start(self) -> None:
+        """Open the database on the writer's thread. Raises :class:`errors.BadSettings`."""
+        self._thread.start()
+        await self._opened
+
+    async def do(self, work: Callable[[Transaction], T]) -> T:
+        """Have ``work`` done in a transaction, and return what it returned, once that is durable.
+
+        What ``work`` raises undoes its own writes alone and is raised here. A caller that is cancelled meanwhile does
+        not undo it. Raises :class:`errors.Unavailable` where the store cannot be written.
+        """
+        if self._closing:
+            raise errors.Unavailable("the pool is closing")
+        request = _Request(work, self._loop.create_future())
+        self._requests.put(request)
+        result: T = await request.future
+        return result
+
+    async def close(self) -> None:
+        """Do what was asked for, then end the thread."""
+        self._closing = True
+        if self._thread.is_alive():
+            self._requests.put(None)
+            await self._ended
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            connection = database.writing(self._path)
+        except errors.HiveMindError as error:
+            self._say(_fail, self._opened, error)
+            self._say(_resolve, self._ended)
+            return
+        with contextlib.closing(connection):
+            try:
+                schema.migrate(connection, self._now())
+            except (errors.HiveMindError, database.Error) as error:
+                named = errors.BadSettings(f"{self._path}: {error}")
+                self._say(_fail, self._opened, named)
+                self._say(_resolve, self._ended)
+                return
+            self._say(_resolve, self._opened)
+            self._work(connection)
+            database.checkpoint(connection)
+        self._say(_resolve, self._ended)
+
+    def _work(self, connection: database.Connection) -> None:
+        while (first := self._requests.get()) is not None:
+            batch = [first]
+            last = False
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < MOST_AT_ONCE:
+                    following = self._requests.get_nowait()
+                    if following is None:
+                        last = True
+                        break
+                    batch.append(following)
+            changes = self._commit(connection, batch)
+            self._say(self._tell, batch, changes)
+            if last:
+                return
+
+    def _commit(self, connection: database.Connection, batch: list[_Request]) -> list[records.Change]:
+        transaction = Transaction(connection, self._now())
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for request in batch:
+                _do(transaction, request)
+            connection.execute("COMMIT")
+        except database.Error as error:
+            with contextlib.suppress(database.Error):
+                connection.execute("ROLLBACK")
+            for request in batch:
+                request.error = errors.Unavailable(f"the pool's store cannot be written: {error}")
+            return []
+        return transaction.changes
+
+    def _say(self, said: Callable[..., None], *arguments: object) -> None:
+        # The loop may be gone when its process is ending: then nobody is left to be told.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(said, *arguments)
+
+    def _tell(self, batch: list[_Request], changes: list[records.Change]) -> None:
+        try:
+            # First those who carry the changes on to someone who waits for them, then those who made them.
+            if changes:
+                self._heard(changes)
+        finally:
+            for request in batch:
+                if request.future.done():  # its caller was cancelled
+                    continue
+                if request.error is not None:
+                    request.future.set_exception(request.error)
+                else:
+                    request.future.set_result(request.result)
+
+
+def _do(transaction: Transaction, request: _Request) -> None:
+    """One request of a batch: what it raises is its own, unless the database itself has failed."""
+    before = len(transaction.changes)
+    transaction.sql.execute("SAVEPOINT request")
+    try:
+        request.result = request.work(transaction)
+    except database.Trouble:
+        raise
+    except Exception as error:  # noqa: BLE001  (it is raised where the request was made)
+        request.error = error
+    if request.error is not None:
+        del transaction.changes[before:]
+        transaction.sql.execute("ROLLBACK TO request")
+    transaction.sql.execute("RELEASE request")
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _fail(future: asyncio.Future[None], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

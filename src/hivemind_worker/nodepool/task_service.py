@@ -1,0 +1,203 @@
+"""TaskManager: what submitters ask, each call a few lines: read the request, ask the store, write the answer."""
+
+# ruff: noqa: N802, ARG002  (the wire names the calls, and gives each of them its context)
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+
+from hivemind_worker import __version__
+from hivemind_worker.nodepool import answering, following, requests, service, telling
+from hivemind_worker.nodepool.store import records
+from hivemind_worker.task import errors, outcome, spec
+from hivemind_worker.wire import calls
+
+pb = calls.pb
+
+PAGE_BYTES = 3 * 1024**2
+"""Where a page of tasks ends before its time: results are of any size, and the message must stay below its limit."""
+
+
+class TaskManager(calls.TaskManagerServicer):
+    """The submitters' calls."""
+
+    def __init__(self, parts: service.Parts) -> None:
+        self._parts = parts
+
+    @answering.once
+    async def SubmitTasks(self, request: pb.SubmitTasksRequest, context: calls.Context) -> pb.SubmitTasksResponse:
+        """Keep all of these tasks or none."""
+        tasks = requests.new_tasks(request.tasks, self._parts.max_attempts)
+        if len(request.idempotency_key) > 200:
+            raise errors.UserError("idempotency_key: at most 200 characters")
+        await self._need_inputs(request.tasks)
+        digest = hashlib.sha256("".join(f"{task.id}\0{task.digest}\0" for task in tasks).encode()).hexdigest()
+        ids = await self._parts.store.submit(tasks, request.idempotency_key, digest)
+        return pb.SubmitTasksResponse(success=True, task_ids=ids)
+
+    async def _need_inputs(self, tasks: Sequence[pb.Task]) -> None:
+        missing = set(await self._parts.files.missing(requests.inputs(tasks)))
+        for task in tasks if missing else ():
+            for path, ref in task.input_artifacts.items():
+                if ref.sha256 in missing:
+                    raise errors.InvalidTask(
+                        f"input_files[{path[:60]!r}]",
+                        f"the pool has no file {ref.sha256} of that size: upload it, then submit again",
+                    )
+
+    @answering.once
+    async def GetTask(self, request: pb.GetTaskRequest, context: calls.Context) -> pb.GetTaskResponse:
+        """Tell everything about one task."""
+        (info,) = await telling.tasks(self._parts.store, await self._parts.store.tasks([request.task_id]))
+        info.story.extend(telling.event(event) for event in await self._parts.store.story(request.task_id))
+        return pb.GetTaskResponse(task=info)
+
+    @answering.once
+    async def ListTasks(self, request: pb.ListTasksRequest, context: calls.Context) -> pb.ListTasksResponse:
+        """Tell of many; their logs are left out."""
+        wanted = requests.listing(request)
+        found = await self._parts.store.find(wanted)
+        infos = await telling.tasks(self._parts.store, found)
+        answer = pb.ListTasksResponse()
+        size = 0
+        for task, info in zip(found, infos, strict=True):
+            info.result.ClearField("logs")
+            if not task.ended:
+                info.ClearField("result")
+            size += info.ByteSize() + 8
+            if answer.tasks and size > PAGE_BYTES:
+                break
+            answer.tasks.append(info)
+        if len(answer.tasks) < len(found) or len(found) == wanted.most:
+            answer.next_page_token = str(found[len(answer.tasks) - 1].number)
+        return answer
+
+    @answering.many
+    async def WatchTasks(
+        self, request: pb.WatchTasksRequest, context: calls.Context
+    ) -> AsyncIterator[pb.WatchTasksResponse]:
+        """Tell of tasks now and whenever they change, or of their end alone, until all have ended."""
+        wanted = list(dict.fromkeys(requests.ids(request.task_ids)))
+        seen: dict[str, int] = {}
+        going_on = set(wanted)
+        with self._parts.followers.follow(wanted, ended_only=request.ended_only) as follower:
+            if request.ended_only:
+                yield pb.WatchTasksResponse()
+            look: Sequence[str] = wanted
+            while True:
+                tasks = await self._parts.store.tasks(look)
+                told = (task for task in tasks if task.ended or not request.ended_only)
+                changed = [task for task in told if seen.get(task.id, -1) < task.version]
+                for info in await telling.tasks(self._parts.store, changed):
+                    seen[info.id] = info.version
+                    yield pb.WatchTasksResponse(task=info)
+                going_on -= {task.id for task in tasks if task.ended}
+                if not going_on or follower.closed:
+                    break
+                look = sorted(await follower.changed())
+        if going_on:
+            raise errors.Unavailable("the pool is closing")
+
+    @answering.once
+    async def CancelTasks(self, request: pb.CancelTasksRequest, context: calls.Context) -> pb.CancelTasksResponse:
+        """Ask for tasks to be stopped."""
+        tasks = await self._parts.store.cancel(requests.ids(request.task_ids))
+        return pb.CancelTasksResponse(success=True, states=[str(task.state) for task in tasks])
+
+    @answering.many
+    async def GetTaskLogs(
+        self, request: pb.GetTaskLogsRequest, context: calls.Context
+    ) -> AsyncIterator[pb.GetTaskLogsResponse]:
+        """Send a task's output."""
+        wanted = following.Wanted(request.task_id, max(request.attempt, 0), max(request.from_sequence, 0))
+        with self._parts.followers.follow([request.task_id]) as follower:
+            pages = following.output(self._parts.store, self._parts.logs, wanted, follower if request.follow else None)
+            async for page in pages:
+                yield page
+        if request.follow and follower.closed:
+            raise errors.Unavailable("the pool is closing")
+
+    @answering.once
+    async def ListResults(self, request: pb.ListResultsRequest, context: calls.Context) -> pb.ListResultsResponse:
+        """Name the result files of a task."""
+        result = await self._result(request.task_id)
+        return pb.ListResultsResponse(files=result.files, skipped=result.skipped)
+
+    @answering.many
+    async def DownloadResult(
+        self, request: pb.DownloadResultRequest, context: calls.Context
+    ) -> AsyncIterator[pb.DownloadResultResponse]:
+        """Send a result file."""
+        result = await self._result(request.task_id)
+        named = [file for file in result.files if file.name == request.name]
+        if not named:
+            raise errors.UserError(f"task {request.task_id[:80]!r} has no result file {request.name[:200]!r}")
+        sha256 = named[0].sha256
+        async for data, offset, size in self._parts.files.read(sha256, request.offset):
+            yield pb.DownloadResultResponse(data=data, offset=offset, size=size, sha256=sha256)
+
+    async def _result(self, task_id: str) -> pb.TaskResult:
+        (task,) = await self._parts.store.tasks([task_id])
+        return telling.result(task)
+
+    @answering.once
+    async def UploadInput(
+        self, stream: AsyncIterator[pb.UploadInputRequest], context: calls.Context
+    ) -> pb.UploadInputResponse:
+        """Store an input file."""
+        async with answering.listening(stream) as pieces:
+            async for first in pieces:
+                stored = await self._parts.files.upload(first, pieces)
+                return pb.UploadInputResponse(success=stored.complete, stored_bytes=stored.stored_bytes)
+        raise errors.UserError("an upload begins with the file's sha256 and size; nothing came")
+
+    @answering.once
+    async def FindArtifacts(self, request: pb.FindArtifactsRequest, context: calls.Context) -> pb.FindArtifactsResponse:
+        """Tell how much of each file is here."""
+        answer = pb.FindArtifactsResponse()
+        found = await self._parts.files.find(requests.sums(request.sha256))
+        for sha256, there in zip(request.sha256, found, strict=True):
+            complete = isinstance(there, outcome.Artifact)
+            size = there.size if isinstance(there, outcome.Artifact) else there
+            answer.artifacts.add(sha256=sha256, stored_bytes=size, complete=complete)
+        return answer
+
+    @answering.once
+    async def RetryTasks(self, request: pb.RetryTasksRequest, context: calls.Context) -> pb.RetryTasksResponse:
+        """Submit ended tasks anew."""
+        return pb.RetryTasksResponse(
+            success=True, new_task_ids=await self._parts.store.retry(requests.ids(request.task_ids))
+        )
+
+    @answering.once
+    async def ListNodes(self, request: pb.ListNodesRequest, context: calls.Context) -> pb.ListNodesResponse:
+        """Tell of every node."""
+        return pb.ListNodesResponse(nodes=[telling.node(node) for node in await self._parts.store.nodes()])
+
+    @answering.once
+    async def DrainNode(self, request: pb.DrainNodeRequest, context: calls.Context) -> pb.DrainNodeResponse:
+        """Give a node no further tasks."""
+        await self._parts.store.drain(request.node_id, draining=True)
+        return pb.DrainNodeResponse(success=True)
+
+    @answering.once
+    async def ResumeNode(self, request: pb.ResumeNodeRequest, context: calls.Context) -> pb.ResumeNodeResponse:
+        """Give a node tasks again."""
+        await self._parts.store.drain(request.node_id, draining=False)
+        self._parts.dispatch.look_again(request.node_id)
+        return pb.ResumeNodeResponse(success=True)
+
+    @answering.once
+    async def GetPoolInfo(self, request: pb.GetPoolInfoRequest, context: calls.Context) -> pb.GetPoolInfoResponse:
+        """Tell of the pool itself."""
+        nodes: Sequence[records.Node] = await self._parts.store.nodes()
+        return pb.GetPoolInfoResponse(
+            version=__version__,
+            protocol_version=calls.PROTOCOL_VERSION,
+            server_time=self._parts.store.now(),
+            lease_seconds=self._parts.lease_seconds,
+            tasks_by_state=await self._parts.store.counts(),
+            nodes=sum(node.alive for node in nodes),
+            max_inline_bytes=spec.INLINE_BYTES,
+        )

@@ -1,0 +1,93 @@
+"""What the pool knows, as its messages say it: tasks with why they wait, nodes with what is left of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hivemind_worker.nodepool import assignment
+from hivemind_worker.nodepool.store import records, store
+from hivemind_worker.task import state
+from hivemind_worker.wire import calls, translate
+
+pb = calls.pb
+
+_ALL_DRAIN = "every node drains: `hivemind node resume ID` gives one tasks again"
+
+
+async def tasks(kept: store.Store, found: Sequence[records.Task]) -> list[pb.TaskInfo]:
+    """Return messages about these tasks, without their stories."""
+    sites: list[assignment.Site] = []
+    if any(task.state is state.TaskState.QUEUED for task in found):
+        alive = [node for node in await kept.nodes() if node.alive]
+        sites = [node.site for node in alive if not node.draining]
+        if alive and not sites:
+            return [_task(task, sites, _ALL_DRAIN) for task in found]
+    return [_task(task, sites) for task in found]
+
+
+def _task(task: records.Task, sites: Sequence[assignment.Site], why: str = "") -> pb.TaskInfo:
+    message = pb.TaskInfo(
+        id=task.id,
+        type=task.shape.kind,
+        state=str(task.state),
+        attempt=task.attempt,
+        max_attempts=task.max_attempts,
+        node_id="" if task.state is state.TaskState.QUEUED else task.node_id,
+        submitted_at=task.submitted_at,
+        assigned_at=task.assigned_at,
+        started_at=task.started_at,
+        ended_at=task.ended_at,
+        labels=task.labels,
+        priority=task.priority,
+        cancel_requested=task.cancel_requested,
+        retry_of=task.retry_of,
+        version=task.version,
+    )
+    if task.ended:
+        message.result.CopyFrom(_result(task))
+    if task.state is state.TaskState.QUEUED:
+        message.waiting_because = why or assignment.why_waiting(task.shape, sites)
+    return message
+
+
+def _result(task: records.Task) -> pb.TaskResult:
+    """The accepted report, or the pool's own words where none was."""
+    if task.result is not None:
+        return pb.TaskResult.FromString(task.result)
+    return pb.TaskResult(status=str(task.state), reason=task.reason, error=task.error)
+
+
+def result(task: records.Task) -> pb.TaskResult:
+    """Return how a task ended; an empty message while it goes on."""
+    return _result(task) if task.ended else pb.TaskResult()
+
+
+def event(happened: records.Event) -> pb.TaskEvent:
+    """Return one event of a story."""
+    return pb.TaskEvent(
+        at=happened.at,
+        event=happened.event,
+        attempt=happened.attempt,
+        node_id=happened.node_id,
+        details=happened.details,
+    )
+
+
+def node(known: records.Node) -> pb.NodeInfo:
+    """Return a message about a node; what is free is counted from what it was given."""
+    return pb.NodeInfo(
+        node_id=known.node_id,
+        status=known.status if known.alive else "lost",
+        capacity=translate.amounts_to_message(known.capacity),
+        free=translate.amounts_to_message(known.capacity - known.used),
+        attempts=[pb.AttemptRef(task_id=ref.task_id, attempt=ref.attempt) for ref in known.attempts],
+        labels=known.labels,
+        capabilities=known.capabilities,
+        version=known.version,
+        registered_at=known.registered_at,
+        last_heartbeat_at=known.heartbeat_at,
+        draining=known.draining,
+        readings=known.readings,
+        message=known.message,
+        max_concurrent_tasks=known.max_concurrent_tasks,
+    )

@@ -1,0 +1,148 @@
+"""Who we are to the pool, and what when it forgets us: register, again and again, and keep what we hold.
+
+`keep` is the loop that registers; every other call goes through `call`, which waits for a session, and hands back to
+that loop when the pool does not know it any more. A pool that answers without a session id knows the reference
+document's four calls alone: `plain` says so, and what needs more is then left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from hivemind_worker.concurrency import backoff, clock, stopping
+from hivemind_worker.pool_client import client
+from hivemind_worker.task import errors
+from hivemind_worker.telemetry import logs
+from hivemind_worker.wire import calls
+
+T = TypeVar("T")
+
+LEAST_SECONDS = 1.0
+"""Between two tries to register: a pool that comes back finds a thousand workers, one try a second each at most."""
+
+CAP_SECONDS = 15.0
+"""Longest mean gap is half of this: how late a worker may notice that its pool is back."""
+
+REPEAT_LOG_SECONDS = 60.0
+"""How often the same trouble is told again."""
+
+log = logs.StructuredLogger(__name__)
+
+
+class Session:
+    """A session with the pool, renewed for as long as `keep` runs."""
+
+    def __init__(self, pool: client.NodePoolClient) -> None:
+        self._pool = pool
+        self._there = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+        self._replaced: errors.StateInUse | None = None
+        self._told: tuple[str, float] = ("", 0.0)
+        self.id = ""
+        self.plain = False
+        self.heartbeat_seconds = 0.0
+        self.lease_seconds = 0.0
+        self.heard_at = 0.0
+        """When the pool last answered a call of a session, by the loop's clock: each such call renews the leases."""
+        self.trouble = ""
+
+    @property
+    def established(self) -> bool:
+        """Whether the pool knows us now, as far as we know."""
+        return self._there.is_set()
+
+    async def keep(
+        self,
+        stop: stopping.Stop,
+        request: Callable[[], calls.pb.RegisterNodeRequest],
+        registered: Callable[[calls.pb.RegisterNodeResponse], None],
+    ) -> None:
+        """Register, and again whenever the pool has forgotten us, until the stop.
+
+        ``request`` makes what is said each time (with the attempts held at that moment); ``registered`` is told the
+        answer before any other call is made in the new session.
+
+        Raises :class:`errors.StateInUse` when another process has registered under our node id.
+        """
+        pauses = backoff.Backoff(stop, base=2 * LEAST_SECONDS, cap=CAP_SECONDS, least=LEAST_SECONDS)
+        while await self._until_wanted(stop):
+            if self._replaced is not None:
+                raise self._replaced
+            try:
+                answer = await stop.until(stopping.StopLevel.DRAIN, self._pool.register_node(request()))
+            except stopping.Stopped:
+                return
+            except errors.HiveMindError as error:
+                self._tell(str(error))
+            else:
+                if answer.success:
+                    pauses.reset()
+                    self._begin(answer)
+                    registered(answer)
+                    self._there.set()
+                else:
+                    self._tell(f"register: the pool refuses this node: {answer.message or 'no reason given'}")
+            # After a success too: a pool that forgets us at once must not make us spin.
+            if not await pauses.pause():
+                return
+
+    async def call(self, doing: Callable[[str], Awaitable[T]]) -> T:
+        """Do one call in the session in force, given its id; again in the next one if the pool has forgotten this one.
+
+        Waits, without end, while there is none: the caller's own deadline or stop limits that. Raises what ``doing``
+        raises, ``UnknownNode`` apart.
+        """
+        while True:
+            await self._there.wait()
+            session_id = self.id
+            asked = clock.now()  # the pool renews when it is asked, so a lost answer must not lengthen our own count
+            try:
+                answer = await doing(session_id)
+            except errors.UnknownNode as error:
+                self.forget(session_id, str(error))
+            except errors.StateInUse as error:
+                if session_id == self.id:
+                    self._replaced = error
+                    self._wanted.set()
+                    raise
+                # An answer to a call of the session before: our own new registration replaced that one.
+            else:
+                self.heard_at = max(self.heard_at, asked)
+                return answer
+
+    def forget(self, session_id: str, why: str) -> None:
+        """Take note that the pool does not know ``session_id``; does nothing when a newer one is in force."""
+        if session_id == self.id and self._there.is_set():
+            log.log_system_event("session_lost", {"why": why}, level="warning")
+            self._there.clear()
+            self._wanted.set()
+
+    async def _until_wanted(self, stop: stopping.Stop) -> bool:
+        try:
+            await stop.until(stopping.StopLevel.DRAIN, self._wanted.wait())
+        except stopping.Stopped:
+            return False
+        return True
+
+    def _begin(self, answer: calls.pb.RegisterNodeResponse) -> None:
+        self.id = answer.session_id
+        self.plain = not answer.session_id
+        self.heartbeat_seconds = max(answer.heartbeat_seconds, 0.0)
+        self.lease_seconds = max(answer.lease_seconds, 0.0)
+        self.heard_at = clock.now()
+        self.trouble = ""
+        self._told = ("", 0.0)
+        self._wanted.clear()
+        details = {"pool": self._pool.access.address, "lease_seconds": self.lease_seconds, "plain": self.plain}
+        log.log_system_event("registered", details)
+
+    def _tell(self, trouble: str) -> None:
+        self.trouble = trouble
+        told, at = self._told
+        if trouble != told or clock.now() - at >= REPEAT_LOG_SECONDS:
+            self._told = (trouble, clock.now())
+            details = {"pool": self._pool.access.address, "why": trouble}
+            log.log_system_event("pool_unreachable", details, level="warning")

@@ -1,0 +1,1 @@
+"""Fencing a task without an engine: bubblewrap, control groups, system call filter."""

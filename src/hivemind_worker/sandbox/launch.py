@@ -1,0 +1,80 @@
+"""Bubblewrap: what a sandbox is made of, as a pure list of arguments.
+
+All namespaces are new; the root is an empty memory file system, read-only when it is furnished: the host's programs and
+libraries, a handful of files of /etc, a small /dev, two capped memory file systems. hivemind-init is its first process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hivemind_worker.task import plan
+
+USER: Final = 65534
+"""uid and gid of a task inside, and outside too when the worker is root: the host's uid 0 is never a task's."""
+
+PROGRAM: Final = "/.hivemind/hivemind-init"
+_MIB: Final = 1024 * 1024
+
+PASSWD: Final = b"root:x:0:0::/nonexistent:/usr/sbin/nologin\nnobody:x:65534:65534::/workspace:/bin/sh\n"
+GROUP: Final = b"root:x:0:\nnogroup:x:65534:\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Furnishing:
+    """What of the host is seen inside, read-only. ``links`` are made anew; ``path`` is PATH inside."""
+
+    folders: tuple[str, ...]
+    links: Mapping[str, str]
+    files: tuple[str, ...]
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Sizes of one sandbox in bytes, and the host's folder for its workspace when that is not in memory."""
+
+    workspace_bytes: int
+    scratch_bytes: int
+    workspace: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fds:
+    """Open files handed to bubblewrap: its contents and how we speak with it."""
+
+    program: int
+    passwd: int
+    group: int
+    filter: int
+    info: int
+    block: int
+
+
+def arguments(furnishing: Furnishing, room: Room, fds: Fds, bwrap: str = "bwrap") -> list[str]:
+    """Return the whole command line. Pure."""
+    said = [bwrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+    said += ["--unshare-cgroup-try", "--uid", str(USER), "--gid", str(USER), "--hostname", "capsule"]
+    said += ["--die-with-parent", "--new-session", "--as-pid-1", "--clearenv", "--cap-drop", "ALL"]
+    for folder in furnishing.folders:
+        said += ["--ro-bind", folder, folder]
+    for link, target in furnishing.links.items():
+        said += ["--symlink", target, link]
+    for file in furnishing.files:
+        said += ["--ro-bind", file, file]
+    said += ["--perms", "0444", "--ro-bind-data", str(fds.passwd), "/etc/passwd"]
+    said += ["--perms", "0444", "--ro-bind-data", str(fds.group), "/etc/group"]
+    said += ["--perms", "0555", "--ro-bind-data", str(fds.program), PROGRAM]
+    said += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    said += ["--perms", "1777", "--size", str(_MIB), "--tmpfs", "/dev/shm"]  # noqa: S108 - the task's own
+    said += ["--perms", "1777", "--size", str(room.scratch_bytes), "--tmpfs", "/tmp"]  # noqa: S108 - the task's own
+    if room.workspace is None:
+        said += ["--perms", "0700", "--size", str(room.workspace_bytes), "--tmpfs", plan.WORKSPACE]
+    else:
+        said += ["--bind", str(room.workspace), plan.WORKSPACE]
+    said += ["--remount-ro", "/", "--chdir", "/"]
+    said += ["--seccomp", str(fds.filter), "--info-fd", str(fds.info), "--block-fd", str(fds.block)]
+    return [*said, "--", PROGRAM]

@@ -1,0 +1,195 @@
+"""One sandbox as a process: started up to the moment before its first program, spoken with, ended for sure."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from dataclasses import dataclass, field
+from typing import Final
+
+from hivemind_worker.capsule import init, system_calls
+from hivemind_worker.sandbox import launch
+from hivemind_worker.task import errors
+
+START_SECONDS: Final = 30.0
+"""From bubblewrap's start to its word that the namespaces stand; 4 ms usually."""
+
+_READ: Final = 256 * 1024
+_BUFFER: Final = 1024 * 1024
+_COMPLAINT: Final = 4096
+
+
+@dataclass(slots=True)
+class Sandbox:
+    """A sandbox that is made and waits: `pid` is its first process as the host sees it. `go` lets it begin."""
+
+    process: asyncio.subprocess.Process
+    pid: int
+    _pidfds: tuple[int, ...]
+    _block: int
+    _complaint: bytearray = field(default_factory=bytearray)
+    _listener: asyncio.Task[None] | None = None
+
+    @property
+    def complaint(self) -> str:
+        """The last of what it said on stderr, where only bubblewrap and hivemind-init speak."""
+        return self._complaint.decode(errors="replace").strip()
+
+    async def last_words(self) -> str:
+        """What it said on stderr and its exit code, once it has ended by itself."""
+        code = await self.process.wait()
+        if self._listener is not None:
+            await asyncio.wait({self._listener})
+        return f"{self.complaint or 'it gives no reason'} (exit code {code})"
+
+    def go(self) -> None:
+        """Everything is in place around it (control groups): begin."""
+        block, self._block = self._block, -1
+        if block >= 0:
+            with contextlib.suppress(BrokenPipeError):  # it has ended: reading tells
+                os.write(block, b"\n")
+            os.close(block)
+
+    async def read(self) -> bytes:
+        """Return the next bytes of its stdout, empty at the end."""
+        assert self.process.stdout is not None
+        return await self.process.stdout.read(_READ)
+
+    async def write(self, data: bytes) -> None:
+        """Write to its stdin; one that has ended takes it in silence, reading tells."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(ConnectionError):
+            self.process.stdin.write(data)
+            await self.process.stdin.drain()
+
+    async def kill(self) -> None:
+        """SIGKILL to its first process, with which all others end; nothing if it has ended."""
+        # Never by asyncio's own `kill`, which looks for the end itself and so takes it from asyncio's watcher.
+        for pidfd in self._pidfds:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """Kill it, wait until it is gone, close what was open."""
+        await self.kill()
+        for fd in (*self._pidfds, self._block):
+            if fd >= 0:
+                os.close(fd)
+        self._pidfds, self._block = (), -1
+        await _end(self.process)
+        if self._listener is not None:
+            await asyncio.wait({self._listener})
+
+    def listen(self) -> None:
+        """Begin to keep what is said on stderr."""
+        self._listener = asyncio.create_task(self._listen(), name="sandbox stderr")
+
+    async def _listen(self) -> None:
+        assert self.process.stderr is not None
+        while said := await self.process.stderr.read(_COMPLAINT):
+            self._complaint += said
+            del self._complaint[:-_COMPLAINT]
+
+
+async def start(
+    furnishing: launch.Furnishing, room: launch.Room, machine: str, *, bwrap: str, drop_to: int | None
+) -> Sandbox:
+    """Make a sandbox. `drop_to`: the uid and gid bubblewrap runs under, when we are root. Do not cancel it half-way.
+
+    Raises IsolationMissing with bubblewrap's own words, LookupError for a machine there is no program for.
+    """
+    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+        info, info_end = os.pipe2(os.O_CLOEXEC)
+        ours.callback(os.close, info)
+        theirs.callback(os.close, info_end)
+        block_end, block = os.pipe2(os.O_CLOEXEC)
+        ours.callback(os.close, block)
+        theirs.callback(os.close, block_end)
+        program = os.open(init.binary_path(machine), os.O_RDONLY | os.O_CLOEXEC)
+        theirs.callback(os.close, program)
+        passwd, group, calls = (
+            _content(theirs, data) for data in (launch.PASSWD, launch.GROUP, system_calls.filter_program(machine))
+        )
+        fds = launch.Fds(program, passwd, group, calls, info_end, block_end)
+        process = await asyncio.create_subprocess_exec(
+            *launch.arguments(furnishing, room, fds, bwrap),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=(program, passwd, group, calls, info_end, block_end),
+            limit=_BUFFER,
+            env={},
+            cwd="/",
+            user=drop_to,
+            group=drop_to,
+            extra_groups=None if drop_to is None else [],
+        )
+        theirs.close()
+        try:
+            pid = await _first_process(process, info)
+            pidfds = []
+            for each in (pid, process.pid):
+                pidfds.append(os.pidfd_open(each))
+                ours.callback(os.close, pidfds[-1])
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await asyncio.shield(_end(process))
+            if isinstance(error, ProcessLookupError):
+                raise errors.CapsuleFault(f"the sandbox ended while it was made: {await _said(process)}") from None
+            raise
+        ours.pop_all()
+        os.close(info)
+    sandbox = Sandbox(process, pid, tuple(pidfds), block)
+    sandbox.listen()
+    return sandbox
+
+
+def _content(stack: contextlib.ExitStack, data: bytes) -> int:
+    fd = os.memfd_create("hivemind", os.MFD_CLOEXEC)
+    stack.callback(os.close, fd)
+    os.write(fd, data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+async def _first_process(process: asyncio.subprocess.Process, info: int) -> int:
+    """Wait for bubblewrap's word that the namespaces stand."""
+    reading = asyncio.get_running_loop().run_in_executor(None, _read_all, info)
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            said = await asyncio.shield(reading)
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()  # which closes the other end: the thread returns
+        await asyncio.wait({reading})
+        if isinstance(error, TimeoutError):
+            raise errors.IsolationMissing(f"bubblewrap said nothing within {START_SECONDS} s") from error
+        raise
+    if not said:
+        raise errors.IsolationMissing(f"bubblewrap cannot make a sandbox here: {await _said(process)}")
+    return int(json.loads(said)["child-pid"])
+
+
+async def _said(process: asyncio.subprocess.Process) -> str:
+    assert process.stderr is not None
+    why = (await process.stderr.read(_COMPLAINT)).decode(errors="replace").strip()
+    return f"{why or 'it gives no reason'} (exit code {await process.wait()})"
+
+
+def _read_all(fd: int) -> bytes:
+    found = b""
+    while piece := os.read(fd, 4096):
+        found += piece
+    return found
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    await process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+        with contextlib.suppress(ConnectionError):
+            await process.stdin.wait_closed()

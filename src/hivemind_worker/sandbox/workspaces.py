@@ -1,0 +1,112 @@
+"""Workspaces too large for memory: folders on a disk, each for one attempt, locked while it lasts, removed after it.
+
+Each lies in a sticky folder that everyone may enter (the sandbox is made by an unprivileged user, who could not reach
+the worker's own folders), under a name that cannot be guessed, open to its user alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from hivemind_worker.task import errors
+
+_PREFIX: Final = "hivemind-workspace-"
+
+
+class Workspace:
+    """One folder. Made in a thread: it blocks on the disk."""
+
+    def __init__(self, scratch: Path, owner: int | None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch))
+        # Held as long as we live, whoever we are: a folder that nobody has locked is a dead worker's.
+        self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        if owner is not None:
+            os.chown(self._lock, owner, owner)
+
+    async def size(self) -> int:
+        """How many bytes it has on disk. Raises OSError when that cannot be found out."""
+        du = ("du", "-s", "-x", "--block-size=1", "--", str(self.folder))
+        quiet = asyncio.subprocess.DEVNULL
+        asked = await asyncio.create_subprocess_exec(*du, stdin=quiet, stdout=asyncio.subprocess.PIPE, stderr=quiet)
+        try:
+            said, _ = await asked.communicate()
+        except asyncio.CancelledError:
+            with contextlib.suppress(ProcessLookupError):
+                asked.kill()
+            await asked.wait()
+            raise
+        if not said:
+            raise OSError(f"du cannot count {self.folder}")
+        return int(said.split()[0])
+
+    async def remove(self) -> None:
+        """Remove it with all that is in it; nobody lives in it any more. Raises OSError."""
+        try:
+            await _remove(self.folder)
+        finally:
+            os.close(self._lock)
+
+
+async def sweep(scratch: Path, owner: int | None) -> None:
+    """Make the folder for them where there is none, and remove those of workers that died.
+
+    Raises BadSettings where it cannot be made, or not be entered by `owner`, the user that sandboxes are made under.
+    """
+    try:
+        await asyncio.to_thread(scratch.mkdir, mode=0o711, parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.BadSettings(f"temp_dir {scratch} cannot be made ({error.strerror}): set another") from None
+    closed = None if owner is None else await asyncio.to_thread(_closed_to_others, scratch)
+    if closed is not None:
+        raise errors.BadSettings(
+            f"temp_dir {scratch} is out of reach of the user that sandboxes are made under, uid {owner}: "
+            f"`chmod o+x {closed}`, or set another"
+        )
+    for folder in await asyncio.to_thread(_abandoned, scratch):
+        await _remove(folder)
+
+
+def _closed_to_others(folder: Path) -> Path | None:
+    """The first folder on the way, or itself, that only its owner or group may pass."""
+    whole = folder.resolve()
+    way = (*reversed(whole.parents), whole)
+    return next((each for each in way if not each.stat().st_mode & stat.S_IXOTH), None)
+
+
+def _abandoned(scratch: Path) -> list[Path]:
+    found = []
+    for folder in scratch.glob(f"{_PREFIX}*"):
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue  # gone meanwhile, or another user's
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found.append(folder)
+        except BlockingIOError:
+            pass  # in use
+        finally:
+            os.close(lock)
+    return found
+
+
+async def _remove(folder: Path) -> None:
+    """Ordinary programs do it: they descend without following links, however deep, and need no memory for it."""
+    rm = (shutil.which("rm") or "rm", "-rf", "--one-file-system", "--", str(folder))
+    open_up = ("chmod", "-R", "u+rwX", "--", str(folder))
+    quiet = asyncio.subprocess.DEVNULL
+    for argv in (rm, open_up, rm):  # a worker that is not root cannot pass folders that the task has closed
+        done = await asyncio.create_subprocess_exec(*argv, stdin=quiet, stdout=quiet, stderr=quiet)
+        await done.wait()
+        if not await asyncio.to_thread(folder.exists):
+            return
+    raise OSError(f"{folder} could not be removed; remove it by hand")

@@ -1,0 +1,323 @@
+"""Every setting in its group, frozen, each explained beneath it; those texts are the help and the documentation.
+
+A setting's one name is its environment name without HIVEMIND_, in small letters. That is the field's own name, except
+in a group marked with a prefix (`pool.listen` is `pool_listen`, HIVEMIND_POOL_LISTEN). In the TOML file it is the field
+in the table of its group. `reference` lists them all; `sources` finds the values.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import pydantic
+from pydantic import ByteSize, Field
+
+from hivemind_worker.settings import paths
+from hivemind_worker.task import errors, names
+from hivemind_worker.task.resources import GIB, MIB
+
+# What file systems, container labels and URLs all take as it is.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+# host:port, with IPv6 in brackets; or what gRPC resolves itself.
+_HOST_PORT = re.compile(r"(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.%]+\]):(\d{1,5})")
+_RESOLVED = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract):\S+")
+_ENGINE = re.compile(r"(?:unix|tcp|http|https|npipe)://\S+")
+
+
+def _name(text: str) -> str:
+    if text and not _NAME.fullmatch(text):
+        raise ValueError(
+            "a name has letters, digits and . _ - only, begins with a letter or digit, and is at most 64 long"
+        )
+    return text
+
+
+def _address(text: str) -> str:
+    found = _HOST_PORT.fullmatch(text)
+    if not (found and int(found[1]) <= 65535) and not _RESOLVED.fullmatch(text):
+        raise ValueError("write host:port, such as localhost:50051 or [::1]:50051")
+    return text
+
+
+def _engine(text: str) -> str:
+    if text and not _ENGINE.fullmatch(text):
+        raise ValueError("write unix:///path/to/socket or tcp://host:port")
+    return text
+
+
+def _image(text: str) -> str:
+    try:
+        return names.image(text)
+    except errors.InvalidTask:
+        raise ValueError("write an image reference, such as python:3.11-slim") from None
+
+
+def _pairs(given: Any) -> Any:
+    """NAME=VALUE pairs from one text with commas, or from a flag given several times; a mapping as it is."""
+    if not isinstance(given, (str, list, tuple)):
+        return given
+    texts = given.split(",") if isinstance(given, str) else [str(each) for each in given]
+    parted = [text.partition("=") for text in texts if text.strip()]
+    if not all(sign and name.strip() for name, sign, _ in parted):
+        raise ValueError("write NAME=VALUE, several parted by commas")
+    return {name.strip(): value.strip() for name, _, value in parted}
+
+
+Seconds = Annotated[float, Field(gt=0, le=365 * 86400, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Size = Annotated[ByteSize, Field(gt=0)]
+Place = Annotated[Path, pydantic.AfterValidator(lambda path: path.expanduser().absolute())]
+Name = Annotated[str, pydantic.AfterValidator(_name)]
+Address = Annotated[str, pydantic.AfterValidator(_address)]
+Labels = Annotated[dict[Name, Annotated[str, Field(max_length=256)]], pydantic.BeforeValidator(_pairs)]
+
+
+class PastLease(enum.StrEnum):
+    """What a worker does with a task whose lease ran out while the pool could not be reached."""
+
+    FINISH = "finish"
+    STOP = "stop"
+
+
+class Isolation(enum.StrEnum):
+    """What fences a task."""
+
+    AUTO = "auto"
+    DOCKER = "docker"
+    SANDBOX = "sandbox"
+
+
+class PullPolicy(enum.StrEnum):
+    """When an image is fetched from its registry."""
+
+    IF_MISSING = "if-missing"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class LogFormat(enum.StrEnum):
+    """How a log event is written on standard error."""
+
+    AUTO = "auto"
+    JSON = "json"
+    HUMAN = "human"
+
+
+class Group(pydantic.BaseModel):
+    """Settings that belong together. Frozen; unknown names are refused; each field's text is read from beneath it."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, hide_input_in_errors=True
+    )
+    prefix: ClassVar[str] = ""
+
+
+class Node(Group):
+    """Who this worker is and which pool it works for."""
+
+    node_id: Name = Field("", json_schema_extra={"plain": "NODE_ID"})
+    """This node's name at the pool. When unset, one is made once and kept in the state folder."""
+
+    node_pool_address: Address = Field(
+        "localhost:50051",
+        json_schema_extra={"plain": "NODE_POOL_ADDRESS", "flag": "--node-pool"},
+    )
+    """Where the Node Pool answers, as host:port."""
+
+    labels: Labels = Field(default_factory=dict, json_schema_extra={"flag": "--label"})
+    """Labels that tasks may select this node by, as NAME=VALUE; several in one variable are parted by commas."""
+
+    heartbeat_interval: Annotated[Seconds, Field(le=3600)] = Field(
+        30.0, json_schema_extra={"plain": "HEARTBEAT_INTERVAL"}
+    )
+    """Seconds from one heartbeat to the next. At most half of the pool's lease."""
+
+    poll_wait_seconds: Annotated[Seconds, Field(le=60)] = 30.0
+    """Seconds that the pool may hold a request for work open until there is some; at most 60."""
+
+    past_lease: PastLease = PastLease.FINISH
+    """What to do with running tasks when the pool was away for longer than the lease: finish them and offer the
+    results, or stop them."""
+
+
+class Limits(Group):
+    """How much of this machine tasks may use together, and how much one of them."""
+
+    max_cpu_cores: Amount = Field(0.0, json_schema_extra={"plain": "MAX_CPU_CORES"})
+    """CPU cores for all tasks together; 0: all there are."""
+
+    max_memory_gb: Amount = Field(0.0, json_schema_extra={"plain": "MAX_MEMORY_GB"})
+    """Memory in GB for all tasks together; 0: all there is."""
+
+    max_disk_gb: Amount = Field(0.0, json_schema_extra={"plain": "MAX_DISK_GB"})
+    """Disk in GB for all tasks together; 0: all there is."""
+
+    max_concurrent_tasks: int = Field(1, ge=0, le=10_000, json_schema_extra={"plain": "MAX_CONCURRENT_TASKS"})
+    """Tasks at once; 0: as many as fit into the machine."""
+
+    task_timeout: Seconds = Field(3600.0, json_schema_extra={"plain": "TASK_TIMEOUT"})
+    """Seconds that a task may run when it names no limit of its own."""
+
+    grace_seconds: Amount = Field(10.0, le=600)
+    """Seconds between asking a task to end (SIGTERM) and ending it (SIGKILL)."""
+
+    drain_timeout: Amount = Field(300.0, le=30 * 86400)
+    """Seconds that running tasks get to finish when the worker is asked to stop; then they are handed back."""
+
+    output_head_bytes: Size = Field(ByteSize(512 * 1024), le=64 * MIB)
+    """How much is kept of the beginning of a task's output, both streams together (512 KiB, 1 MiB, …)."""
+
+    output_tail_bytes: Size = Field(ByteSize(512 * 1024), le=64 * MIB)
+    """How much is kept of the end of a task's output, both streams together."""
+
+    results_limit_bytes: Size = ByteSize(4 * GIB)
+    """How large all result files of one task may be together."""
+
+    results_limit_count: int = Field(10_000, gt=0, le=1_000_000)
+    """How many result files one task may have."""
+
+
+class Docker(Group):
+    """How containers are used."""
+
+    docker_enabled: bool = Field(default=True, json_schema_extra={"plain": "DOCKER_ENABLED"})
+    """Whether tasks may run in containers of a Docker engine."""
+
+    docker_host: Annotated[str, pydantic.AfterValidator(_engine)] = Field(
+        "", json_schema_extra={"plain": "DOCKER_HOST"}
+    )
+    """The engine's address, such as unix:///var/run/docker.sock or tcp://host:2376. When unset, the usual socket."""
+
+    docker_network: Name = Field("hivemind", min_length=1, json_schema_extra={"plain": "DOCKER_NETWORK"})
+    """The engine's network for tasks with egress. All other tasks have no network at all."""
+
+    docker_runtime: Name = ""
+    """The engine's runtime for tasks, such as runsc for gVisor. When unset, the engine's own default."""
+
+    isolation: Isolation = Isolation.AUTO
+    """What fences a task: docker, sandbox (bubblewrap), or auto for a Docker engine where one answers, else the
+    sandbox. A task never runs unfenced."""
+
+    allow_egress: bool = False
+    """Whether a task that asks for it may reach the network."""
+
+    default_image: Annotated[str, pydantic.AfterValidator(_image)] = "python:3.11-slim"
+    """The image of a task that names none."""
+
+    pull_policy: PullPolicy = PullPolicy.IF_MISSING
+    """When images are fetched: if-missing, always, or never."""
+
+    @pydantic.model_validator(mode="after")
+    def _agree(self) -> Docker:
+        if self.isolation is Isolation.DOCKER and not self.docker_enabled:
+            raise ValueError("isolation is docker, but docker_enabled is false: change one of the two")
+        return self
+
+
+class Storage(Group):
+    """Where things are kept. Folders are made when they are first needed."""
+
+    state_dir: Place = Field(default_factory=paths.state_dir)
+    """What must survive a restart: identity, journal, results not yet delivered, the pool's store."""
+
+    work_dir: Place = Field(
+        default_factory=lambda known: known["state_dir"] / "work", json_schema_extra={"plain": "WORK_DIR"}
+    )
+    """Artifacts of tasks: inputs fetched and results not yet delivered."""
+
+    temp_dir: Place = Field(Path("/var/tmp"), json_schema_extra={"plain": "TEMP_DIR"})  # noqa: S108  (each folder there is locked and its user's alone)
+    """Workspaces of tasks in the sandbox that are too large for memory; each is removed after its task. On a disk, and
+    open to enter for every user."""
+
+    log_dir: Place = Field(default_factory=paths.log_dir, json_schema_extra={"plain": "LOG_DIR"})
+    """The rotated log files."""
+
+
+class Pool(Group):
+    """The Node Pool, where this machine runs one."""
+
+    prefix: ClassVar[str] = "pool_"
+
+    listen: Address = Field("127.0.0.1:50051", json_schema_extra={"flag": "--listen"})
+    """Where the pool listens, as host:port; port 0 takes a free one."""
+
+    store: Place | None = Field(None, json_schema_extra={"flag": "--store"})
+    """The pool's database file. When unset, pool.sqlite in the state folder."""
+
+    artifact_dir: Place | None = None
+    """Where the pool keeps input and result files. When unset, pool-artifacts in the state folder."""
+
+    artifact_limit_bytes: Size = ByteSize(16 * GIB)
+    """How large one uploaded file may be."""
+
+    reflection: bool = False
+    """Whether the pool describes its calls to whoever asks (gRPC server reflection), for tools such as grpcurl."""
+
+    lease_seconds: Annotated[Seconds, Field(ge=1, le=86400)] = 60.0
+    """Seconds without a heartbeat after which a worker's tasks are given to others."""
+
+    max_attempts: int = Field(3, ge=1, le=100)
+    """How often a task is tried, the first time included, when it names no number and its node was at fault."""
+
+
+class Security(Group):
+    """Who may talk to whom, and how it is kept private."""
+
+    tls_ca_file: Place | None = None
+    """Certificates (PEM) that the pool's own must be signed by. When set, the worker and the client use TLS."""
+
+    tls_cert_file: Place | None = None
+    """The certificate (PEM, with its chain) that the pool shows. Goes with tls_key_file."""
+
+    tls_key_file: Place | None = None
+    """The private key (PEM) of that certificate."""
+
+    insecure: bool = False
+    """Allow a connection without TLS to or from other machines. Loopback needs no leave."""
+
+    @pydantic.model_validator(mode="after")
+    def _pair(self) -> Security:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file go together: set both or neither")
+        return self
+
+
+class Logging(Group):
+    """What is written about what happens."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important events to write."""
+
+    log_format: LogFormat = LogFormat.AUTO
+    """On standard error: json, human, or auto for human lines on a terminal and JSON elsewhere. Files are JSON."""
+
+    log_file_bytes: Size = ByteSize(10 * MIB)
+    """The size at which a log file is put aside and a new one begun."""
+
+    log_file_count: int = Field(5, ge=0, le=1000)
+    """How many such files are kept beside the current one; 0: no log files at all."""
+
+
+class Settings(Group):
+    """All settings, by group. Made by `sources.load`; `Settings()` is all defaults."""
+
+    node: Node = Field(default_factory=Node)
+    limits: Limits = Field(default_factory=Limits)
+    docker: Docker = Field(default_factory=Docker)
+    storage: Storage = Field(default_factory=Storage)
+    pool: Pool = Field(default_factory=Pool)
+    security: Security = Field(default_factory=Security)
+    logging: Logging = Field(default_factory=Logging)
+
+    @property
+    def pool_store(self) -> Path:
+        """The pool's database file, as set or in the state folder."""
+        return self.pool.store or self.storage.state_dir / "pool.sqlite"
+
+    @property
+    def pool_artifact_dir(self) -> Path:
+        """Where the pool keeps files, as set or in the state folder."""
+        return self.pool.artifact_dir or self.storage.state_dir / "pool-artifacts"

@@ -1,0 +1,99 @@
+"""Names that a task may use: ids, images, paths of inputs, variables, labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from hivemind_worker.task import checks, errors
+
+PATH_BYTES = 4_000
+"""Longest relative path, in bytes: below the kernel's PATH_MAX of 4,096 with the workspace in front."""
+
+PART_BYTES = 255
+"""Longest single name in a path, in bytes: NAME_MAX of every common file system."""
+
+PATH_DEPTH = 64
+"""Deepest path, in parts. A number of ours: deeper trees are attacks, not data."""
+
+RESERVED = frozenset({"task.json", "results"})
+"""First parts of paths that belong to the worker itself."""
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_./-]{0,126}[A-Za-z0-9])?", re.ASCII)
+
+# The grammar of the distribution project's `reference` package: [host[:port]/]path[:tag][@digest].
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*(?::[0-9]{1,5})?"
+_IMAGE = re.compile(
+    rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?",
+    re.ASCII,
+)
+
+
+def task_id(value: object) -> str:
+    """Require an id that the pool and the node can carry about: 1 to 64 plain characters."""
+    if not isinstance(value, str) or _ID.fullmatch(value) is None:
+        raise errors.InvalidTask("id", "must be 1 to 64 of A-Z a-z 0-9 _ . - and begin with a letter or digit")
+    return value
+
+
+def image(value: object) -> str:
+    """Require an image reference and nothing else, so that no option can ride on it."""
+    found = checks.text("docker_image", value, most=512)
+    if _IMAGE.fullmatch(found) is None:
+        raise errors.InvalidTask("docker_image", f"{found[:80]!r} is no image reference such as 'python:3.11-slim'")
+    return found
+
+
+def input_path(field: str, path: str) -> str:
+    """Require a relative path that stays inside the workspace, whatever else is strange about it."""
+    checks.text(field, path, most=PATH_BYTES)
+    parts = path.split("/")
+    if path.startswith("/"):
+        raise errors.InvalidTask(field, "is absolute; paths are relative to the workspace")
+    if any(part in {"", ".", ".."} for part in parts):
+        raise errors.InvalidTask(field, "has an empty part, '.' or '..' in it")
+    if len(parts) > PATH_DEPTH:
+        raise errors.InvalidTask(field, f"is {len(parts)} parts deep; at most {PATH_DEPTH}")
+    if any(len(part.encode()) > PART_BYTES for part in parts):
+        raise errors.InvalidTask(field, f"has a part of more than {PART_BYTES} bytes")
+    if parts[0] in RESERVED:
+        raise errors.InvalidTask(field, f"{parts[0]!r} belongs to the worker")
+    return path
+
+
+def no_collisions(field: str, paths: Iterable[str]) -> None:
+    """Refuse a set of paths in which one is a file and a folder at once."""
+    files = set(paths)
+    for path in files:
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            folder = "/".join(parts[:depth])
+            if folder in files:
+                raise errors.InvalidTask(field, f"{folder[:60]!r} is a file, and {path[:60]!r} needs it as a folder")
+
+
+def environment(value: object) -> dict[str, str]:
+    """Require variables with ordinary names and text values."""
+    found: dict[str, str] = {}
+    for name, content in checks.mapping("environment", value, most=1_000).items():
+        if _VARIABLE.fullmatch(name) is None:
+            raise errors.InvalidTask(f"environment[{name[:60]!r}]", "is no variable name")
+        if name.startswith("HIVEMIND_"):
+            raise errors.InvalidTask(f"environment[{name[:60]!r}]", "HIVEMIND_ variables belong to the worker")
+        found[name] = checks.text(f"environment[{name!r}]", content, checks.ARGUMENT_BYTES)
+    if sum(len(name) + len(content.encode()) for name, content in found.items()) > checks.ARGUMENTS_BYTES:
+        raise errors.InvalidTask("environment", f"is larger than {checks.ARGUMENTS_BYTES} bytes")
+    return found
+
+
+def labels(field: str, value: object) -> dict[str, str]:
+    """Require labels: short plain keys, short text values."""
+    found: dict[str, str] = {}
+    for key, content in checks.mapping(field, value, most=64).items():
+        if _LABEL.fullmatch(key) is None:
+            raise errors.InvalidTask(f"{field}[{key[:60]!r}]", "is no label: letters, digits and _ . / - within")
+        found[key] = checks.text(f"{field}[{key!r}]", content, most=256)
+    return found

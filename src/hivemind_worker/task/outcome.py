@@ -1,0 +1,172 @@
+"""How a task ended and whose doing that was: status, closed list of reasons, usage, timings, results."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class Status(enum.StrEnum):
+    """How an attempt ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Reason(enum.StrEnum):
+    """Why an attempt did not complete. The list is closed: a report with another reason is refused."""
+
+    NONZERO_EXIT = "nonzero_exit"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    OOM = "oom"
+    PIDS_LIMIT = "pids_limit"
+    DISK_LIMIT = "disk_limit"
+    RESULTS_REJECTED = "results_rejected"
+    INVALID_TASK = "invalid_task"
+    IMAGE_UNAVAILABLE = "image_unavailable"
+    DEPENDENCY_FAILED = "dependency_failed"
+    ENGINE_LOST = "engine_lost"
+    NODE_SHUTDOWN = "node_shutdown"
+    WORKER_CRASH = "worker_crash"
+    INTERNAL = "internal"
+
+
+class Fault(enum.StrEnum):
+    """Whose doing it was; only the node's faults make the pool try again."""
+
+    TASK = "task"
+    SUBMITTER = "submitter"
+    NODE = "node"
+
+
+FAULTS: Mapping[Reason, Fault] = {
+    Reason.NONZERO_EXIT: Fault.TASK,
+    Reason.TIMEOUT: Fault.TASK,
+    Reason.CANCELLED: Fault.SUBMITTER,
+    Reason.OOM: Fault.TASK,
+    Reason.PIDS_LIMIT: Fault.TASK,
+    Reason.DISK_LIMIT: Fault.TASK,
+    Reason.RESULTS_REJECTED: Fault.TASK,
+    Reason.INVALID_TASK: Fault.SUBMITTER,
+    Reason.IMAGE_UNAVAILABLE: Fault.SUBMITTER,
+    Reason.DEPENDENCY_FAILED: Fault.SUBMITTER,
+    Reason.ENGINE_LOST: Fault.NODE,
+    Reason.NODE_SHUTDOWN: Fault.NODE,
+    Reason.WORKER_CRASH: Fault.NODE,
+    Reason.INTERNAL: Fault.NODE,
+}
+"""The one table of blame."""
+
+
+class Flag(enum.StrEnum):
+    """What deserves a word although it is no failure."""
+
+    OUTPUT_TRUNCATED = "output_truncated"
+    RESULTS_TRUNCATED = "results_truncated"
+    LIMITS_HIT = "limits_hit"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A stored file: its size in bytes and its lower-case hexadecimal SHA-256."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFile:
+    """One file from ``/workspace/results``: relative name with ``/``, content, and permission bits."""
+
+    name: str
+    artifact: Artifact
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """Something in ``/workspace/results`` that was not returned, and why (``symlink``, ``fifo``, ``over cap`` …)."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an attempt used; ``None`` where this node cannot tell.
+
+    Times in seconds, amounts in bytes, ``processes`` the highest count seen, ``throttled_seconds`` time spent waiting
+    for CPU quota.
+    """
+
+    wall_seconds: float = 0.0
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+    processes: int | None = None
+    throttled_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits that were really in force. Bytes, seconds, and ``cpu_quota`` in 1/100000 of a core."""
+
+    memory_bytes: int
+    cpu_quota: int
+    timeout_seconds: float
+    disk_bytes: int
+    pids: int
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """What is kept of the output: both streams interleaved as they arrived, cut in the middle when too long.
+
+    ``text`` holds the head, a line that says how many bytes are missing, and the tail. ``*_bytes`` count what the task
+    wrote, not what was kept.
+    """
+
+    text: bytes = b""
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything a node has to say about one attempt.
+
+    ``timings`` maps a step's name to seconds. ``exit_code`` is the task's own (128 + signal where a signal ended it).
+    ``reason`` is ``None`` exactly when ``status`` is completed.
+    """
+
+    status: Status
+    reason: Reason | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    error: str = ""
+    logs: Logs = field(default_factory=Logs)
+    results: tuple[ResultFile, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
+    flags: frozenset[Flag] = frozenset()
+    limits_hit: tuple[str, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    limits: Limits | None = None
+    image_digest: str = ""
+    isolation: str = ""
+    runtime: str = ""
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse an outcome that contradicts itself."""
+        if (self.status is Status.COMPLETED) != (self.reason is None):
+            msg = f"an attempt is completed exactly when it has no reason, not {self.status} with {self.reason}"
+            raise ValueError(msg)
+
+    @property
+    def try_again(self) -> bool:
+        """Whether another node may be asked: the failure was the node's own."""
+        return self.reason is not None and FAULTS[self.reason] is Fault.NODE

@@ -1,0 +1,253 @@
+"""TaskSpec: what was asked, validated once, with every refusal naming its field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hivemind_worker.task import checks, errors, names, outcome, plan, resources
+
+CPU_PERIOD = 100_000
+"""``cpu_quota`` of one full core: the scheduler period in microseconds that Docker and the reference document use."""
+
+DEFAULT_MEMORY_BYTES = resources.GIB
+"""Memory limit of a task that names none: the reference document's ``1g``."""
+
+DEFAULT_DISK_BYTES = 512 * resources.MIB
+"""Disk limit of a task that names none: half of the default memory, so that its workspace lies in memory, where the
+limit is kept to the byte and no volume is needed."""
+
+DEFAULT_PIDS = 256
+"""Processes and threads of a task that names none: the golden container's number."""
+
+INLINE_BYTES = 3 * resources.MIB
+"""Most bytes of inline content in one task: a message is 4 MiB at most, and larger files are uploaded instead."""
+
+KINDS = ("command", "python")
+"""The values of ``type`` that this version runs."""
+
+_NOT_YET = ("ml", "data_processing")
+_RESOURCES = ("cpu_cores", "memory_gb", "disk_gb", "gpus")
+
+_FIELDS_OF_KIND: Mapping[str, frozenset[str]] = {
+    "command": frozenset({"command"}),
+    "python": frozenset({"code", "requirements", "args"}),
+}
+_COMMON_FIELDS = frozenset(
+    {
+        *("id", "type", "docker_image", "input_files", "environment", "network"),
+        *("memory_limit", "cpu_quota", "timeout", "disk_limit", "pids_limit", "required_resources"),
+        *("priority", "max_attempts", "labels", "node_selector"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An input file whose content was uploaded before: only its address is in the task. ``size`` may be -1: unknown."""
+
+    sha256: str
+    size: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """A task as its submitter described it; ``None`` where nothing was said and the node's default applies.
+
+    Bytes, seconds, ``cpu_quota`` in 1/100000 of a core. Made by :func:`parse` alone.
+    """
+
+    kind: str
+    id: str | None = None
+    docker_image: str | None = None
+    command: tuple[str, ...] | str | None = None
+    code: str | None = None
+    args: tuple[str, ...] = ()
+    input_files: Mapping[str, bytes | StoredFile] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    memory_limit: int | None = None
+    cpu_quota: int | None = None
+    timeout: float | None = None
+    disk_limit: int | None = None
+    pids_limit: int | None = None
+    required: resources.Resources = field(default_factory=resources.Resources)
+    network: plan.Network = plan.Network.NONE
+    priority: int = 0
+    max_attempts: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> resources.Resources:
+        """What must be free for this task: the larger of its limits and of what it requires."""
+        limits = resources.Resources(
+            (self.cpu_quota or CPU_PERIOD) / CPU_PERIOD,
+            self.memory_limit or DEFAULT_MEMORY_BYTES,
+            self.disk_limit or DEFAULT_DISK_BYTES,
+        )
+        return limits.at_least(self.required)
+
+
+def parse(given: Mapping[str, object]) -> TaskSpec:
+    """Read a task as JSON and the Python client write it.
+
+    Raises :class:`errors.InvalidTask`, naming the field, for whatever a task may not say; nothing else.
+    """
+    if not isinstance(given, Mapping):
+        raise errors.InvalidTask("task", f"must be an object with fields, not {type(given).__name__}")
+    said = {key: value for key, value in given.items() if value is not None}
+    _only_fields_of_some_kind(said)
+    kind = _kind(said)
+    _only_fields_of(kind, said)
+    task = TaskSpec(
+        kind=kind,
+        id=names.task_id(said["id"]) if "id" in said else None,
+        docker_image=names.image(said["docker_image"]) if "docker_image" in said else None,
+        command=_command(said.get("command")) if kind == "command" else None,
+        code=_code(said.get("code")) if kind == "python" else None,
+        args=checks.words("args", said.get("args", ())),
+        input_files=_input_files(said.get("input_files", {})),
+        environment=names.environment(said.get("environment", {})),
+        memory_limit=_bytes(said, "memory_limit", 6 * resources.MIB),  # the engine refuses containers below 6 MiB
+        cpu_quota=_whole(said, "cpu_quota", 1_000, 2**40),  # the kernel refuses quotas below 1 ms
+        timeout=checks.seconds("timeout", said["timeout"]) if "timeout" in said else None,
+        disk_limit=_bytes(said, "disk_limit", resources.MIB),
+        pids_limit=_whole(said, "pids_limit", 1, 2**22),  # the kernel's own PID_MAX_LIMIT
+        required=_required(said.get("required_resources", {})),
+        network=_network(said.get("network", "none")),
+        priority=_whole(said, "priority", -1_000, 1_000) or 0,
+        max_attempts=_whole(said, "max_attempts", 1, 100),
+        labels=names.labels("labels", said.get("labels", {})),
+        node_selector=names.labels("node_selector", said.get("node_selector", {})),
+    )
+    _no_requirements(said.get("requirements", ()))
+    return task
+
+
+def _kind(said: Mapping[str, object]) -> str:
+    hints = [kind for kind, fields in _FIELDS_OF_KIND.items() if fields & said.keys()]
+    kind = said.get("type")
+    if kind is None:
+        if len(hints) == 1:
+            return hints[0]
+        if hints:
+            raise errors.InvalidTask("type", "both a command and Python fields are there; a task does one thing")
+        raise errors.InvalidTask("type", f"missing, and no field tells it; one of {', '.join(KINDS)}")
+    if kind in _NOT_YET:
+        raise errors.InvalidTask("type", f"{kind!r} tasks are not run by this version; one of {', '.join(KINDS)}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise errors.InvalidTask("type", f"{str(kind)[:40]!r} is no kind of task; one of {', '.join(KINDS)}")
+    return kind
+
+
+def _only_fields_of_some_kind(said: Mapping[str, object]) -> None:
+    """Before anything else: a slip of the pen in `command` must not read as a task without a type."""
+    known = _COMMON_FIELDS.union(*_FIELDS_OF_KIND.values())
+    strange = next((name for name in said if name not in known), None)
+    if strange is not None:
+        raise errors.InvalidTask(str(strange)[:60], "a task has no such field")
+
+
+def _only_fields_of(kind: str, said: Mapping[str, object]) -> None:
+    for other, fields in _FIELDS_OF_KIND.items():
+        alien = next((name for name in said if name in fields - _FIELDS_OF_KIND[kind]), None)
+        if alien is not None:
+            raise errors.InvalidTask(alien, f"belongs to {other} tasks, and this is a {kind} task")
+
+
+def _command(value: object) -> tuple[str, ...] | str:
+    if isinstance(value, str):
+        checks.text("command", value, most=INLINE_BYTES)
+        if not value.strip():
+            raise errors.InvalidTask("command", "is empty")
+        return value
+    if value is not None and (isinstance(value, bytes) or not isinstance(value, Sequence)):
+        raise errors.InvalidTask("command", f"must be a list of words or one string, not {type(value).__name__}")
+    argv = checks.words("command", value if value is not None else ())
+    if not argv or not argv[0]:
+        raise errors.InvalidTask("command", "is empty; a list of words, or one string for the shell")
+    return argv
+
+
+def _code(value: object) -> str:
+    if value is None:
+        raise errors.InvalidTask("code", "missing: a python task needs its script")
+    code = checks.text("code", value, most=INLINE_BYTES)
+    if not code.strip():
+        raise errors.InvalidTask("code", "is empty")
+    return code
+
+
+def _no_requirements(value: object) -> None:
+    if checks.words("requirements", value):
+        raise errors.InvalidTask(
+            "requirements", "this version installs none; name a docker_image that has the packages in it"
+        )
+
+
+def _input_files(value: object) -> dict[str, bytes | StoredFile]:
+    files: dict[str, bytes | StoredFile] = {}
+    inline = 0
+    for path, content in checks.mapping("input_files", value, most=10_000).items():
+        where = f"input_files[{path[:60]!r}]"
+        names.input_path(where, path)
+        files[path] = stored = _content(where, content)
+        inline += len(stored) if isinstance(stored, bytes) else 0
+    if inline > INLINE_BYTES:
+        raise errors.InvalidTask(
+            "input_files", f"{inline} bytes inline, at most {INLINE_BYTES}; upload large files and name their sha256"
+        )
+    names.no_collisions("input_files", files)
+    return files
+
+
+def _content(where: str, content: object) -> bytes | StoredFile:
+    if isinstance(content, bytes):
+        return content
+    if isinstance(content, str):
+        return checks.text(where, content, most=INLINE_BYTES, nul=True).encode()
+    if isinstance(content, Mapping) and "base64" in content and len(content) == 1:
+        return checks.base64(where, content["base64"])
+    if isinstance(content, Mapping) and content.keys() <= {"sha256", "size"} and "sha256" in content:
+        size = content.get("size", -1)
+        return StoredFile(checks.sha256(where, content["sha256"]), checks.whole(f"{where}.size", size, -1, 2**50))
+    raise errors.InvalidTask(where, "must be text, bytes, {'base64': …} or {'sha256': …} of an uploaded file")
+
+
+def _required(value: object) -> resources.Resources:
+    said = checks.mapping("required_resources", value, most=4)
+    for name in said:
+        if name not in _RESOURCES:
+            raise errors.InvalidTask(f"required_resources.{name[:40]}", f"is none of {', '.join(_RESOURCES)}")
+    amounts = {name: checks.amount(f"required_resources.{name}", number) for name, number in said.items()}
+    return resources.Resources(
+        amounts.get("cpu_cores", 0.0),
+        int(amounts.get("memory_gb", 0) * resources.GIB),
+        int(amounts.get("disk_gb", 0) * resources.GIB),
+        checks.whole("required_resources.gpus", said.get("gpus", 0), 0, 1_024),
+    )
+
+
+def _network(value: object) -> plan.Network:
+    try:
+        return plan.Network(str(value))
+    except ValueError:
+        raise errors.InvalidTask("network", f"{str(value)[:40]!r} is not one of none, egress") from None
+
+
+def _bytes(said: Mapping[str, object], name: str, least: int) -> int | None:
+    if name not in said:
+        return None
+    amount = resources.parse_bytes(name, said[name])
+    if amount < least:
+        raise errors.InvalidTask(name, f"must be at least {least} bytes, not {amount}")
+    return amount
+
+
+def _whole(said: Mapping[str, object], name: str, least: int, most: int) -> int | None:
+    return checks.whole(name, said[name], least, most) if name in said else None
+
+
+def stored_artifact(stored: StoredFile) -> outcome.Artifact:
+    """Return the artifact that a stored input file names; its size is -1 where the submitter did not say."""
+    return outcome.Artifact(stored.sha256, stored.size)

@@ -1,0 +1,1 @@
+"""What is written about what happens: log events as JSON lines, with secrets removed and sizes bounded."""

@@ -1,0 +1,1 @@
+"""Generated from nodepool.proto by `make proto`; never edited."""

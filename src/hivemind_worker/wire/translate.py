@@ -1,0 +1,238 @@
+"""Messages ↔ the words of `task`: nothing else knows both."""
+
+from __future__ import annotations
+
+from hivemind_worker.task import errors, outcome, resources, spec
+from hivemind_worker.wire.generated import nodepool_pb2 as pb
+
+
+def task_from_message(message: pb.Task) -> spec.TaskSpec:
+    """Read a task from the wire with the same checks as one from a file.
+
+    Raises :class:`errors.InvalidTask`.
+    """
+    said: dict[str, object] = {}
+    for name in ("id", "type", "docker_image", "code", "memory_limit", "disk_limit", "network", "timeout"):
+        value = getattr(message, name)
+        if value:
+            said[name] = value
+    for name in ("cpu_quota", "pids_limit", "priority", "max_attempts"):
+        number = getattr(message, name)
+        if number:
+            said[name] = number
+    if message.command and message.argv:
+        raise errors.InvalidTask("command", "both the string and the list are set; a task has one command")
+    if message.command or message.argv:
+        said["command"] = message.command or tuple(message.argv)
+    for name in ("requirements", "args"):
+        if getattr(message, name):
+            said[name] = tuple(getattr(message, name))
+    for name in ("environment", "labels", "node_selector"):
+        if getattr(message, name):
+            said[name] = dict(getattr(message, name))
+    said["input_files"] = _inputs_from_message(message)
+    if message.HasField("required_resources"):
+        wants = message.required_resources
+        said["required_resources"] = {
+            "cpu_cores": wants.cpu_cores,
+            "memory_gb": wants.memory_gb,
+            "disk_gb": wants.disk_gb,
+            "gpus": wants.gpus,
+        }
+    return spec.parse(said)
+
+
+def _inputs_from_message(message: pb.Task) -> dict[str, object]:
+    files: dict[str, object] = dict(message.input_files)
+    for path, ref in message.input_artifacts.items():
+        if path in files:
+            raise errors.InvalidTask("input_files", f"{path[:60]!r} is given twice")
+        files[path] = {"sha256": ref.sha256, "size": ref.size}
+    return files
+
+
+def task_to_message(task: spec.TaskSpec) -> pb.Task:
+    """Write a task for the wire; what it does not say stays unset."""
+    message = pb.Task(
+        id=task.id or "",
+        type=task.kind,
+        docker_image=task.docker_image or "",
+        code=task.code or "",
+        args=task.args,
+        environment=task.environment,
+        memory_limit=str(task.memory_limit or ""),
+        cpu_quota=task.cpu_quota or 0,
+        timeout=task.timeout or 0.0,
+        disk_limit=str(task.disk_limit or ""),
+        pids_limit=task.pids_limit or 0,
+        network=str(task.network),
+        priority=task.priority,
+        max_attempts=task.max_attempts or 0,
+        labels=task.labels,
+        node_selector=task.node_selector,
+    )
+    if isinstance(task.command, str):
+        message.command = task.command
+    elif task.command is not None:
+        message.argv.extend(task.command)
+    for path, content in task.input_files.items():
+        if isinstance(content, bytes):
+            message.input_files[path] = content
+        else:
+            message.input_artifacts[path].sha256 = content.sha256
+            message.input_artifacts[path].size = content.size
+    if task.required != resources.Resources():
+        message.required_resources.CopyFrom(
+            pb.RequiredResources(
+                cpu_cores=task.required.cpu_cores,
+                memory_gb=task.required.memory_bytes / resources.GIB,
+                disk_gb=task.required.disk_bytes / resources.GIB,
+                gpus=task.required.gpus,
+            )
+        )
+    return message
+
+
+def outcome_to_message(ended: outcome.Outcome) -> pb.TaskResult:
+    """Write an outcome for the wire. Result files are named, not carried."""
+    message = pb.TaskResult(
+        status=str(ended.status),
+        exit_code=ended.exit_code or 0,
+        has_exit_code=ended.exit_code is not None,
+        logs=ended.logs.text.decode("utf-8", "replace"),
+        error=_printable(ended.error),
+        reason=str(ended.reason or ""),
+        signal=ended.signal or 0,
+        files=[file_to_message(file) for file in ended.results],
+        skipped=[pb.SkippedFile(name=_printable(skipped.name), why=skipped.why) for skipped in ended.skipped],
+        flags=sorted(str(flag) for flag in ended.flags),
+        limits_hit=ended.limits_hit,
+        usage=_usage_to_message(ended.usage),
+        image_digest=ended.image_digest,
+        isolation=ended.isolation,
+        runtime=ended.runtime,
+        timings=ended.timings,
+        stdout_bytes=ended.logs.stdout_bytes,
+        stderr_bytes=ended.logs.stderr_bytes,
+    )
+    if ended.limits is not None:
+        message.limits.CopyFrom(
+            pb.Limits(
+                memory_bytes=ended.limits.memory_bytes,
+                cpu_quota=ended.limits.cpu_quota,
+                timeout_seconds=ended.limits.timeout_seconds,
+                disk_bytes=ended.limits.disk_bytes,
+                pids=ended.limits.pids,
+            )
+        )
+    return message
+
+
+def outcome_from_message(message: pb.TaskResult, status: str = "") -> outcome.Outcome:
+    """Read an outcome from the wire, also one with the reference's five fields alone.
+
+    ``status`` is the report's own, for a result that leaves its own out. Raises :class:`errors.Rejected` where the
+    message contradicts itself or uses a word that is in no list.
+    """
+    try:
+        ended_as = outcome.Status(message.status or status)
+        reason = _reason(message, ended_as)
+        flags = frozenset(outcome.Flag(flag) for flag in message.flags)
+        return _outcome(message, ended_as, reason, flags)
+    except ValueError as error:
+        raise errors.Rejected(f"the report cannot be read: {error}") from None
+
+
+def _outcome(
+    message: pb.TaskResult,
+    ended_as: outcome.Status,
+    reason: outcome.Reason | None,
+    flags: frozenset[outcome.Flag],
+) -> outcome.Outcome:
+    known = message.has_exit_code or message.exit_code != 0 or ended_as is outcome.Status.COMPLETED
+    return outcome.Outcome(
+        status=ended_as,
+        reason=reason,
+        exit_code=message.exit_code if known else None,
+        signal=message.signal or None,
+        error=message.error,
+        logs=outcome.Logs(message.logs.encode(), message.stdout_bytes, message.stderr_bytes),
+        results=tuple(file_from_message(file) for file in message.files),
+        skipped=tuple(outcome.SkippedFile(skipped.name, skipped.why) for skipped in message.skipped),
+        flags=flags,
+        limits_hit=tuple(message.limits_hit),
+        usage=_usage_from_message(message.usage),
+        limits=_limits_from_message(message.limits) if message.HasField("limits") else None,
+        image_digest=message.image_digest,
+        isolation=message.isolation,
+        runtime=message.runtime,
+        timings=dict(message.timings),
+    )
+
+
+def _reason(message: pb.TaskResult, status: outcome.Status) -> outcome.Reason | None:
+    if message.reason:
+        return outcome.Reason(message.reason)
+    if status is outcome.Status.COMPLETED:
+        return None
+    if status is outcome.Status.CANCELLED:
+        return outcome.Reason.CANCELLED
+    # The reference's dict has no reason: an exit code tells that the task ran, its absence that the node failed.
+    return outcome.Reason.NONZERO_EXIT if message.exit_code else outcome.Reason.INTERNAL
+
+
+def file_to_message(file: outcome.ResultFile) -> pb.ResultFile:
+    """Write the name and the address of a result file."""
+    return pb.ResultFile(name=file.name, size=file.artifact.size, sha256=file.artifact.sha256, mode=file.mode)
+
+
+def file_from_message(message: pb.ResultFile) -> outcome.ResultFile:
+    """Read the name and the address of a result file."""
+    return outcome.ResultFile(message.name, outcome.Artifact(message.sha256, message.size), message.mode)
+
+
+def amounts_to_message(amounts: resources.Resources) -> pb.FreeResources:
+    """Write amounts of resources for the wire."""
+    return pb.FreeResources(
+        cpu_cores=amounts.cpu_cores,
+        memory_bytes=amounts.memory_bytes,
+        disk_bytes=amounts.disk_bytes,
+        gpus=amounts.gpus,
+    )
+
+
+def amounts_from_message(message: pb.FreeResources) -> resources.Resources:
+    """Read amounts of resources from the wire."""
+    return resources.Resources(message.cpu_cores, message.memory_bytes, message.disk_bytes, message.gpus)
+
+
+def _usage_to_message(usage: outcome.Usage) -> pb.Usage:
+    message = pb.Usage(wall_seconds=usage.wall_seconds)
+    for name in _MEASURES:
+        value = getattr(usage, name)
+        if value is not None:
+            setattr(message, name, value)
+    return message
+
+
+def _usage_from_message(message: pb.Usage) -> outcome.Usage:
+    measured = {field.name: value for field, value in message.ListFields() if field.name in _MEASURES}
+    return outcome.Usage(wall_seconds=message.wall_seconds, **measured)
+
+
+_MEASURES = ("cpu_seconds", "peak_memory_bytes", "read_bytes", "written_bytes", "processes", "throttled_seconds")
+
+
+def _limits_from_message(message: pb.Limits) -> outcome.Limits:
+    return outcome.Limits(
+        memory_bytes=message.memory_bytes,
+        cpu_quota=message.cpu_quota,
+        timeout_seconds=message.timeout_seconds,
+        disk_bytes=message.disk_bytes,
+        pids=message.pids,
+    )
+
+
+def _printable(text: str) -> str:
+    # File names and messages may hold surrogates that stand for undecodable bytes; protobuf text may not.
+    return text.encode("utf-8", "replace").decode("utf-8", "replace")

@@ -1,0 +1,221 @@
+"""The only file that names concrete classes: settings in, working parts out.
+
+Rooms that cost time to import are imported by the function that needs them: a command that only asks a pool shall not
+wait for the container library.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hivemind_worker
+from hivemind_worker.settings import node_identity, schema
+from hivemind_worker.task import errors, plan
+
+if TYPE_CHECKING:
+    from hivemind_worker.artifacts import store as stores
+    from hivemind_worker.client import asynchronous
+    from hivemind_worker.executors import executor
+    from hivemind_worker.kinds import kind
+    from hivemind_worker.node import worker_node
+    from hivemind_worker.nodepool import server
+    from hivemind_worker.task import resources
+
+CLIENT_PATIENCE = 3.0
+"""Seconds for which a command tries a pool that does not answer: a person waits."""
+
+RESULTS_DEPTH = 32
+"""Deepest folder in results: what hivemind-init promises at most."""
+
+RESULTS_SECONDS = 600.0
+"""Longest that collecting results may take: 4 GiB at 7 MB/s, slower than any disk that works."""
+
+Note = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+
+
+def build_client(settings: schema.Settings, progress: Progress | None = None) -> asynchronous.AsyncClient:
+    """Return a client of the pool that the settings name; ``progress`` is told of files on their way."""
+    from hivemind_worker.client import asynchronous  # noqa: PLC0415
+
+    return asynchronous.AsyncClient(
+        settings.node.node_pool_address,
+        tls_ca_file=settings.security.tls_ca_file,
+        insecure=settings.security.insecure,
+        patience=CLIENT_PATIENCE,
+        progress=progress,
+    )
+
+
+def build_pool(settings: schema.Settings) -> server.NodePool:
+    """Return a Node Pool, ready to ``start``."""
+    from hivemind_worker.nodepool import server  # noqa: PLC0415
+
+    its, private = settings.pool, settings.security
+    tls = None
+    if private.tls_cert_file is not None and private.tls_key_file is not None:
+        tls = server.Tls(private.tls_cert_file, private.tls_key_file)
+    return server.NodePool(
+        settings.storage.state_dir,
+        its.listen,
+        store_path=settings.pool_store,
+        artifact_folder=settings.pool_artifact_dir,
+        lease_seconds=its.lease_seconds,
+        max_attempts=its.max_attempts,
+        artifact_limit_bytes=its.artifact_limit_bytes,
+        tls=tls,
+        insecure=private.insecure,
+        with_reflection=its.reflection,
+    )
+
+
+async def build_worker(
+    settings: schema.Settings,
+    note: Note,
+    around: Callable[[executor.Executor], executor.Executor] | None = None,
+    *,
+    measured: bool = True,
+) -> worker_node.WorkerNode:
+    """Return a worker node, ready to ``run``; ``note`` is told what fences its tasks where that needs a word.
+
+    ``around`` may put something around the executor, to listen to it. Unless ``measured`` its heartbeats say nothing of
+    how the machine is doing.
+
+    Raises :class:`errors.IsolationMissing` where nothing can, :class:`errors.BadSettings`.
+    """
+    from hivemind_worker.artifacts import store as stores  # noqa: PLC0415
+    from hivemind_worker.host import capacity  # noqa: PLC0415
+    from hivemind_worker.node import worker_node  # noqa: PLC0415
+    from hivemind_worker.pool_client import channel, client  # noqa: PLC0415
+
+    its = settings.limits
+    node_id = node_identity.keep(settings.storage.state_dir, settings.node.node_id)
+    files = stores.Store(settings.storage.work_dir)
+    there = capacity.capped(
+        capacity.measure(settings.storage.work_dir),
+        max_cpu_cores=its.max_cpu_cores,
+        max_memory_gb=its.max_memory_gb,
+        max_disk_gb=its.max_disk_gb,
+    )
+    runs = await build_executor(settings, files, node_id, note)
+    authority = _contents(settings.security.tls_ca_file, "tls_ca_file")
+    access = channel.Access(settings.node.node_pool_address, authority, insecure=settings.security.insecure)
+    return worker_node.WorkerNode(
+        worker_node.Terms(
+            node_id=node_id,
+            version=hivemind_worker.__version__,
+            limits=_node_limits(settings, there),
+            capacity=there,
+            max_concurrent_tasks=its.max_concurrent_tasks,
+            labels=settings.node.labels,
+            heartbeat_seconds=settings.node.heartbeat_interval,
+            poll_seconds=settings.node.poll_wait_seconds,
+            drain_seconds=its.drain_timeout,
+            allow_egress=settings.docker.allow_egress,
+            stop_past_lease=settings.node.past_lease is schema.PastLease.STOP,
+        ),
+        pool=client.NodePoolClient(access),
+        runs=around(runs) if around else runs,
+        files=files,
+        readings=_readings(settings) if measured else dict,
+    )
+
+
+def _readings(settings: schema.Settings) -> Callable[[], dict[str, float]]:
+    from hivemind_worker.host import readings  # noqa: PLC0415
+
+    return readings.Readings(settings.storage.work_dir).measure
+
+
+def build_store(folder: Path) -> stores.Store:
+    """Return a store of artifacts in ``folder``, made ready. Blocks for a moment."""
+    from hivemind_worker.artifacts import store as stores  # noqa: PLC0415
+
+    files = stores.Store(folder)
+    files.prepare()
+    return files
+
+
+async def build_executor(settings: schema.Settings, files: stores.Store, node_id: str, note: Note) -> executor.Executor:
+    """Return what will fence the tasks of this machine: containers, or the sandbox where the settings leave it open.
+
+    Raises :class:`errors.IsolationMissing`, saying what to install: a task never runs unfenced.
+    """
+    wanted = settings.docker.isolation
+    why = "docker_enabled is false" if not settings.docker.docker_enabled else ""
+    if wanted is not schema.Isolation.SANDBOX and not why:
+        try:
+            return await _containers(settings, files, node_id)
+        except errors.EngineLost as error:
+            why = str(error)
+    if wanted is schema.Isolation.DOCKER:
+        raise errors.IsolationMissing(f"isolation is docker, and {why}: start the engine, or set docker_host")
+    if wanted is schema.Isolation.AUTO:
+        note(f"tasks run in the sandbox, not in containers: {why}")
+    return await _sandbox(settings, files, why)
+
+
+async def _containers(settings: schema.Settings, files: stores.Store, node_id: str) -> executor.Executor:
+    from hivemind_worker.containers import engine as engines  # noqa: PLC0415
+    from hivemind_worker.executors import docker  # noqa: PLC0415
+
+    engine = engines.Engine(settings.docker.docker_host)
+    try:
+        await engine.connect()
+    except BaseException:
+        await engine.close()
+        raise
+    return docker.DockerExecutor(
+        engine=engine,
+        store=files,
+        node_id=node_id,
+        boot_id=uuid.uuid4().hex,
+        network=settings.docker.docker_network if settings.docker.allow_egress else "",
+        runtime=settings.docker.docker_runtime,
+        pull_policy=settings.docker.pull_policy,
+    )
+
+
+async def _sandbox(settings: schema.Settings, files: stores.Store, why: str) -> executor.Executor:
+    from hivemind_worker.executors import process  # noqa: PLC0415
+
+    made = process.ProcessExecutor(store=files, scratch=settings.storage.temp_dir)
+    if why:  # nobody asked for it by name: know now whether it can be had, and say what both lack
+        try:
+            await made.open()
+        except errors.IsolationMissing as error:
+            await made.close()
+            raise errors.IsolationMissing(
+                f"nothing can fence a task here. Containers: {why}. Sandbox: {error}"
+            ) from None
+    return made
+
+
+def _node_limits(settings: schema.Settings, most: resources.Resources) -> kind.NodeLimits:
+    from hivemind_worker.kinds import kind  # noqa: PLC0415
+
+    its = settings.limits
+    return kind.NodeLimits(
+        default_image=settings.docker.default_image,
+        timeout_seconds=its.task_timeout,
+        grace_seconds=its.grace_seconds,
+        caps=plan.Caps(
+            output_head_bytes=its.output_head_bytes,
+            output_tail_bytes=its.output_tail_bytes,
+            results_bytes=its.results_limit_bytes,
+            results_count=its.results_limit_count,
+            results_depth=RESULTS_DEPTH,
+            results_seconds=RESULTS_SECONDS,
+        ),
+        most=most,
+    )
+
+
+def _contents(path: Path | None, name: str) -> bytes | None:
+    try:
+        return path.read_bytes() if path is not None else None
+    except OSError as error:
+        raise errors.BadSettings(f"{name}: {path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,114 @@
+"""What every test gets: the real engine and its images where there is one, and a look at what the test left behind."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+import engine_api
+import leaks
+import pytest
+import pytest_asyncio
+import test_images
+import waiting
+
+ROOT = Path(__file__).resolve().parent.parent
+# Set by `make test`: the engine is there, and each test answers for what it leaves in it.
+DOCKER = os.environ.get("HIVEMIND_TEST_DOCKER", "probe")
+SANDBOX = os.environ.get("HIVEMIND_TEST_SANDBOX", "probe")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose engine or sandbox is missing; fail it where they were promised."""
+    if item.get_closest_marker("docker"):
+        _need(DOCKER, there=_engine_answers(), what=f"a Docker engine at {engine_api.address()}")
+    if item.get_closest_marker("sandbox"):
+        _need(SANDBOX, there=_kernel_fences(), what="bubblewrap, and a kernel that lets it fence")
+
+
+def _need(promise: str, *, there: bool, what: str) -> None:
+    if there:
+        return
+    if promise == "required":
+        pytest.fail(f"needs {what}, which `make test` was to provide", pytrace=False)
+    pytest.skip(f"needs {what}")
+
+
+@functools.cache
+def _engine_answers() -> bool:
+    return DOCKER != "absent" and engine_api.answers(engine_api.address())
+
+
+@functools.cache
+def _kernel_fences() -> bool:
+    command = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def docker_url() -> str:
+    """The address of the real engine; the test must bear the mark `docker`."""
+    return engine_api.address()
+
+
+@pytest.fixture(scope="session")
+def busybox_image(docker_url: str) -> str:
+    """The name of an image of 2 MB with a shell and the usual tools."""
+    _filled(docker_url, test_images.BUSYBOX)
+    return test_images.BUSYBOX
+
+
+@pytest.fixture(scope="session")
+def python_image(docker_url: str) -> str:
+    """The name of an image with `python` (Debian's, 3.11 or newer)."""
+    _filled(docker_url, test_images.PYTHON)
+    return test_images.PYTHON
+
+
+def _filled(engine: str, name: str) -> None:
+    if not engine_api.has_image(engine, name):
+        subprocess.run([sys.executable, ROOT / "scripts" / "test_images.py"], check=True)
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> object:
+    """`await wait_until(look, description=…, seconds=…)`: waiting.wait_until, for tests that take it as a fixture."""
+    return waiting.wait_until
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a thread, an open file, a process, or something of ours in the engine."""
+    looks: dict[str, Callable[[], AbstractSet[object]]] = {
+        "threads": leaks.threads,
+        "open files": leaks.files,
+        "processes": leaks.children,
+    }
+    if DOCKER == "required" and request.node.get_closest_marker("docker") is not None:
+        looks["in the engine"] = lambda: leaks.in_engine(engine_api.address())
+    before = {kind: look() for kind, look in looks.items()}
+    yield
+    for kind, look in looks.items():
+        seconds = leaks.SECONDS_IN_ENGINE if kind == "in the engine" else leaks.SECONDS_TO_SETTLE
+        leaks.settled(kind, look, before[kind], seconds)
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def _ends_its_tasks() -> AsyncIterator[None]:
+    """Fail a test whose loop still has work when all its fixtures have been put away."""
+    yield
+    if leaks.tasks():
+        try:
+            await waiting.wait_until(
+                lambda: not leaks.tasks(), description="every task ended", seconds=leaks.SECONDS_TO_SETTLE
+            )
+        except AssertionError:
+            raise AssertionError(f"left behind: tasks {sorted(map(repr, leaks.tasks()))}") from None

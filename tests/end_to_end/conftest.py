@@ -1,0 +1,32 @@
+"""Shells of users: with nothing, with each isolation in turn, and with `hivemind up` running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import installed
+import pytest
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> installed.Shell:
+    return installed.Shell(tmp_path)
+
+
+@pytest.fixture(
+    params=[pytest.param("sandbox", marks=pytest.mark.sandbox), pytest.param("docker", marks=pytest.mark.docker)]
+)
+def fenced(request: pytest.FixtureRequest, tmp_path: Path) -> installed.Shell:
+    """A shell whose tasks are fenced by each isolation in turn."""
+    if request.param == "sandbox":
+        return installed.Shell(tmp_path, "--isolation", "sandbox")
+    engine = request.getfixturevalue("docker_url")
+    image = request.getfixturevalue("python_image")
+    return installed.Shell(tmp_path, "--isolation", "docker", "--docker-host", engine, "--default-image", image)
+
+
+@pytest.fixture
+def up(fenced: installed.Shell) -> Iterator[installed.Up]:
+    with installed.running_up(fenced) as found:
+        yield found

@@ -1,0 +1,80 @@
+"""`make demo` as a newcomer runs it: real tasks, fenced, each ending as it should."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def demo(docker_host: str, tmp_path: Path, **more: str) -> str:
+    seen = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "demo.py"],
+        env={
+            **os.environ,
+            "DOCKER_HOST": docker_host,
+            "TMPDIR": str(tmp_path),
+            "COLUMNS": "160",
+            "TERM": "dumb",
+            **more,
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    logs = "".join(log.read_text(encoding="utf-8")[-3000:] for log in tmp_path.glob("hivemind-demo-*/up.log"))
+    assert seen.returncode == 0, seen.stdout + seen.stderr + logs
+    assert "All 8 tasks ended as expected" in seen.stdout
+    (results,) = tmp_path.glob("hivemind-demo-*/results")
+    assert (results / "fractal" / "fractal.png").read_bytes().startswith(b"\x89PNG")
+    assert (results / "primes" / "primes.txt").read_text(encoding="utf-8").split()[-1] == "199999"
+    return seen.stdout
+
+
+@pytest.mark.sandbox
+@pytest.mark.timeout(300)
+def test_without_an_engine(tmp_path: Path) -> None:
+    said = demo(f"unix://{tmp_path}/no-engine.sock", tmp_path)
+    assert "Isolation in force: sandbox." in said
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(300)
+def test_with_an_engine(docker_url: str, python_image: str, tmp_path: Path) -> None:
+    said = demo(docker_url, tmp_path)
+    assert python_image
+    assert "Isolation in force: docker." in said
+
+
+@pytest.mark.docker
+@pytest.mark.sandbox
+@pytest.mark.timeout(300)
+def test_with_an_engine_that_the_owner_has_switched_off(docker_url: str, tmp_path: Path) -> None:
+    said = demo(docker_url, tmp_path, DOCKER_ENABLED="false")
+    assert "Isolation in force: sandbox." in said
+
+
+@pytest.mark.long
+@pytest.mark.sandbox
+@pytest.mark.timeout(900)
+def test_from_a_fresh_clone(tmp_path: Path) -> None:
+    """The README's first command, in a clone that has never been set up."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, tmp_path / "clone"], check=True)
+    environment = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/no-engine.sock", "TMPDIR": str(tmp_path)}
+    for name in ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL"):
+        environment.pop(name, None)
+    command = [shutil.which("make") or "make", "demo", f"PYTHON={sys.base_prefix}/bin/python3"]
+    seen = subprocess.run(
+        command, cwd=tmp_path / "clone", env=environment, capture_output=True, text=True, check=False, timeout=880
+    )
+    assert seen.returncode == 0, seen.stdout + seen.stderr
+    assert re.search(r"All \d+ tasks ended as expected", seen.stdout)

@@ -1,0 +1,92 @@
+"""A port before the real engine that answers chosen calls itself: with an error, never, or by breaking the line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+
+from hivemind_worker.concurrency import stopping
+
+
+@dataclasses.dataclass
+class Fault:
+    """What happens to requests that contain `call` in their first line, so many `times`.
+
+    `answer`: an HTTP status; 0: no answer ever; -1: the connection breaks.
+    """
+
+    call: bytes
+    answer: int
+    times: int = 1_000_000
+    met: int = 0
+
+    def hits(self, request: bytes) -> bool:
+        """Whether this request is one of them; counts it."""
+        line = request.partition(b"\r\n")[0]
+        hit = b" HTTP/1." in line and self.call in line and self.met < self.times
+        self.met += hit
+        return hit
+
+    def bytes(self) -> bytes:
+        """The answer."""
+        body = b'{"message":"injected"}'
+        head = f"HTTP/1.1 {self.answer} Fault\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+
+@contextlib.asynccontextmanager
+async def before(docker_url: str, fault: Fault) -> AsyncIterator[str]:
+    """Open the port; its address as in DOCKER_HOST."""
+    path = docker_url.removeprefix("unix://")
+    serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    async def requests(
+        client: asyncio.StreamReader, answer: asyncio.StreamWriter, engine: asyncio.StreamWriter
+    ) -> None:
+        while data := await client.read(65536):
+            if not fault.hits(data):
+                engine.write(data)
+                await engine.drain()
+            elif fault.answer > 0:
+                answer.write(fault.bytes())
+            elif fault.answer < 0:
+                answer.transport.abort()
+
+    async def answers(engine: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        while data := await engine.read(65536):
+            answer.write(data)
+            await answer.drain()
+
+    async def serve(client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        serving[me] = answer
+        from_engine, engine = await asyncio.open_unix_connection(path)
+        ways = [
+            asyncio.create_task(requests(client, answer, engine), name="proxy requests"),
+            asyncio.create_task(answers(from_engine, answer), name="proxy answers"),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await stopping.settle(*ways)
+            for way in ways:
+                with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                    way.result()
+            answer.transport.abort()
+            engine.transport.abort()
+            serving.pop(me)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        host, port = server.sockets[0].getsockname()[:2]
+        yield f"tcp://{host}:{port}"
+    finally:
+        server.close()
+        for answer in tuple(serving.values()):
+            answer.transport.abort()
+        if serving:
+            await asyncio.wait(set(serving))
+        await server.wait_closed()

@@ -1,0 +1,129 @@
+"""The installed command as a user has it, in a home of its own; and `hivemind up` to point it at."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import waiting
+
+HIVEMIND = Path(sys.executable).parent / "hivemind"
+SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said, and how it ended."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out.decode()
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text.splitlines()]
+
+
+class Shell:
+    """A user's shell: its own home and environment, and nothing of this machine's settings."""
+
+    def __init__(self, home: Path, *flags: str) -> None:
+        self.home = home
+        self.flags = flags
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HIVEMIND_", "XDG_"))}
+        self.environment = {**kept, "HOME": str(home), "TMPDIR": str(home), "NO_COLOR": "1", "DOCKER_CONFIG": str(home)}
+
+    def start(self, *words: str, **variables: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [HIVEMIND, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self.home,
+            env={**self.environment, **variables},
+        )
+
+    def hivemind(self, *words: str, **variables: str) -> Said:
+        return self.feed(b"", *words, **variables)
+
+    def feed(self, stdin: bytes, *words: str, **variables: str) -> Said:
+        """A command with something on its standard input."""
+        done = subprocess.run(
+            [HIVEMIND, *words],
+            input=stdin,
+            capture_output=True,
+            cwd=self.home,
+            env={**self.environment, **variables},
+            timeout=SECONDS,
+            check=False,
+        )
+        return Said(done.returncode, done.stdout, done.stderr.decode())
+
+    def run(self, *words: str, **variables: str) -> Said:
+        """`hivemind run`, with the isolation of this test."""
+        return self.hivemind("run", *self.flags, *words, **variables)
+
+
+@dataclass(frozen=True)
+class Up:
+    """`hivemind up`, running."""
+
+    shell: Shell
+    node: str
+    address: str
+    process: subprocess.Popen[bytes]
+
+    def ask(self, verb: str, *words: str, stdin: bytes = b"") -> Said:
+        return self.shell.feed(stdin, *verb.split(), *words, "--node-pool", self.address)
+
+    def submit(self, **task: object) -> str:
+        said = self.ask("submit", "-", "--json", stdin=json.dumps(task).encode())
+        assert said.code == 0, said.err
+        return str(said.objects[0]["id"])
+
+
+@contextlib.contextmanager
+def running_up(shell: Shell, *more: str) -> Iterator[Up]:
+    """`hivemind up` on a free port, until the end of the block; it must then end well by itself."""
+    log = shell.home / "up.log"
+    # Its own name: at an engine that others use too, a node removes what a namesake left behind.
+    node = f"here-{secrets.token_hex(4)}"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [HIVEMIND, "up", "--listen=127.0.0.1:0", f"--state-dir={shell.home / 'state'}",
+             f"--log-dir={shell.home / 'log'}", f"--node-id={node}", "--max-concurrent-tasks=2", *shell.flags, *more],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, env=shell.environment,
+        )  # fmt: skip
+    try:
+
+        def registered() -> str | None:
+            assert process.poll() is None, log.read_text()
+            said = re.search(r"listens at (\S+?),", log.read_text())
+            if said and shell.hivemind("nodes", "--node-pool", said[1], "-q").text.strip() == node:
+                return said[1]
+            return None
+
+        address = waiting.wait_for(registered, description="the worker registered", seconds=30)
+        assert address is not None
+        yield Up(shell, node, address, process)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) in {0, 130}, log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()

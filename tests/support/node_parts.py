@@ -1,0 +1,66 @@
+"""A worker node put together for a test: the real one, on the terms that the test gives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from subprocess_executor import SubprocessExecutor
+
+from hivemind_worker.artifacts import store
+from hivemind_worker.concurrency import stopping
+from hivemind_worker.host import readings
+from hivemind_worker.kinds import kind
+from hivemind_worker.node import worker_node
+from hivemind_worker.pool_client import channel, client
+from hivemind_worker.task import plan, resources
+
+CAPACITY = resources.Resources(4.0, 8 * resources.GIB, 64 * resources.GIB)
+CAPS = plan.Caps(65_536, 65_536, resources.GIB, 1_000, 16, 60.0)
+
+
+def limits(grace_seconds: float = 2.0, most: resources.Resources = CAPACITY) -> kind.NodeLimits:
+    """What the node allows a task."""
+    return kind.NodeLimits("example/none:1", 60.0, grace_seconds, CAPS, most)
+
+
+class Node:
+    """A node that is running, with the parts a test looks at."""
+
+    def __init__(self, address: str, folder: Path, **terms: Any) -> None:
+        self.files = store.Store(folder)
+        self.runs = SubprocessExecutor(self.files)
+        self.stop = stopping.Stop()
+        given: dict[str, Any] = {
+            "node_id": "node-1",
+            "version": "0.0.test",
+            "limits": limits(),
+            "capacity": CAPACITY,
+            "max_concurrent_tasks": 4,
+            "heartbeat_seconds": 0.2,
+            "poll_seconds": 5.0,
+            "drain_seconds": 20.0,
+            "short_poll_seconds": 0.05,
+        }
+        self.node = worker_node.WorkerNode(
+            worker_node.Terms(**{**given, **terms}),
+            pool=client.NodePoolClient(channel.Access(address)),
+            runs=self.runs,
+            files=self.files,
+            readings=readings.Readings(folder).measure,
+        )
+
+
+@contextlib.asynccontextmanager
+async def running(address: str, folder: Path, **terms: Any) -> AsyncIterator[Node]:
+    """A node at work; at the end it is killed, and everything of it has ended."""
+    node = Node(address, folder, **terms)
+    work = asyncio.create_task(node.node.run(node.stop), name="the node")
+    try:
+        yield node
+    finally:
+        node.stop.request(stopping.StopLevel.KILL, "the test is over")
+        await work

@@ -1,0 +1,103 @@
+"""The golden container on paper: nothing of a task's words in it, every limit in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from hivemind_worker.capsule import system_calls
+from hivemind_worker.containers import hardening
+from hivemind_worker.task import outcome, plan
+
+MIB = 1024 * 1024
+AROUND = hardening.Surroundings("node-1", "boot-1", "program-volume", "v1")
+IMAGE = hardening.Image("sha256:abc", "sha256:def", "amd64", {"PATH": "/bin"})
+PLAN = plan.RunPlan(
+    task_id="task-1",
+    attempt=2,
+    image="evil --privileged",
+    argv=("SENTINEL",),
+    limits=outcome.Limits(256 * MIB, 50_000, 10.0, 64 * MIB, 32),
+    caps=plan.Caps(1, 1, 1, 1, 1, 1.0),
+    files=(plan.InputFile("SENTINEL", content=b"SENTINEL"),),
+    environment={"SENTINEL": "SENTINEL"},
+)
+
+
+def test_nothing_a_task_says_goes_into_the_container() -> None:
+    said = json.dumps(hardening.body(AROUND, PLAN, IMAGE))
+    assert "SENTINEL" not in said
+    assert "evil" not in said
+
+
+def test_a_name_tells_nothing_and_is_never_given_twice() -> None:
+    names = {hardening.name(AROUND, PLAN, number) for number in range(3)}
+    names.add(hardening.name(AROUND, dataclasses.replace(PLAN, attempt=3), 0))
+    assert len(names) == 4
+    assert not any("task" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("memory", "disk", "inside"),
+    [(256, 128, True), (256, 129, False), (1024, 1024, False), (64, 1, True)],
+)
+def test_a_workspace_is_in_memory_only_where_it_fits_well(memory: int, disk: int, inside: bool) -> None:
+    limits = dataclasses.replace(PLAN.limits, memory_bytes=memory * MIB, disk_bytes=disk * MIB)
+    asked = dataclasses.replace(PLAN, limits=limits)
+    assert hardening.workspace_in_memory(limits) is inside
+    if inside:
+        assert f"size={disk * MIB}," in hardening.body(AROUND, asked, IMAGE)["HostConfig"]["Tmpfs"]["/workspace"]
+        return
+    with pytest.raises(ValueError, match="memory"):
+        hardening.body(AROUND, asked, IMAGE)
+    host = hardening.body(AROUND, asked, IMAGE, "some-volume")["HostConfig"]
+    assert "/workspace" not in host["Tmpfs"]
+    assert host["Mounts"][1]["Source"] == "some-volume"
+
+
+def test_egress_needs_a_network_of_the_owners() -> None:
+    asked = dataclasses.replace(PLAN, network=plan.Network.EGRESS)
+    with pytest.raises(ValueError, match="egress"):
+        hardening.body(AROUND, asked, IMAGE)
+    allowed = dataclasses.replace(AROUND, network="id-of-it")
+    assert hardening.body(allowed, asked, IMAGE)["HostConfig"]["NetworkMode"] == "id-of-it"
+    assert hardening.body(allowed, PLAN, IMAGE)["HostConfig"]["NetworkMode"] == "none"
+
+
+def test_volumes_of_an_image_become_small_and_lie_in_memory() -> None:
+    image = dataclasses.replace(IMAGE, volumes=("/data", "/workspace", "/tmp/", "/.hivemind"))
+    folders = hardening.body(AROUND, PLAN, image)["HostConfig"]["Tmpfs"]
+    assert set(folders) == {"/data", "/tmp", "/run", "/workspace"}
+
+
+@pytest.mark.parametrize("machine", ["amd64", "arm64"])
+def test_the_profile_refuses_by_default_and_what_is_dangerous_by_name(machine: str) -> None:
+    profile = json.loads(hardening.profile(machine))
+    assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
+    named = {name for rule in profile["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]}
+    dangerous = {
+        "io_uring_setup",
+        "bpf",
+        "keyctl",
+        "userfaultfd",
+        "perf_event_open",
+        "mount",
+        "unshare",
+        "setns",
+        "kexec_load",
+        "init_module",
+        "process_vm_readv",
+        "pivot_root",
+        "open_by_handle_at",
+    }
+    assert not named & dangerous
+    assert named >= {"read", "write", "openat", "execve", "futex", "clone", "socket", "mmap", "exit_group"}
+
+
+def test_both_renderings_of_the_table_speak_of_the_same_calls() -> None:
+    assert set(system_calls.allowed("arm64")) <= set(system_calls.allowed("amd64"))
+    assert len(system_calls.filter_program("amd64")) % 8 == 0
+    with pytest.raises(LookupError, match="riscv"):
+        system_calls.filter_program("riscv64")

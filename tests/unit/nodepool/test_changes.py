@@ -1,0 +1,48 @@
+"""Followers hear of what they follow, miss nothing, and are let go."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hivemind_worker.nodepool import changes
+from hivemind_worker.nodepool.store import records
+from hivemind_worker.task import state
+
+
+def change(task_id: str, now: state.TaskState = state.TaskState.RUNNING) -> records.Change:
+    return records.Change(task_id, now)
+
+
+async def test_what_changes_while_nobody_looks_is_still_there() -> None:
+    followers = changes.Followers()
+    with followers.follow(["a", "b"]) as follower, followers.follow(["c"]) as other:
+        followers.heard([change("a"), change("x")])
+        followers.heard([change("b"), change("a")])
+        assert await follower.changed() == {"a", "b"}
+        waits = asyncio.create_task(other.changed())
+        followers.tell("c")
+        assert await waits == {"c"}
+        assert not follower.closed
+    assert followers._of == {}
+    followers.tell("a")
+
+
+async def test_who_wants_the_end_alone_is_woken_by_nothing_else() -> None:
+    followers = changes.Followers()
+    with followers.follow(["a", "b"], ended_only=True) as follower:
+        followers.heard([change("a"), change("b", state.TaskState.FAILED)])
+        followers.tell("a")
+        assert await follower.changed() == {"b"}
+
+
+async def test_closing_ends_every_following() -> None:
+    followers = changes.Followers()
+    with followers.follow(["a"]) as before:
+        waits = asyncio.create_task(before.changed())
+        await asyncio.sleep(0)
+        followers.close()
+        assert await waits == frozenset()
+        assert await before.changed() == frozenset()
+        with followers.follow(["a"]) as after:
+            assert after.closed
+            assert await after.changed() == frozenset()

@@ -1,0 +1,94 @@
+"""Bubblewrap's command line, the host's folders inside, and control groups, over made-up machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hivemind_worker.capsule import accounts
+from hivemind_worker.sandbox import launch, limits, probe
+
+FDS = launch.Fds(10, 11, 12, 13, 14, 15)
+FURNISHING = launch.Furnishing(("/usr",), {"/bin": "usr/bin"}, ("/etc/ld.so.cache",), "/usr/bin")
+
+
+def test_everything_is_unshared_and_nothing_is_writable_but_memory() -> None:
+    said = launch.arguments(FURNISHING, launch.Room(1000, 500), FDS)
+    for namespace in ("user", "ipc", "pid", "net", "uts"):
+        assert f"--unshare-{namespace}" in said
+    assert {"--die-with-parent", "--new-session", "--as-pid-1", "--clearenv"} <= set(said)
+    assert "--bind" not in said
+    assert said[said.index("--cap-drop") + 1] == "ALL"
+    assert said[-2:] == ["--", launch.PROGRAM]
+    at = said.index("/workspace")
+    assert said[at - 5 : at] == ["--perms", "0700", "--size", "1000", "--tmpfs"]
+
+
+def test_a_workspace_on_a_disk_is_the_only_folder_bound_for_writing(tmp_path: Path) -> None:
+    said = launch.arguments(FURNISHING, launch.Room(1000, 500, tmp_path), FDS)
+    assert said.count("--bind") == 1
+    at = said.index("--bind")
+    assert said[at + 1 : at + 3] == [str(tmp_path), "/workspace"]
+
+
+def test_of_etc_only_what_programs_need_is_shown(tmp_path: Path) -> None:
+    for name in ("shadow", "ld.so.cache", "ssl/certs/x", "ssl/private/key", "passwd"):
+        path = tmp_path / "etc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "bin").symlink_to("usr/bin")
+    (tmp_path / "lib").mkdir()
+    found, _ = probe.furnish(tmp_path, None)
+    assert found.links == {"/bin": "usr/bin"}
+    assert "/lib" in found.folders
+    assert found.files == ("/etc/ld.so.cache", "/etc/ssl/certs")
+
+
+def test_groups_of_v1_are_made_beneath_our_own(tmp_path: Path) -> None:
+    for folder in ("memory/mine", "pids", "cpu"):
+        (tmp_path / folder).mkdir(parents=True)
+    found = limits.probe(tmp_path, "4:memory:/mine\n8:pids:/\n1:cpu:/elsewhere\n0::/\n")
+    assert found.folders == {"memory": tmp_path / "memory/mine", "pids": tmp_path / "pids", "cpu": tmp_path / "cpu"}
+    assert found.enforced == {"memory", "pids", "cpu"}
+
+
+def test_where_no_group_can_be_made_it_is_said(tmp_path: Path) -> None:
+    found = limits.probe(tmp_path, "4:memory:/mine\n")
+    assert found.enforced == frozenset()
+    assert "no right" in found.why_not
+
+
+def test_groups_of_v2_need_their_controllers_handed_down(tmp_path: Path) -> None:
+    own = tmp_path / "service"
+    own.mkdir()
+    (tmp_path / "cgroup.controllers").write_text("cpu memory pids\n")
+    (own / "cgroup.controllers").write_text("cpu memory pids\n")
+    (own / "cgroup.subtree_control").write_text("")
+    (own / "cgroup.procs").write_text("")
+    found = limits.probe(tmp_path, "0::/service\n")
+    assert found.folders == {"": own}
+    assert found.enforced == {"memory", "pids", "cpu"}
+    assert (own / "cgroup.subtree_control").read_text() == "+memory +pids +cpu"
+
+
+def test_accounts_of_both_versions_are_read_alike() -> None:
+    one = {
+        ("memory", "memory.max_usage_in_bytes"): "1000\n",
+        ("memory", "memory.oom_control"): "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+        ("cpuacct", "cpuacct.usage"): "1500000000\n",
+        ("cpu", "cpu.stat"): "nr_periods 5\nthrottled_time 250000000\n",
+        ("pids", "pids.events"): "max 7\n",
+        ("pids", "pids.peak"): "4\n",
+        ("blkio", "blkio.throttle.io_service_bytes"): "8:0 Read 10\n8:0 Write 20\n8:16 Read 1\nTotal 31\n",
+    }
+    two = {
+        ("", "memory.peak"): "1000\n",
+        ("", "memory.events"): "low 0\noom 3\noom_kill 2\n",
+        ("", "cpu.stat"): "usage_usec 1500000\nthrottled_usec 250000\n",
+        ("", "pids.events"): "max 7\n",
+        ("", "pids.peak"): "4\n",
+        ("", "io.stat"): "8:0 rbytes=10 wbytes=20 rios=1\n8:16 rbytes=1 wbytes=0\n",
+    }
+    expected = accounts.Reading(1000, 1.5, 0.25, 4, 11, 20, 2, 7)
+    assert accounts.read(lambda *where: one.get(where)) == expected
+    assert accounts.read(lambda *where: two.get(where)) == expected
+    assert accounts.read(lambda *_: None) == accounts.Reading()
