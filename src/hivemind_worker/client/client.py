@@ -117,7 +117,9 @@ class Client:
             while (found := self._do(_next(many))) is not None:
                 yield found
         finally:
-            self._do(_close(many))
+            # Whoever let go of the client before this has its loop, and with it what it asked, closed already.
+            if self._loop is not None:
+                self._do(_close(many))
 
     def submit(
         self,
