@@ -35,6 +35,7 @@ class Watcher:
 
     phases: list[state.Phase] = dataclasses.field(default_factory=list)
     pieces: list[tuple[executor.Stream, int, bytes]] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def phase(self, phase: state.Phase) -> None:
         """Be told."""
@@ -43,6 +44,10 @@ class Watcher:
     def output(self, stream: executor.Stream, offset: int, data: bytes) -> None:
         """Be given."""
         self.pieces.append((stream, offset, data))
+
+    def note(self, text: str) -> None:
+        """Be told a line."""
+        self.notes.append(text)
 
     def text(self, stream: executor.Stream = executor.Stream.STDOUT) -> bytes:
         """All that came of one stream."""

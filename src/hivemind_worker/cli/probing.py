@@ -45,6 +45,9 @@ class Seen:
         """Keep it: the task is ours, and says little."""
         self.text += data
 
+    def note(self, text: str) -> None:
+        """Nothing to tell anybody."""
+
 
 async def within(seconds: float, name: str, probe: Awaitable[list[Row]]) -> list[Row]:
     """Return what ``probe`` finds, or a row that says that it found no end."""

@@ -17,6 +17,6 @@ def write(shown: look.Look, output: following.Output) -> None:
         text = output.data.decode("utf-8", "replace")
         shown.object({"stream": output.stream, "offset": output.offset, "data": text, "attempt": output.attempt})
         return
-    target = sys.stderr.buffer if output.stream == "stderr" else sys.stdout.buffer
+    target = sys.stdout.buffer if output.stream == "stdout" else sys.stderr.buffer
     target.write(output.data)
     target.flush()

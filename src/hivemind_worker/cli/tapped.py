@@ -93,6 +93,10 @@ class _Both:
         self.tap.add(following.Output(str(stream), offset, bytes(data), self.attempt))
         self.observer.output(stream, offset, data)
 
+    def note(self, text: str) -> None:
+        self.tap.add(following.Output(str(executor.Stream.SYSTEM), 0, f"{text}\n".encode(), self.attempt))
+        self.observer.note(text)
+
 
 class TappedExecutor:
     """``inner``, with the output of what it runs going to ``tap`` as well."""

@@ -14,7 +14,9 @@ from hivemind_worker.wire import calls
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A run of bytes that a task wrote. ``stream`` is ``stdout`` or ``stderr``; ``offset`` counts within it."""
+    """A run of bytes that a task wrote. ``stream`` is ``stdout`` or ``stderr``, or ``system`` for what its node says of
+    it; ``offset`` counts within it.
+    """
 
     stream: str
     offset: int
@@ -22,7 +24,11 @@ class Output:
     attempt: int
 
 
-_STREAMS = {calls.pb.LOG_STREAM_STDOUT: "stdout", calls.pb.LOG_STREAM_STDERR: "stderr"}
+_STREAMS = {
+    calls.pb.LOG_STREAM_STDOUT: "stdout",
+    calls.pb.LOG_STREAM_STDERR: "stderr",
+    calls.pb.LOG_STREAM_SYSTEM: "system",
+}
 
 
 async def watch(

@@ -15,6 +15,8 @@ class Stream(enum.StrEnum):
 
     STDOUT = "stdout"
     STDERR = "stderr"
+    SYSTEM = "system"
+    """What the node says about the task, in its log beside its output: pulls, environment builds."""
 
 
 class Observer(Protocol):
@@ -25,6 +27,9 @@ class Observer(Protocol):
 
     def output(self, stream: Stream, offset: int, data: bytes) -> None:
         """Be given the task's output as it arrives; ``offset`` in bytes within its own stream shows gaps."""
+
+    def note(self, text: str) -> None:
+        """Be told a line for the task's log that the task did not write: how far a pull is, what a resolver says."""
 
 
 @dataclass(frozen=True, slots=True)

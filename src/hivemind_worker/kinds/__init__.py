@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hivemind_worker.kinds import command, kind, python
+from hivemind_worker.kinds import command, data_processing, kind, machine_learning, python
 from hivemind_worker.task import spec
 
-KINDS: Mapping[str, kind.Kind] = {"command": command.KIND, "python": python.KIND}
+KINDS: Mapping[str, kind.Kind] = {
+    "command": command.KIND,
+    "python": python.KIND,
+    "ml": machine_learning.KIND,
+    "data_processing": data_processing.KIND,
+}
 """Every kind there is, by the value of a task's ``type``."""
 
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Protocol
 
-from hivemind_worker.task import outcome, plan, resources, spec
+from hivemind_worker.task import names, outcome, plan, resources, spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,14 @@ class NodeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a kind adds to a plan: the command, and the files that it needs beside the task's inputs."""
+    """What a kind adds to a plan: the command, the files beside the task's inputs, and the packages it needs.
+
+    ``requirements`` come before the task's own, which may narrow them.
+    """
 
     argv: tuple[str, ...]
     files: tuple[plan.InputFile, ...] = ()
+    requirements: tuple[str, ...] = ()
 
 
 class Kind(Protocol):
@@ -78,6 +82,7 @@ def make_plan(kind: Kind, task: spec.TaskSpec, task_id: str, attempt: int, node:
         network=task.network,
         grace_seconds=node.grace_seconds,
         gpus=task.required.gpus,
+        requirements=names.requirements("requirements", (*program.requirements, *task.requirements)),
     )
 
 

@@ -58,6 +58,7 @@ class Attempt:
         self._ready: tuple[plan.RunPlan, resources.Resources] | None = None
         self._refused: Exception | None = None
         self._has_room = False
+        self._noted = 0
         self._inputs: tuple[outcome.Artifact, ...] = ()
         # Begun where there is something to tell: a task may be short and silent.
         self._news_due: asyncio.TimerHandle | None = None
@@ -131,6 +132,12 @@ class Attempt:
         self._output.add(stream, offset, data)
         if self._pump is None:
             self._pump = self._beside(self._output.pump(), "output")
+
+    def note(self, text: str) -> None:
+        """Be told by the executor what belongs in the task's log beside its output."""
+        line = f"{text}\n".encode()
+        self.output(executor.Stream.SYSTEM, self._noted, line)
+        self._noted += len(line)
 
     async def _to_its_end(self) -> outcome.Outcome:
         """Whatever happens is an outcome."""

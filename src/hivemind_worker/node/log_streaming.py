@@ -37,6 +37,7 @@ log = logs.StructuredLogger(__name__)
 _STREAMS = {
     executor.Stream.STDOUT: calls.pb.LOG_STREAM_STDOUT,
     executor.Stream.STDERR: calls.pb.LOG_STREAM_STDERR,
+    executor.Stream.SYSTEM: calls.pb.LOG_STREAM_SYSTEM,
 }
 
 

@@ -56,6 +56,9 @@ async def output(
         (task,) = await kept.tasks([wanted.task_id])
 
 
+_STREAMS = {int(known): known for known in (pb.LOG_STREAM_STDOUT, pb.LOG_STREAM_STDERR, pb.LOG_STREAM_SYSTEM)}
+
+
 def _reported(task: records.Task, attempt: int) -> list[pb.GetTaskLogsResponse]:
     """The output in the result, of a node that sent none while the task ran."""
     data = telling.result(task).logs.encode()
@@ -79,7 +82,7 @@ def _reported(task: records.Task, attempt: int) -> list[pb.GetTaskLogsResponse]:
 
 def _chunk(chunk: attempt_logs.Chunk) -> pb.LogChunk:
     return pb.LogChunk(
-        stream=pb.LOG_STREAM_STDERR if chunk.stream == pb.LOG_STREAM_STDERR else pb.LOG_STREAM_STDOUT,
+        stream=_STREAMS.get(chunk.stream, pb.LOG_STREAM_STDOUT),
         offset=chunk.offset,
         data=chunk.data,
         sequence=chunk.sequence,

@@ -17,7 +17,7 @@ from typing import Any
 import pydantic
 from pydantic.fields import FieldInfo
 
-from hivemind_worker.settings import schema
+from hivemind_worker.settings import fields, schema
 
 
 class Kind(enum.StrEnum):
@@ -31,6 +31,7 @@ class Kind(enum.StrEnum):
     PATH = "path"
     CHOICE = "choice"
     PAIRS = "NAME=VALUE, …"
+    LIST = "one, two, …"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,12 +69,12 @@ def settings() -> tuple[Setting, ...]:
     )
 
 
-def groups() -> Mapping[str, type[schema.Group]]:
+def groups() -> Mapping[str, type[fields.Group]]:
     """The groups by name, in the order of the schema."""
     found = {}
     for name, info in schema.Settings.model_fields.items():
         model = info.annotation
-        if not (isinstance(model, type) and issubclass(model, schema.Group)):
+        if not (isinstance(model, type) and issubclass(model, fields.Group)):
             raise TypeError(f"Settings.{name} is no group")
         found[name] = model
     return found
@@ -93,6 +94,8 @@ def show(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, Mapping):
         return ",".join(f"{name}={text}" for name, text in value.items())
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return str(value)
 
 
@@ -125,6 +128,7 @@ _KINDS: tuple[tuple[type, Kind], ...] = (
     (float, Kind.NUMBER),
     (Path, Kind.PATH),
     (dict, Kind.PAIRS),
+    (tuple, Kind.LIST),
     (str, Kind.TEXT),
 )
 

@@ -8,71 +8,27 @@ in the table of its group. `reference` lists them all; `sources` finds the value
 from __future__ import annotations
 
 import enum
-import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 from pydantic import ByteSize, Field
 
-from hivemind_worker.settings import paths
-from hivemind_worker.task import errors, names
+from hivemind_worker.settings import paths, upkeep
+from hivemind_worker.settings.fields import (
+    Address,
+    Amount,
+    Group,
+    Image,
+    Images,
+    Labels,
+    Name,
+    Place,
+    Seconds,
+    Size,
+    engine,
+)
 from hivemind_worker.task.resources import GIB, MIB
-
-# What file systems, container labels and URLs all take as it is.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-# host:port, with IPv6 in brackets; or what gRPC resolves itself.
-_HOST_PORT = re.compile(r"(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.%]+\]):(\d{1,5})")
-_RESOLVED = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract):\S+")
-_ENGINE = re.compile(r"(?:unix|tcp|http|https|npipe)://\S+")
-
-
-def _name(text: str) -> str:
-    if text and not _NAME.fullmatch(text):
-        raise ValueError(
-            "a name has letters, digits and . _ - only, begins with a letter or digit, and is at most 64 long"
-        )
-    return text
-
-
-def _address(text: str) -> str:
-    found = _HOST_PORT.fullmatch(text)
-    if not (found and int(found[1]) <= 65535) and not _RESOLVED.fullmatch(text):
-        raise ValueError("write host:port, such as localhost:50051 or [::1]:50051")
-    return text
-
-
-def _engine(text: str) -> str:
-    if text and not _ENGINE.fullmatch(text):
-        raise ValueError("write unix:///path/to/socket or tcp://host:port")
-    return text
-
-
-def _image(text: str) -> str:
-    try:
-        return names.image(text)
-    except errors.InvalidTask:
-        raise ValueError("write an image reference, such as python:3.11-slim") from None
-
-
-def _pairs(given: Any) -> Any:
-    """NAME=VALUE pairs from one text with commas, or from a flag given several times; a mapping as it is."""
-    if not isinstance(given, (str, list, tuple)):
-        return given
-    texts = given.split(",") if isinstance(given, str) else [str(each) for each in given]
-    parted = [text.partition("=") for text in texts if text.strip()]
-    if not all(sign and name.strip() for name, sign, _ in parted):
-        raise ValueError("write NAME=VALUE, several parted by commas")
-    return {name.strip(): value.strip() for name, _, value in parted}
-
-
-Seconds = Annotated[float, Field(gt=0, le=365 * 86400, allow_inf_nan=False)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Size = Annotated[ByteSize, Field(gt=0)]
-Place = Annotated[Path, pydantic.AfterValidator(lambda path: path.expanduser().absolute())]
-Name = Annotated[str, pydantic.AfterValidator(_name)]
-Address = Annotated[str, pydantic.AfterValidator(_address)]
-Labels = Annotated[dict[Name, Annotated[str, Field(max_length=256)]], pydantic.BeforeValidator(_pairs)]
 
 
 class PastLease(enum.StrEnum):
@@ -104,15 +60,6 @@ class LogFormat(enum.StrEnum):
     AUTO = "auto"
     JSON = "json"
     HUMAN = "human"
-
-
-class Group(pydantic.BaseModel):
-    """Settings that belong together. Frozen; unknown names are refused; each field's text is read from beneath it."""
-
-    model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, hide_input_in_errors=True
-    )
-    prefix: ClassVar[str] = ""
 
 
 class Node(Group):
@@ -186,9 +133,7 @@ class Docker(Group):
     docker_enabled: bool = Field(default=True, json_schema_extra={"plain": "DOCKER_ENABLED"})
     """Whether tasks may run in containers of a Docker engine."""
 
-    docker_host: Annotated[str, pydantic.AfterValidator(_engine)] = Field(
-        "", json_schema_extra={"plain": "DOCKER_HOST"}
-    )
+    docker_host: Annotated[str, pydantic.AfterValidator(engine)] = Field("", json_schema_extra={"plain": "DOCKER_HOST"})
     """The engine's address, such as unix:///var/run/docker.sock or tcp://host:2376. When unset, the usual socket."""
 
     docker_network: Name = Field("hivemind", min_length=1, json_schema_extra={"plain": "DOCKER_NETWORK"})
@@ -204,7 +149,7 @@ class Docker(Group):
     allow_egress: bool = False
     """Whether a task that asks for it may reach the network."""
 
-    default_image: Annotated[str, pydantic.AfterValidator(_image)] = "python:3.11-slim"
+    default_image: Image = "python:3.11-slim"
     """The image of a task that names none."""
 
     pull_policy: PullPolicy = PullPolicy.IF_MISSING
@@ -262,6 +207,9 @@ class Pool(Group):
     max_attempts: int = Field(3, ge=1, le=100)
     """How often a task is tried, the first time included, when it names no number and its node was at fault."""
 
+    preload_images: Images = ()
+    """Images that every node shall have ready before a task asks for them; nodes learn of them when they register."""
+
 
 class Security(Group):
     """Who may talk to whom, and how it is kept private."""
@@ -311,6 +259,10 @@ class Settings(Group):
     pool: Pool = Field(default_factory=Pool)
     security: Security = Field(default_factory=Security)
     logging: Logging = Field(default_factory=Logging)
+    images: upkeep.Images = Field(default_factory=upkeep.Images)
+    packages: upkeep.Packages = Field(default_factory=upkeep.Packages)
+    monitoring: upkeep.Monitoring = Field(default_factory=upkeep.Monitoring)
+    cleanup: upkeep.Cleanup = Field(default_factory=upkeep.Cleanup)
 
     @property
     def pool_store(self) -> Path:

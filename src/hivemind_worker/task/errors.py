@@ -27,6 +27,7 @@
     │       ├── FrameError      capsule/frames: its bytes are no frames
     │       └── ConversationError   capsule/conversation: it said what may not be said then
     ├── ImageUnavailable        the task's image cannot be had here
+    ├── DependencyFailed        the task's requirements cannot be installed
     ├── NoSuchArtifact          artifacts/store: it holds no file of that name
     ├── ImpossibleMove          our own defect: a move that the table does not have
     ├── LoopFailed              concurrency/supervision: a loop raised, so its group was stopped
@@ -125,6 +126,10 @@ class CapsuleFault(NodeFault):
 
 class ImageUnavailable(HiveMindError):
     """The task's image cannot be had on this node."""
+
+
+class DependencyFailed(HiveMindError):
+    """The task's requirements cannot be resolved or installed; the message carries the resolver's own words."""
 
 
 class ImpossibleMove(HiveMindError):

@@ -31,6 +31,19 @@ _IMAGE = re.compile(
     re.ASCII,
 )
 
+REQUIREMENTS = 500
+"""Most requirements of one task. A number of ours: lock files of large projects have a few hundred."""
+
+# PEP 508: name [extras] specifiers [; marker]. No URLs, no paths, no options: an index is the node owner's to choose.
+_EXTRA = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?"
+_SPECIFIER = r"(?:===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9][A-Za-z0-9.*+!_-]{0,62}"
+_MARKER = r"""[A-Za-z0-9_.()<>=!~'"*+ -]{1,200}"""
+_REQUIREMENT = re.compile(
+    rf"({_EXTRA})\s*(?:\[\s*({_EXTRA}(?:\s*,\s*{_EXTRA}){{0,19}})\s*\])?"
+    rf"\s*\(?\s*({_SPECIFIER}(?:\s*,\s*{_SPECIFIER}){{0,19}})?\s*\)?\s*(?:;\s*({_MARKER}))?",
+    re.ASCII,
+)
+
 
 def task_id(value: object) -> str:
     """Require an id that the pool and the node can carry about: 1 to 64 plain characters."""
@@ -97,3 +110,30 @@ def labels(field: str, value: object) -> dict[str, str]:
             raise errors.InvalidTask(f"{field}[{key[:60]!r}]", "is no label: letters, digits and _ . / - within")
         found[key] = checks.text(f"{field}[{key!r}]", content, most=256)
     return found
+
+
+def requirements(field: str, value: object) -> tuple[str, ...]:
+    """Require package names as PEP 508 writes them, no URLs, no paths; returned sorted, each once, in one spelling.
+
+    The same list in another order, case or spacing gives the same answer, so that it finds the same environment.
+    """
+    given = checks.words(field, value)
+    if len(given) > REQUIREMENTS:
+        raise errors.InvalidTask(field, f"has {len(given)} entries; at most {REQUIREMENTS}")
+    return tuple(sorted({_requirement(f"{field}[{at}]", said) for at, said in enumerate(given)}))
+
+
+def _requirement(field: str, said: str) -> str:
+    found = _REQUIREMENT.fullmatch(said.strip(" "))
+    if found is None or "\n" in said:
+        raise errors.InvalidTask(
+            field, f"{said[:60]!r} is no requirement such as 'numpy>=2,<3'; URLs, paths and options are not taken"
+        )
+    name, extras, specifiers, marker = found.groups()
+    written = re.sub(r"[-_.]+", "-", name).lower()
+    if extras:
+        each = sorted({re.sub(r"[-_.]+", "-", extra.strip()).lower() for extra in extras.split(",")})
+        written += f"[{','.join(each)}]"
+    if specifiers:
+        written += ",".join(sorted("".join(specifier.split()) for specifier in specifiers.split(",")))
+    return f"{written}; {' '.join(marker.split())}" if marker else written

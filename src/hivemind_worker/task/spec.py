@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hivemind_worker.task import checks, errors, names, outcome, plan, resources
+from hivemind_worker.task import checks, errors, learning, names, outcome, plan, processing, resources
 
 CPU_PERIOD = 100_000
 """``cpu_quota`` of one full core: the scheduler period in microseconds that Docker and the reference document use."""
@@ -23,16 +23,25 @@ DEFAULT_PIDS = 256
 INLINE_BYTES = 3 * resources.MIB
 """Most bytes of inline content in one task: a message is 4 MiB at most, and larger files are uploaded instead."""
 
-KINDS = ("command", "python")
-"""The values of ``type`` that this version runs."""
+KINDS = ("command", "python", "ml", "data_processing")
+"""The values of ``type``."""
 
-_NOT_YET = ("ml", "data_processing")
 _RESOURCES = ("cpu_cores", "memory_gb", "disk_gb", "gpus")
 
 _FIELDS_OF_KIND: Mapping[str, frozenset[str]] = {
     "command": frozenset({"command"}),
     "python": frozenset({"code", "requirements", "args"}),
+    "ml": frozenset({"code", "requirements", "args"}) | learning.FIELDS,
+    "data_processing": processing.FIELDS,
 }
+_MARKS: Mapping[str, frozenset[str]] = {
+    "command": frozenset({"command"}),
+    "python": frozenset({"code", "requirements", "args"}),
+    "ml": learning.FIELDS,
+    "data_processing": processing.FIELDS,
+}
+"""The fields that tell the kind where ``type`` does not: a script belongs to an ml task as well."""
+
 _COMMON_FIELDS = frozenset(
     {
         *("id", "type", "docker_image", "input_files", "environment", "network"),
@@ -62,7 +71,10 @@ class TaskSpec:
     docker_image: str | None = None
     command: tuple[str, ...] | str | None = None
     code: str | None = None
+    requirements: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
+    learning: learning.Learning | None = None
+    processing: processing.Processing | None = None
     input_files: Mapping[str, bytes | StoredFile] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     memory_limit: int | None = None
@@ -99,12 +111,15 @@ def parse(given: Mapping[str, object]) -> TaskSpec:
     _only_fields_of_some_kind(said)
     kind = _kind(said)
     _only_fields_of(kind, said)
-    task = TaskSpec(
+    return TaskSpec(
         kind=kind,
         id=names.task_id(said["id"]) if "id" in said else None,
         docker_image=names.image(said["docker_image"]) if "docker_image" in said else None,
         command=_command(said.get("command")) if kind == "command" else None,
-        code=_code(said.get("code")) if kind == "python" else None,
+        code=_code(said.get("code")) if kind == "python" or (kind == "ml" and "code" in said) else None,
+        requirements=names.requirements("requirements", said.get("requirements", ())),
+        learning=learning.parse(said, has_code="code" in said) if kind == "ml" else None,
+        processing=processing.parse(said) if kind == "data_processing" else None,
         args=checks.words("args", said.get("args", ())),
         input_files=_input_files(said.get("input_files", {})),
         environment=names.environment(said.get("environment", {})),
@@ -120,21 +135,19 @@ def parse(given: Mapping[str, object]) -> TaskSpec:
         labels=names.labels("labels", said.get("labels", {})),
         node_selector=names.labels("node_selector", said.get("node_selector", {})),
     )
-    _no_requirements(said.get("requirements", ()))
-    return task
 
 
 def _kind(said: Mapping[str, object]) -> str:
-    hints = [kind for kind, fields in _FIELDS_OF_KIND.items() if fields & said.keys()]
+    hints = [kind for kind, fields in _MARKS.items() if fields & said.keys()]
+    if hints == ["python", "ml"]:
+        hints = ["ml"]
     kind = said.get("type")
     if kind is None:
         if len(hints) == 1:
             return hints[0]
         if hints:
-            raise errors.InvalidTask("type", "both a command and Python fields are there; a task does one thing")
+            raise errors.InvalidTask("type", f"fields of {' and of '.join(hints)} are there; a task does one thing")
         raise errors.InvalidTask("type", f"missing, and no field tells it; one of {', '.join(KINDS)}")
-    if kind in _NOT_YET:
-        raise errors.InvalidTask("type", f"{kind!r} tasks are not run by this version; one of {', '.join(KINDS)}")
     if not isinstance(kind, str) or kind not in KINDS:
         raise errors.InvalidTask("type", f"{str(kind)[:40]!r} is no kind of task; one of {', '.join(KINDS)}")
     return kind
@@ -176,13 +189,6 @@ def _code(value: object) -> str:
     if not code.strip():
         raise errors.InvalidTask("code", "is empty")
     return code
-
-
-def _no_requirements(value: object) -> None:
-    if checks.words("requirements", value):
-        raise errors.InvalidTask(
-            "requirements", "this version installs none; name a docker_image that has the packages in it"
-        )
 
 
 def _input_files(value: object) -> dict[str, bytes | StoredFile]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hivemind_worker.task import errors, outcome, resources, spec
+from hivemind_worker.wire import free_form
 from hivemind_worker.wire.generated import nodepool_pb2 as pb
 
 
@@ -30,6 +31,7 @@ def task_from_message(message: pb.Task) -> spec.TaskSpec:
     for name in ("environment", "labels", "node_selector"):
         if getattr(message, name):
             said[name] = dict(getattr(message, name))
+    said |= free_form.said(message)
     said["input_files"] = _inputs_from_message(message)
     if message.HasField("required_resources"):
         wants = message.required_resources
@@ -58,6 +60,7 @@ def task_to_message(task: spec.TaskSpec) -> pb.Task:
         type=task.kind,
         docker_image=task.docker_image or "",
         code=task.code or "",
+        requirements=task.requirements,
         args=task.args,
         environment=task.environment,
         memory_limit=str(task.memory_limit or ""),
@@ -71,6 +74,7 @@ def task_to_message(task: spec.TaskSpec) -> pb.Task:
         labels=task.labels,
         node_selector=task.node_selector,
     )
+    free_form.write(task, message)
     if isinstance(task.command, str):
         message.command = task.command
     elif task.command is not None:

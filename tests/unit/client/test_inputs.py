@@ -81,7 +81,7 @@ def test_code_may_be_a_file(tmp_path: Path) -> None:
         ({"code": {"file": "missing.py"}}, "code"),
         ({"code": {"file": "latin1.py"}}, "code"),
         ({"command": ["true"], "bogus": 1}, "bogus"),
-        ({"code": "pass", "requirements": ["numpy"]}, "requirements"),
+        ({"code": "pass", "requirements": ["./numpy"]}, "requirements[0]"),
         ([], "task"),
     ],
 )

@@ -15,7 +15,7 @@ from hivemind_worker.pool_client import channel, client, session
 from hivemind_worker.task import errors
 from hivemind_worker.wire import calls
 
-OUT, ERR = executor.Stream
+OUT, ERR, _ = executor.Stream
 
 
 class Sending:

@@ -35,7 +35,7 @@ def test_the_references_own_names_are_all_heard() -> None:
     heard = {
         variable for row in reference.settings() for variable in row.variables if not variable.startswith("HIVEMIND_")
     }
-    assert heard == PLAIN_NAMES | {"DOCKER_HOST"}
+    assert heard == PLAIN_NAMES | {"DOCKER_HOST", "DOCKER_CONFIG", "PIP_INDEX_URL", "HTTPS_PROXY", "SSL_CERT_FILE"}
 
 
 def test_the_references_own_defaults_stand() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_worker.task import errors, resources, spec
+from hivemind_worker.task import errors, learning, processing, resources, spec
 
 
 def refused(**fields: object) -> str:
@@ -185,10 +185,30 @@ def test_a_task_does_one_thing() -> None:
     assert refused(type="magic") == "type"
     with pytest.raises(errors.InvalidTask, match="no field tells it"):
         spec.parse({})
-    with pytest.raises(errors.InvalidTask, match="not run by this version"):
+    with pytest.raises(errors.InvalidTask, match="model_type"):
         spec.parse({"type": "ml"})
-    with pytest.raises(errors.InvalidTask, match="installs none"):
-        spec.parse({"code": "print(1)", "requirements": ["numpy"]})
+    assert spec.parse({"code": "pass", "model_type": "pytorch"}).kind == "ml"
+    assert spec.parse({"processing_type": "csv_analysis", "input_data": "a.csv"}).kind == "data_processing"
+
+
+def test_requirements_are_names_and_nothing_else() -> None:
+    said = {
+        "code": "pass",
+        "requirements": ["Zope.Interface >= 5 , <7", "numpy", "six ; python_version < '4'", "numpy"],
+    }
+    assert spec.parse(said).requirements == ("numpy", "six; python_version < '4'", "zope-interface<7,>=5")
+    bad = [
+        "--index-url=http://x",
+        "-r a.txt",
+        "-e git+https://x/y",
+        "six\nRUN id",
+        "$(id)",
+        "./local",
+        "a @ https://x/y",
+    ]
+    for requirement in (*bad, "a b", "", "six; os.system('x') and `id`", "git+https://x", "a=1", "/etc/passwd"):
+        assert refused(command=None, code="pass", requirements=[requirement]) == "requirements[0]"
+    assert refused(command=None, code="pass", requirements=["six"] * 10_000) == "requirements"
 
 
 json_like = st.recursive(
@@ -196,7 +216,9 @@ json_like = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = sorted(spec._COMMON_FIELDS | {"command", "code", "args", "requirements", "bogus"})
+FIELDS = sorted(
+    spec._COMMON_FIELDS | {"command", "code", "args", "requirements", "bogus"} | learning.FIELDS | processing.FIELDS
+)
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), json_like, max_size=5))

@@ -14,6 +14,7 @@ clock. SHA-256 sums are lower-case hexadecimal. Chunks carry at most 1 MiB.
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -66,12 +67,16 @@ class _LogStreamEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogStream.V
     LOG_STREAM_UNSPECIFIED: _LogStream.ValueType  # 0
     LOG_STREAM_STDOUT: _LogStream.ValueType  # 1
     LOG_STREAM_STDERR: _LogStream.ValueType  # 2
+    LOG_STREAM_SYSTEM: _LogStream.ValueType  # 3
+    """What the node says about the task: pulls, environment builds, the resolver's words. Not the task's own output."""
 
 class LogStream(_LogStream, metaclass=_LogStreamEnumTypeWrapper): ...
 
 LOG_STREAM_UNSPECIFIED: LogStream.ValueType  # 0
 LOG_STREAM_STDOUT: LogStream.ValueType  # 1
 LOG_STREAM_STDERR: LogStream.ValueType  # 2
+LOG_STREAM_SYSTEM: LogStream.ValueType  # 3
+"""What the node says about the task: pulls, environment builds, the resolver's words. Not the task's own output."""
 Global___LogStream: _TypeAlias = LogStream  # noqa: Y015
 
 @_typing.final
@@ -184,6 +189,26 @@ class Task(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class QueriesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     DOCKER_IMAGE_FIELD_NUMBER: _builtins.int
@@ -209,6 +234,25 @@ class Task(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    MODEL_TYPE_FIELD_NUMBER: _builtins.int
+    TRAINING_DATA_FIELD_NUMBER: _builtins.int
+    ESTIMATOR_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    HYPER_PARAMETERS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    TEST_SIZE_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    CROSS_VALIDATION_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    PROCESSING_TYPE_FIELD_NUMBER: _builtins.int
+    INPUT_DATA_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     type: _builtins.str
     docker_image: _builtins.str
@@ -229,6 +273,27 @@ class Task(_message.Message):
     """lease_seconds is how long the attempt stays the session's without a heartbeat."""
     traceparent: _builtins.str
     """traceparent is the submitter's W3C trace context."""
+    model_type: _builtins.str
+    """---- ml: a framework, and either code of one's own or an estimator by name ----
+
+    model_type is scikit-learn, pytorch or tensorflow. [reference]
+    """
+    estimator: _builtins.str
+    target: _builtins.str
+    problem: _builtins.str
+    """problem is classification or regression; unset, the target tells it."""
+    test_size: _builtins.float
+    seed: _builtins.int
+    cross_validation: _builtins.int
+    """cross_validation is the number of folds, epochs of passes, early_stopping of epochs without progress."""
+    epochs: _builtins.int
+    batch_size: _builtins.int
+    early_stopping: _builtins.int
+    processing_type: _builtins.str
+    """---- data_processing: what to do with which input files ----
+
+    processing_type is csv_analysis, image_processing or text_analysis. [reference]
+    """
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -249,6 +314,32 @@ class Task(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def node_selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def training_data(self) -> _struct_pb2.Value:
+        """training_data is the path of an input file, {"dataset": name}, or rows or columns inline. [reference]"""
+
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def hyper_parameters(self) -> _struct_pb2.Struct: ...
+    @_builtins.property
+    def input_data(self) -> _struct_pb2.Value:
+        """input_data is the path of an input file, a list of paths or patterns, or text inline. [reference]"""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
+        """steps is what to do with each image, in order."""
+
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def queries(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """queries maps a name to the SQL whose answer becomes the result file of that name."""
+
+    @_builtins.property
+    def options(self) -> _struct_pb2.Struct:
+        """options holds what else the processing type knows; each is listed in the task reference."""
+
     def __init__(
         self,
         *,
@@ -277,12 +368,38 @@ class Task(_message.Message):
         attempt: _builtins.int = ...,
         lease_seconds: _builtins.float = ...,
         traceparent: _builtins.str = ...,
+        model_type: _builtins.str = ...,
+        training_data: _struct_pb2.Value | None = ...,
+        estimator: _builtins.str = ...,
+        target: _builtins.str = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
+        hyper_parameters: _struct_pb2.Struct | None = ...,
+        problem: _builtins.str = ...,
+        test_size: _builtins.float | None = ...,
+        seed: _builtins.int | None = ...,
+        cross_validation: _builtins.int = ...,
+        epochs: _builtins.int = ...,
+        batch_size: _builtins.int = ...,
+        early_stopping: _builtins.int = ...,
+        processing_type: _builtins.str = ...,
+        input_data: _struct_pb2.Value | None = ...,
+        steps: _abc.Iterable[_struct_pb2.Struct] | None = ...,
+        group_by: _abc.Iterable[_builtins.str] | None = ...,
+        queries: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        options: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["required_resources", b"required_resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_test_size", b"_test_size", "hyper_parameters", b"hyper_parameters", "input_data", b"input_data", "options", b"options", "required_resources", b"required_resources", "seed", b"seed", "test_size", b"test_size", "training_data", b"training_data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "argv", b"argv", "attempt", b"attempt", "code", b"code", "command", b"command", "cpu_quota", b"cpu_quota", "disk_limit", b"disk_limit", "docker_image", b"docker_image", "environment", b"environment", "id", b"id", "input_artifacts", b"input_artifacts", "input_files", b"input_files", "labels", b"labels", "lease_seconds", b"lease_seconds", "max_attempts", b"max_attempts", "memory_limit", b"memory_limit", "network", b"network", "node_selector", b"node_selector", "pids_limit", b"pids_limit", "priority", b"priority", "required_resources", b"required_resources", "requirements", b"requirements", "timeout", b"timeout", "traceparent", b"traceparent", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_test_size", b"_test_size", "args", b"args", "argv", b"argv", "attempt", b"attempt", "batch_size", b"batch_size", "code", b"code", "command", b"command", "cpu_quota", b"cpu_quota", "cross_validation", b"cross_validation", "disk_limit", b"disk_limit", "docker_image", b"docker_image", "early_stopping", b"early_stopping", "environment", b"environment", "epochs", b"epochs", "estimator", b"estimator", "features", b"features", "group_by", b"group_by", "hyper_parameters", b"hyper_parameters", "id", b"id", "input_artifacts", b"input_artifacts", "input_data", b"input_data", "input_files", b"input_files", "labels", b"labels", "lease_seconds", b"lease_seconds", "max_attempts", b"max_attempts", "memory_limit", b"memory_limit", "model_type", b"model_type", "network", b"network", "node_selector", b"node_selector", "options", b"options", "pids_limit", b"pids_limit", "priority", b"priority", "problem", b"problem", "processing_type", b"processing_type", "queries", b"queries", "required_resources", b"required_resources", "requirements", b"requirements", "seed", b"seed", "steps", b"steps", "target", b"target", "test_size", b"test_size", "timeout", b"timeout", "traceparent", b"traceparent", "training_data", b"training_data", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__test_size: _TypeAlias = _typing.Literal["test_size"]  # noqa: Y015
+    _WhichOneofArgType__test_size: _TypeAlias = _typing.Literal["_test_size", b"_test_size"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__test_size) -> _WhichOneofReturnType__test_size | None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
@@ -734,6 +851,7 @@ class RegisterNodeResponse(_message.Message):
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     DROP_FIELD_NUMBER: _builtins.int
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    PRELOAD_IMAGES_FIELD_NUMBER: _builtins.int
     success: _builtins.bool
     message: _builtins.str
     session_id: _builtins.str
@@ -743,6 +861,10 @@ class RegisterNodeResponse(_message.Message):
     @_builtins.property
     def drop(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptRef]:
         """drop lists held attempts that are no longer this node's."""
+
+    @_builtins.property
+    def preload_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """preload_images lists what the pool's operator wants nodes to have ready; the node's owner may have other wishes."""
 
     def __init__(
         self,
@@ -754,10 +876,11 @@ class RegisterNodeResponse(_message.Message):
         lease_seconds: _builtins.float = ...,
         drop: _abc.Iterable[Global___AttemptRef] | None = ...,
         protocol_version: _builtins.int = ...,
+        preload_images: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drop", b"drop", "heartbeat_seconds", b"heartbeat_seconds", "lease_seconds", b"lease_seconds", "message", b"message", "protocol_version", b"protocol_version", "session_id", b"session_id", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drop", b"drop", "heartbeat_seconds", b"heartbeat_seconds", "lease_seconds", b"lease_seconds", "message", b"message", "preload_images", b"preload_images", "protocol_version", b"protocol_version", "session_id", b"session_id", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -836,6 +959,7 @@ class UpdateNodeStatusResponse(_message.Message):
     CANCEL_FIELD_NUMBER: _builtins.int
     DROP_FIELD_NUMBER: _builtins.int
     SERVER_TIME_FIELD_NUMBER: _builtins.int
+    PRELOAD_IMAGES_FIELD_NUMBER: _builtins.int
     success: _builtins.bool
     message: _builtins.str
     draining: _builtins.bool
@@ -845,6 +969,10 @@ class UpdateNodeStatusResponse(_message.Message):
     def cancel(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptRef]: ...
     @_builtins.property
     def drop(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptRef]: ...
+    @_builtins.property
+    def preload_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """preload_images as in RegisterNodeResponse."""
+
     def __init__(
         self,
         *,
@@ -854,10 +982,11 @@ class UpdateNodeStatusResponse(_message.Message):
         cancel: _abc.Iterable[Global___AttemptRef] | None = ...,
         drop: _abc.Iterable[Global___AttemptRef] | None = ...,
         server_time: _builtins.float = ...,
+        preload_images: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "draining", b"draining", "drop", b"drop", "message", b"message", "server_time", b"server_time", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "draining", b"draining", "drop", b"drop", "message", b"message", "preload_images", b"preload_images", "server_time", b"server_time", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

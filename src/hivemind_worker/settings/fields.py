@@ -1,0 +1,103 @@
+"""What settings are made of: the types of their values, each with its check, and the group they stand in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import pydantic
+from pydantic import ByteSize, Field
+
+from hivemind_worker.task import errors, names
+
+# What file systems, container labels and URLs all take as it is.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+# host:port, with IPv6 in brackets; or what gRPC resolves itself.
+_HOST_PORT = re.compile(r"(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.%]+\]):(\d{1,5})")
+_RESOLVED = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract):\S+")
+_URL = re.compile(r"https?://\S+")
+_ENGINE = re.compile(r"(?:unix|tcp|http|https|npipe)://\S+")
+
+
+def name(text: str) -> str:
+    """Require a plain name, or nothing."""
+    if text and not _NAME.fullmatch(text):
+        raise ValueError(
+            "a name has letters, digits and . _ - only, begins with a letter or digit, and is at most 64 long"
+        )
+    return text
+
+
+def address(text: str) -> str:
+    """Require host:port, or what gRPC resolves itself."""
+    found = _HOST_PORT.fullmatch(text)
+    if not (found and int(found[1]) <= 65535) and not _RESOLVED.fullmatch(text):
+        raise ValueError("write host:port, such as localhost:50051 or [::1]:50051")
+    return text
+
+
+def engine(text: str) -> str:
+    """Require an engine's address, or nothing."""
+    if text and not _ENGINE.fullmatch(text):
+        raise ValueError("write unix:///path/to/socket or tcp://host:port")
+    return text
+
+
+def image(text: str) -> str:
+    """Require an image reference."""
+    try:
+        return names.image(text)
+    except errors.InvalidTask:
+        raise ValueError("write an image reference, such as python:3.11-slim") from None
+
+
+def pairs(given: Any) -> Any:
+    """NAME=VALUE pairs from one text with commas, or from a flag given several times; a mapping as it is."""
+    if not isinstance(given, (str, list, tuple)):
+        return given
+    texts = given.split(",") if isinstance(given, str) else [str(each) for each in given]
+    parted = [text.partition("=") for text in texts if text.strip()]
+    if not all(sign and name.strip() for name, sign, _ in parted):
+        raise ValueError("write NAME=VALUE, several parted by commas")
+    return {name.strip(): value.strip() for name, _, value in parted}
+
+
+Seconds = Annotated[float, Field(gt=0, le=365 * 86400, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Size = Annotated[ByteSize, Field(gt=0)]
+Place = Annotated[Path, pydantic.AfterValidator(lambda path: path.expanduser().absolute())]
+Name = Annotated[str, pydantic.AfterValidator(name)]
+Address = Annotated[str, pydantic.AfterValidator(address)]
+Labels = Annotated[dict[Name, Annotated[str, Field(max_length=256)]], pydantic.BeforeValidator(pairs)]
+Image = Annotated[str, pydantic.AfterValidator(image)]
+Percent = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+
+
+def several(given: Any) -> Any:
+    """Several texts from one with commas or spaces, or from a flag given several times; a list as it is."""
+    if isinstance(given, str):
+        return tuple(part for part in re.split(r"[,\s]+", given) if part)
+    return given
+
+
+Images = Annotated[tuple[Image, ...], pydantic.BeforeValidator(several)]
+
+
+def url(text: str) -> str:
+    """Require an http or https address, or nothing."""
+    if text and not _URL.fullmatch(text):
+        raise ValueError("write http://… or https://…")
+    return text
+
+
+Url = Annotated[str, pydantic.AfterValidator(url)]
+
+
+class Group(pydantic.BaseModel):
+    """Settings that belong together. Frozen; unknown names are refused; each field's text is read from beneath it."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, hide_input_in_errors=True
+    )
+    prefix: ClassVar[str] = ""
