@@ -26,6 +26,14 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME = f"hivemind-test/worker:{uuid.uuid4().hex[:8]}"
 
 
+def _certificates() -> bytes:
+    bundle = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().openssl_cafile
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        archive.add(os.path.realpath(bundle), "etc/ssl/certs/ca-certificates.crt")
+    return tar.getvalue()
+
+
 def _docker(docker_url: str, *words: str) -> str:
     command = ["docker", "-H", docker_url, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -36,15 +44,11 @@ def _docker(docker_url: str, *words: str) -> str:
 @pytest.fixture
 async def base(docker_url: str, python_image: str) -> str:
     """The image with Python, and the certificates that this site's own TLS needs: its owner's business, as in use."""
-    bundle = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().openssl_cafile
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w") as archive:
-        archive.add(Path(bundle).resolve(), "etc/ssl/certs/ca-certificates.crt")
     engine = engines.Engine(docker_url)
     await engine.connect()
     try:
         container = await engine.create(f"hivemind-test-{uuid.uuid4().hex[:8]}", {"Image": python_image, "Cmd": ["x"]})
-        await engine.put_archive(container, "/", tar.getvalue())
+        await engine.put_archive(container, "/", _certificates())
     finally:
         await engine.close()
     change = "ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt"
