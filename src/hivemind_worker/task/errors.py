@@ -21,6 +21,7 @@
     │   └── UnknownNode         the pool has forgotten us; register again
     ├── NodeFault               this node failed the task; the pool tries elsewhere
     │   ├── EngineLost          the container engine stopped answering
+    │   ├── JournalBroken       journal/writer: the disk does not take what must be written down first
     │   ├── Refused             containers/engine: it answered no
     │   │   └── NotThere        containers/engine: it has no such image, container or volume
     │   └── CapsuleFault        the capsule broke its side of the conversation

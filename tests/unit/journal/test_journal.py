@@ -1,0 +1,139 @@
+"""The journal on a real disk: what is acknowledged is there, torn and damaged parts cost what they must and no more."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+
+from hivemind_worker.journal import compaction, reader, records, writer
+
+
+def accepted(number: int, task: bytes = b"task") -> records.Accepted:
+    return records.Accepted(f"t{number}", 1, task)
+
+
+async def reopened(path: Path) -> tuple[writer.Journal, writer.Recovered]:
+    journal = writer.Journal(path)
+    found = await journal.open()
+    return journal, found
+
+
+async def test_what_is_appended_is_there_after_a_crash(tmp_path: Path) -> None:
+    journal, found = await reopened(tmp_path / "state" / "journal")
+    assert not found.holdings.attempts
+    await asyncio.gather(*(journal.append(accepted(number)) for number in range(50)))
+    await journal.append(records.Placed("t1", 1, {"container": "c"}))
+    await journal.append(records.Ended("t1", 1, b"result"))
+    await journal.append(records.Closed("t2", 1, "accepted"))
+    # Not closed: as if the process had been killed here.
+    second, again = await reopened(tmp_path / "state" / "journal")
+    assert len(again.holdings.attempts) == 49
+    held = again.holdings.attempts["t1", 1]
+    assert held.placed is not None
+    assert held.placed.capsule == {"container": "c"}
+    assert held.ended is not None
+    assert held.ended.result == b"result"
+    await journal.close()
+    await second.close()
+
+
+async def test_a_journal_cut_anywhere_says_what_came_before(tmp_path: Path) -> None:
+    journal, _ = await reopened(tmp_path / "journal")
+    for number in range(4):
+        await journal.append(accepted(number))
+    await journal.close()
+    whole = (tmp_path / "journal").read_bytes()
+    for length in range(len(whole)):
+        found = reader.parse(whole[:length])
+        lines = whole[:length].count(b"\n")
+        assert len(found.holdings.attempts) == max(lines - 1, 0)
+        assert not found.damaged
+        assert not found.strange
+    (tmp_path / "journal").write_bytes(whole[:-3])
+    again, after = await reopened(tmp_path / "journal")
+    assert (len(after.holdings.attempts), after.set_aside) == (3, None)
+    await again.append(accepted(9))  # a torn tail does not swallow what is written behind it
+    await again.close()
+    assert set(reader.read(tmp_path / "journal").holdings.attempts) == {("t0", 1), ("t1", 1), ("t2", 1), ("t9", 1)}
+
+
+async def test_damage_in_the_middle_is_set_aside_and_told(tmp_path: Path) -> None:
+    journal, _ = await reopened(tmp_path / "journal")
+    for number in range(5):
+        await journal.append(accepted(number))
+    await journal.close()
+    lines = (tmp_path / "journal").read_bytes().split(b"\n")
+    lines[3] = lines[3][:-5] + b"\0\0\0\0\0"
+    bad = b"\n".join(lines)
+    (tmp_path / "journal").write_bytes(bad)
+    again, found = await reopened(tmp_path / "journal")
+    assert found.lost_lines == 1
+    assert set(found.holdings.attempts) == {("t0", 1), ("t1", 1), ("t3", 1), ("t4", 1)}
+    assert found.set_aside is not None
+    assert found.set_aside.read_bytes() == bad
+    await again.close()
+    last, third = await reopened(tmp_path / "journal")
+    assert third.lost_lines == 0
+    await last.close()
+
+
+@pytest.mark.parametrize("content", [b"hivemind-journal 9\n{}\n", b"\0" * 4096 + b"\n", b"SQLite format 3\0\n"])
+async def test_a_journal_of_another_kind_is_set_aside_whole(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "journal").write_bytes(content)
+    journal, found = await reopened(tmp_path / "journal")
+    assert found.why
+    assert found.set_aside is not None
+    assert found.set_aside.read_bytes() == content
+    await journal.append(accepted(1))
+    await journal.close()
+    assert set(reader.read(tmp_path / "journal").holdings.attempts) == {("t1", 1)}
+
+
+async def test_a_disk_that_takes_nothing_is_told_and_leaves_no_half_line(tmp_path: Path) -> None:
+    journal, _ = await reopened(tmp_path / "journal")
+    await journal.append(accepted(1))
+    size = (tmp_path / "journal").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, before[1]))
+    try:
+        with pytest.raises(writer.JournalBroken, match="cannot be written"):
+            await journal.append(accepted(2, b"x" * 1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert journal.broken
+    assert (tmp_path / "journal").stat().st_size == size
+    await journal.append(accepted(3))
+    assert not journal.broken
+    await journal.close()
+    found = reader.read(tmp_path / "journal")
+    assert set(found.holdings.attempts) == {("t1", 1), ("t3", 1)}
+    assert not found.damaged
+
+
+async def test_it_does_not_grow_with_what_is_over(tmp_path: Path) -> None:
+    journal, _ = await reopened(tmp_path / "journal")
+    await journal.append(accepted(0, b"stays"))
+    for start in range(1, 3 * compaction.LEAST_LINES, 500):
+        numbers = range(start, start + 500)
+        await asyncio.gather(*(journal.append(accepted(number)) for number in numbers))
+        await asyncio.gather(*(journal.append(records.Closed(f"t{number}", 1, "done")) for number in numbers))
+    await journal.close()
+    assert (tmp_path / "journal").read_bytes().count(b"\n") < compaction.LEAST_LINES + 1_000
+    assert set(reader.read(tmp_path / "journal").holdings.attempts) == {("t0", 1)}
+
+
+async def test_who_stops_waiting_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    journal, _ = await reopened(tmp_path / "journal")
+    first = asyncio.create_task(journal.append(accepted(1)))
+    second = asyncio.create_task(journal.append(accepted(2)))
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    await journal.close()
+    assert ("t2", 1) in reader.read(tmp_path / "journal").holdings.attempts
