@@ -66,10 +66,38 @@ class Results:
     capped: bool = False
 
 
-class Receiver:
-    """Takes the result messages of one attempt. `take` each, then `finish`, or `abort`: no file of ours stays open."""
+@dataclass(frozen=True, slots=True)
+class Half:
+    """A result file that has come in part: what was announced, where it lies, and how many bytes are on the disk."""
 
-    def __init__(self, store: stores.Store, caps: plan.Caps) -> None:
+    path: bytes
+    mode: int
+    size: int
+    staged_name: str
+    written: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a receiver is, for another process to go on from: all that it names is on the disk."""
+
+    files: tuple[outcome.ResultFile, ...] = ()
+    skipped: tuple[outcome.SkippedFile, ...] = ()
+    unnamed: int = 0
+    capped: bool = False
+    bytes: int = 0
+    count: int = 0
+    names: int = 0
+    half: Half | None = None
+
+
+class Receiver:
+    """Takes the result messages of one attempt. `take` each, then `finish`, or `abort`: no file of ours stays open.
+
+    ``after``: what an earlier process had taken. Raises what `Store.reopen` does where that is gone.
+    """
+
+    def __init__(self, store: stores.Store, caps: plan.Caps, after: Progress = Progress()) -> None:
         self._store = store
         self._caps = caps
         self._waiting: list[ResultMessage] = []
@@ -77,11 +105,14 @@ class Receiver:
         self._turn: asyncio.Task[None] | None = None
         self._begun: tuple[messages.ResultBegin, writing.Writer] | None = None
         self._ended: list[tuple[messages.ResultBegin, writing.Writer]] = []
-        self._files: list[outcome.ResultFile] = []
-        self._skipped: list[outcome.SkippedFile] = []
-        self._unnamed = 0
-        self._capped = False
-        self._bytes = self._count = self._names = 0
+        self._files: list[outcome.ResultFile] = list(after.files)
+        self._skipped: list[outcome.SkippedFile] = list(after.skipped)
+        self._unnamed = after.unnamed
+        self._capped = after.capped
+        self._bytes, self._count, self._names = after.bytes, after.count, after.names
+        if half := after.half:
+            writer = store.reopen(half.staged_name, half.written, half.size)
+            self._begun = (messages.ResultBegin(half.path, half.mode, half.size), writer)
 
     async def take(self, message: ResultMessage) -> None:
         """Take the next message; waits while the disk is busy. Raises OSError when the disk fails or is full."""
@@ -89,6 +120,19 @@ class Receiver:
         self._waiting_bytes += len(message.data) if isinstance(message, messages.ResultData) else 0
         if self._waiting_bytes >= BATCH or len(self._waiting) >= 1000:
             await self._write_waiting()
+
+    async def progress(self) -> Progress:
+        """Put everything taken so far on the disk and tell how far that is. Raises OSError."""
+        await self._write_waiting()
+        await self._settled()
+        await asyncio.to_thread(self._commit)
+        half = None
+        if self._begun is not None:
+            begin, writer = self._begun
+            await asyncio.to_thread(writer.sync)
+            half = Half(begin.path, begin.mode, begin.size, writer.path.name, writer.size)
+        files, skipped = tuple(self._files), tuple(self._skipped)
+        return Progress(files, skipped, self._unnamed, self._capped, self._bytes, self._count, self._names, half)
 
     async def finish(self) -> Results:
         """All has come: everything on disk, durable, in the store. Raises OSError."""
@@ -187,6 +231,8 @@ class Receiver:
             self._unnamed += 1
 
     def _commit(self) -> None:
+        if not self._ended:
+            return
         artifacts = self._store.commit([writer for _, writer in self._ended])
         for (begin, _), artifact in zip(self._ended, artifacts, strict=True):
             self._files.append(outcome.ResultFile(begin.path.decode(), artifact, begin.mode & _MODE))

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import os
 import re
-from collections.abc import AsyncGenerator, Iterator, Sequence
+import uuid
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from pathlib import Path
 
 from hivemind_worker.artifacts import writing
@@ -38,15 +37,18 @@ class Store:
     def __init__(self, root: Path) -> None:
         self._objects = root / "objects"
         self._staging = root / "staging"
-        self._numbers = itertools.count()
         self._uploads: dict[str, writing.Upload] = {}
 
-    def prepare(self) -> None:
-        """Make the folders, for their owner only, and clear what an earlier process left half-written. Blocks."""
+    def prepare(self, wanted: Collection[str] = ()) -> None:
+        """Make the folders, for their owner only, and clear what an earlier process left half-written. Blocks.
+
+        ``wanted`` names the half-written files (`staged_name`) that somebody will go on with.
+        """
         for folder in (self._objects, self._staging):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in self._staging.glob("*.part"):
-            left.unlink(missing_ok=True)
+            if left.name not in wanted:
+                left.unlink(missing_ok=True)
 
     def exists(self, sha256: str) -> bool:
         """Whether the whole artifact is here."""
@@ -108,7 +110,12 @@ class Store:
 
     def writer(self, limit: int | None = None) -> writing.Writer:
         """Begin a new file of at most `limit` bytes, its name not yet known. Then `commit` it, or `abort()` it."""
-        return writing.Writer(self._staging / f"new-{os.getpid()}-{next(self._numbers)}.part", limit)
+        # A number that no earlier process had: one of its files may be gone on with beside this one.
+        return writing.Writer(self._staging / f"new-{uuid.uuid4().hex}.part", limit)
+
+    def reopen(self, staged_name: str, size: int, limit: int | None) -> writing.Writer:
+        """Go on with a file that an earlier process had begun with ``writer``. Blocks. Raises as `writing.Writer`."""
+        return writing.Writer(self._staging / Path(staged_name).name, limit, after=size)
 
     def commit(self, writers: Sequence[writing.Writer]) -> list[outcome.Artifact]:
         """Make finished files durable and known by their names. Blocks; none is fine, many at once are cheaper.

@@ -32,14 +32,21 @@ class TakenOver(errors.Rejected):
 
 
 class Writer:
-    """One new file. Not for several threads at once; one after the other is fine."""
+    """One new file. Not for several threads at once; one after the other is fine.
 
-    def __init__(self, path: Path, limit: int | None) -> None:
+    ``after``: how many bytes of a file that an earlier process had begun are gone on with; what lies behind them goes,
+    what is there is read again. Raises FileNotFoundError then, WrongContent where it is shorter.
+    """
+
+    def __init__(self, path: Path, limit: int | None, after: int | None = None) -> None:
         self.path = path
         self._limit = limit
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        new = os.O_CREAT | os.O_EXCL if after is None else 0
+        self._fd = os.open(path, os.O_RDWR | new | os.O_CLOEXEC, 0o600)
         self._hash = hashlib.sha256()
         self._size = 0
+        if after:
+            self._go_on(after)
 
     @property
     def size(self) -> int:
@@ -79,6 +86,15 @@ class Writer:
         """Throw it away; does nothing after it was committed."""
         self._close_fd()
         self.path.unlink(missing_ok=True)
+
+    def _go_on(self, after: int) -> None:
+        if os.fstat(self._fd).st_size < after:
+            self._close_fd()
+            raise WrongContent(f"{self.path} has less than the {after} bytes that had been written")
+        os.ftruncate(self._fd, after)
+        while piece := os.pread(self._fd, _READ, self._size):
+            self._hash.update(piece)
+            self._size += len(piece)
 
     def _check(self, more: int) -> None:
         if self._limit is not None and self._size + more > self._limit:

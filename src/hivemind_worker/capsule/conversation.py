@@ -15,6 +15,9 @@ from hivemind_worker.task import errors
 ACK_BYTES: Final = 256 * 1024
 """Acknowledge after so many bytes: a sixteenth of the default window, so the capsule never waits for it."""
 
+CROWDED_BYTES: Final = 2 * 1024 * 1024
+"""Half of the default window."""
+
 ACK_FRAMES: Final = 256
 """... or so many frames."""
 
@@ -116,6 +119,14 @@ class Conversation:
         self._inside_file = self._inside_file or self._phase is Phase.RECEIVING
         self._reader.expect_answer(nonce)
         return self._say(kind, payload, following)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the capsule may soon have no room for more, should nothing be acknowledged: half a window is out.
+
+        For a worker to whom an ACK costs a write to the disk; the others ask `acknowledgement` often.
+        """
+        return self._unacknowledged_bytes >= CROWDED_BYTES
 
     def acknowledgement(self, *, force: bool = False) -> bytes | None:
         """Return the bytes of an ACK of all that was heard, if it is time for one; call it when what was heard is safe.

@@ -17,7 +17,7 @@ from hivemind_worker.artifacts import inputs, results
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import conversation, messages, table
 from hivemind_worker.concurrency import clock, stopping
-from hivemind_worker.executors import executor, logs
+from hivemind_worker.executors import checkpoint, executor, logs
 from hivemind_worker.task import errors, outcome, plan, state
 
 READY_SECONDS: Final = 60.0
@@ -53,7 +53,8 @@ class Heard:
     """What came of the conversation. `fault` says why it broke off, empty when it went to its end.
 
     `lost`: the stream broke, not the capsule. `overtime`: it did not answer when its time was over.
-    `over_disk`: it was killed because its workspace was larger than allowed; said how large.
+    `over_disk`: it was killed because its workspace was larger than allowed; said how large. `not_begun`: a capsule
+    that was entered again had not been told to start: the attempt can be run anew.
     """
 
     exited: messages.Exited | None = None
@@ -66,12 +67,17 @@ class Heard:
     lost: bool = False
     refused_file: str = ""
     over_disk: str = ""
+    not_begun: bool = False
     fault: str = ""
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class CapsuleRun:
-    """One attempt. `kill` ends the capsule from outside, at once, and may be called more than once."""
+    """One attempt. `kill` ends the capsule from outside, at once, and may be called more than once.
+
+    In `custody` nothing is acknowledged before it is safe, and where the capsule is, for another process, is written
+    down before the task begins; where an earlier process had come so far, the conversation is entered again.
+    """
 
     def __init__(
         self,
@@ -83,6 +89,7 @@ class CapsuleRun:
         stop: stopping.Stop,
         observer: executor.Observer,
         kill: Callable[[], Awaitable[None]],
+        custody: checkpoint.Custody | None = None,
     ) -> None:
         self._pipe = pipe
         self._plan = plan
@@ -91,10 +98,15 @@ class CapsuleRun:
         self._stop = stop
         self._observer = observer
         self._kill = kill
-        self._talk = conversation.Conversation()
-        self._kept = logs.Kept(plan.caps)
-        self._receiver = results.Receiver(store, plan.caps)
-        self._heard = Heard()
+        self._custody = custody
+        self._again = custody is not None and custody.after is not None
+        after = (custody and custody.after) or checkpoint.Checkpoint()
+        self._talk = conversation.Conversation(
+            spec=spec if self._again else None, after=after.after, inside_file=after.inside_file
+        )
+        self._kept = logs.Kept(plan.caps, after.output)
+        self._receiver = results.Receiver(store, plan.caps, after.results)
+        self._heard = Heard(exited=after.exited)
         self._ready = asyncio.Event()
         self._feed_error: Exception | None = None
         self._until = clock.now() + READY_SECONDS
@@ -105,7 +117,7 @@ class CapsuleRun:
 
         Whatever it raises, the store has no half-written file of this attempt and no task of ours goes on.
         """
-        feed = asyncio.create_task(self._feed(), name="feed capsule")
+        feed = asyncio.create_task(self._enter() if self._again else self._feed(), name="feed capsule")
         watch = asyncio.create_task(self._obey(), name="watch stop")
         try:
             await self._listen()
@@ -130,7 +142,7 @@ class CapsuleRun:
                     self._heard.fault = "the capsule ended without a word"
                     break
                 await self._take(data)
-                if (said := self._talk.acknowledgement()) is not None:
+                if (said := await self._acknowledgement()) is not None:
                     await self._pipe.write(said)
         except TimeoutError:
             self._heard.overtime = self._talk.phase is table.Phase.RUNNING
@@ -144,6 +156,24 @@ class CapsuleRun:
             self._heard.fault = str(error)
         if self._feed_error is not None:
             raise self._feed_error
+
+    async def _acknowledgement(self) -> bytes | None:
+        if self._custody is None:
+            return self._talk.acknowledgement()
+        if not self._talk.crowded:
+            return None
+        reached = checkpoint.Checkpoint(
+            after=self._talk.heard,
+            inside_file=self._talk.phase is table.Phase.RECEIVING,
+            output=self._kept.progress(),
+            results=await self._receiver.progress(),
+            exited=self._heard.exited,
+        )
+        try:
+            await self._custody.keeper.save(reached)
+        except (errors.NodeFault, OSError):
+            return None  # the capsule keeps it for us, and the next piece tries again
+        return self._talk.acknowledgement(force=True)
 
     async def _take(self, data: bytes) -> None:
         try:
@@ -161,6 +191,8 @@ class CapsuleRun:
 
     async def _hear(self, message: messages.FromCapsule) -> None:
         match message:
+            case messages.Ready() if self._again:
+                self._entered(message)
             case messages.Ready():
                 self._time("ready")
                 self._ready.set()
@@ -187,6 +219,22 @@ class CapsuleRun:
         if self._heard.exited is not None:
             self._until = clock.now() + SILENCE_SECONDS
 
+    async def _enter(self) -> None:
+        """Go on with a capsule that another process had talked to."""
+        with contextlib.suppress(errors.EngineLost):  # the listener learns why
+            await self._pipe.write(self._talk.resume(secrets.token_bytes(messages.NONCE_BYTES), self._spec.resume_key))
+
+    def _entered(self, ready: messages.Ready) -> None:
+        if ready.state in {messages.State.IDLE, messages.State.LOADING}:
+            self._heard.not_begun = True
+            raise errors.CapsuleFault("the task had not begun when the worker before this one ended")
+        self._time("resume")
+        if self._heard.exited is None:
+            # Since when it runs is the capsule's to know, and it keeps the limit itself: this is the latest possible.
+            limits = self._spec.limits
+            self._until = clock.now() + (limits.timeout_ms + limits.grace_ms) / 1000 + OVERTIME_SECONDS
+            self._observer.phase(state.Phase.RUNNING)
+
     async def _feed(self) -> None:
         """Say what to run, with its files, and begin."""
         await self._ready.wait()
@@ -194,7 +242,7 @@ class CapsuleRun:
             await self._say_files()
         except errors.EngineLost:
             pass  # the listener learns why
-        except (stores.NoSuchArtifact, OSError, ValueError) as error:
+        except (stores.NoSuchArtifact, errors.NodeFault, OSError, ValueError) as error:
             self._feed_error = error
             await self._end()
 
@@ -206,13 +254,23 @@ class CapsuleRun:
                     await self._pipe.write(waiting)
                     waiting = b""
                 waiting += self._talk.send(piece)
-        if self._heard.stopped or self._talk.phase is not table.Phase.LOADING:
-            return  # it is being killed, or an ERROR has been heard
+        if not self._may_begin():
+            return
         self._time("files")
+        if self._custody is not None:
+            where = {**self._custody.capsule, "resume_key": self._spec.resume_key.hex()}
+            await self._custody.keeper.placed(where)
+            self._time("journal")
+            if not self._may_begin():
+                return
         limits = self._spec.limits
         self._until = clock.now() + (limits.timeout_ms + limits.grace_ms) / 1000 + OVERTIME_SECONDS
         self._observer.phase(state.Phase.RUNNING)
         await self._pipe.write(waiting + self._talk.send(messages.Start()))
+
+    def _may_begin(self) -> bool:
+        """Whether it is neither being killed, nor an ERROR has been heard."""
+        return not self._heard.stopped and self._talk.phase is table.Phase.LOADING
 
     async def _obey(self) -> None:
         """Pass a stop on: politely while the task runs, else at once; a kill always at once."""
@@ -245,8 +303,16 @@ class CapsuleRun:
         return said + self._talk.send(messages.Close())
 
 
-def spec_of(asked: plan.RunPlan, environment: Mapping[str, str], on_disconnect: messages.OnDisconnect) -> messages.Spec:
-    """Put a plan into the capsule's words. `environment` is what the image or sandbox gives; the plan's wins."""
+def spec_of(
+    asked: plan.RunPlan,
+    environment: Mapping[str, str],
+    on_disconnect: messages.OnDisconnect,
+    resume_key: bytes = b"",
+) -> messages.Spec:
+    """Put a plan into the capsule's words. `environment` is what the image or sandbox gives; the plan's wins.
+
+    `resume_key` is the one that a capsule was given before; a new capsule gets a new one.
+    """
     # HOME: the account of a task has none of its own, and much software insists on a folder it may write to.
     variables = {"PATH": DEFAULT_PATH, **environment, "HOME": plan.WORKSPACE, **asked.environment}
     caps = asked.caps
@@ -267,5 +333,5 @@ def spec_of(asked: plan.RunPlan, environment: Mapping[str, str], on_disconnect: 
             results_ms=max(1, round(caps.results_seconds * 1000)),
         ),
         on_disconnect=on_disconnect,
-        resume_key=secrets.token_bytes(messages.MAX_KEY_BYTES),
+        resume_key=resume_key or secrets.token_bytes(messages.MAX_KEY_BYTES),
     )

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+
 from hivemind_worker.capsule import messages
 from hivemind_worker.task import outcome, plan
 
 
-class Kept:
-    """Collects the output of one attempt; never holds more than the head and two tails."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    """What is kept so far, for another process to go on from."""
 
-    def __init__(self, caps: plan.Caps) -> None:
+    head: bytes = b""
+    ends: Mapping[messages.Stream, int] = dataclasses.field(default_factory=dict)
+    dropped: Mapping[messages.Stream, int] = dataclasses.field(default_factory=dict)
+    tails: Mapping[messages.Stream, bytes] = dataclasses.field(default_factory=dict)
+
+
+class Kept:
+    """Collects the output of one attempt; never holds more than the head and two tails.
+
+    ``after``: what an earlier process had kept.
+    """
+
+    def __init__(self, caps: plan.Caps, after: Progress = Progress()) -> None:
         self._head_room = caps.output_head_bytes
         self._tail = caps.output_tail_bytes
-        self._head = bytearray()
-        self._ends = dict.fromkeys(messages.Stream, 0)
-        self._dropped = dict.fromkeys(messages.Stream, 0)
-        self._tails = {stream: bytearray() for stream in messages.Stream}
+        self._head = bytearray(after.head)
+        self._ends = {stream: after.ends.get(stream, 0) for stream in messages.Stream}
+        self._dropped = {stream: after.dropped.get(stream, 0) for stream in messages.Stream}
+        self._tails = {stream: bytearray(after.tails.get(stream, b"")) for stream in messages.Stream}
+
+    def progress(self) -> Progress:
+        """Tell what is kept so far."""
+        tails = {stream: bytes(tail) for stream, tail in self._tails.items()}
+        return Progress(bytes(self._head), dict(self._ends), dict(self._dropped), tails)
 
     @property
     def truncated(self) -> bool:
