@@ -34,7 +34,7 @@ def pages() -> dict[str, str]:
 FLOORS = (
     ("DOORS", ("", "cli")),
     ("TOWERS", ("node", "nodepool", "client")),
-    ("WORK", ("executors",)),
+    ("WORK", ("executors", "health")),
     ("EDGES", ("pool_client", "containers", "sandbox", "artifacts", "host")),
     ("MEANING", ("kinds", "wire", "capsule")),
     ("TOOLS", ("settings", "telemetry", "concurrency")),
