@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from hivemind_worker.artifacts import store
+from hivemind_worker.capsule import accounts
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.executors import executor
 from hivemind_worker.kinds import kind
@@ -34,6 +36,10 @@ class NoopExecutor:
         for phase in (state.Phase.PREPARING, state.Phase.STARTING, state.Phase.RUNNING, state.Phase.COLLECTING):
             observer.phase(phase)
         return outcome.Outcome(outcome.Status.COMPLETED, exit_code=0, limits=plan.limits, isolation=self.isolation)
+
+    async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
+        """Nothing is used."""
+        return {}
 
     async def fitness(self) -> executor.Fitness:
         """Fit, of course."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import resource
 
 import attempts
 import pytest
+import waiting
 
+from hivemind_worker.capsule import accounts
+from hivemind_worker.concurrency import stopping
 from hivemind_worker.task import outcome, plan
 
 MIB = 1024 * 1024
@@ -69,7 +73,9 @@ async def test_oom_is_told_by_the_record(bench: attempts.Bench) -> None:
     script = "x = bytearray(10 * 64 << 20)\nfor at in range(0, len(x), 4096): x[at] = 1"
     ended = await bench.python(script, limits={"memory_bytes": 64 * MIB, "disk_bytes": 16 * MIB})
     assert ended.reason is outcome.Reason.OOM, ended.error
-    assert str(64 * MIB) in ended.error
+    assert f"memory limit {64 * MIB} bytes, peak {ended.usage.peak_memory_bytes}" in ended.error
+    assert ended.usage.peak_memory_bytes is not None
+    assert 60 * MIB <= ended.usage.peak_memory_bytes <= 64 * MIB
     assert "memory" in ended.limits_hit
 
 
@@ -129,3 +135,43 @@ async def test_a_gibibyte_goes_through_with_memory_flat(bench: attempts.Bench) -
 def _resident() -> int:
     """The most memory this process has ever had, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+async def test_what_a_running_task_uses_can_be_seen(bench: attempts.Bench) -> None:
+    stop, watcher = stopping.Stop(), attempts.Watcher()
+    script = "x = bytearray(60 << 20)\nprint('up', flush=True)\nwhile True: pass"
+    asked = bench.plan(["python3", "-c", script])
+    run = asyncio.create_task(bench.executor.run(asked, stop, watcher))
+    try:
+        await waiting.wait_until(watcher.text, description="the task runs", seconds=30)
+
+        async def seen() -> accounts.Usage | None:
+            found = list((await bench.executor.usage()).values())
+            return found[-1] if found and found[-1].cpu_percent else None
+
+        used: accounts.Usage | None = await waiting.wait_until(seen, description="it is seen", seconds=30)
+        assert used is not None
+    finally:
+        stop.request(stopping.StopLevel.KILL, "seen enough")
+        ended = await run
+    assert used.cpu_percent is not None
+    assert used.cpu_percent > 5
+    assert used.now.memory_bytes is not None
+    assert 60 * MIB <= used.now.memory_bytes <= attempts.LIMITS.memory_bytes
+    assert used.memory_limit_bytes == attempts.LIMITS.memory_bytes
+    assert used.now.network_received_bytes in {0, None}
+    assert used.now.processes_now is not None
+    assert used.now.processes_now >= 2
+    assert ended.usage.peak_memory_bytes is not None
+    assert ended.usage.peak_memory_bytes >= 60 * MIB, "a killed task's usage is told as well"
+    assert ended.usage.wall_seconds > 0
+    assert not await bench.executor.usage()
+
+
+async def test_the_usage_of_one_that_took_too_long_is_told(bench: attempts.Bench) -> None:
+    ended = await bench.python("while True: pass", limits={"timeout_seconds": 1.0})
+    assert ended.reason is outcome.Reason.TIMEOUT
+    assert ended.usage.wall_seconds >= 1
+    assert ended.usage.cpu_seconds is not None
+    assert ended.usage.cpu_seconds > 0.05
+    assert ended.usage.peak_memory_bytes

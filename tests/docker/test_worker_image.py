@@ -101,6 +101,6 @@ def _nodes(port: int) -> list[str]:
 
 
 def _hivemind(port: int, *words: str) -> list[dict[str, str]]:
-    command = [HIVEMIND, *words, f"--node-pool=127.0.0.1:{port}", "--json"]
+    command: list[str | Path] = [HIVEMIND, *words, f"--node-pool=127.0.0.1:{port}", "--json"]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return [json.loads(line) for line in said.splitlines()]

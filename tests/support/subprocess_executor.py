@@ -13,9 +13,11 @@ import shutil
 import signal
 import stat
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from hivemind_worker.artifacts import store
+from hivemind_worker.capsule import accounts
 from hivemind_worker.concurrency import clock, stopping
 from hivemind_worker.executors import executor
 from hivemind_worker.task import outcome, plan, state
@@ -34,19 +36,27 @@ class SubprocessExecutor:
         self.most_at_once = 0
         self.prepare_gate: asyncio.Event | None = None
         self.raises: Exception | None = None
+        self.plans: list[plan.RunPlan] = []
+        self.used: dict[tuple[str, int], accounts.Usage] = {}
+        self.unfit = ""
 
     async def open(self) -> None:
         """Nothing to open."""
 
+    async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
+        """What the test says."""
+        return self.used
+
     async def fitness(self) -> executor.Fitness:
-        """Fit, unfenced."""
-        return executor.Fitness(usable=True, isolation=self.isolation, runtime="subprocess")
+        """Unfenced; as fit as the test says."""
+        return executor.Fitness(usable=not self.unfit, isolation=self.isolation, runtime="subprocess", why=self.unfit)
 
     async def close(self) -> None:
         """Nothing to close."""
 
     async def run(self, plan: plan.RunPlan, stop: stopping.Stop, observer: executor.Observer) -> outcome.Outcome:
         """Run one attempt to its end."""
+        self.plans.append(plan)
         self.ran.append((plan.task_id, plan.attempt))
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)

@@ -6,12 +6,16 @@ The files are described in the kernel's `admin-guide/cgroup-v1` and `admin-guide
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 CONTROLLERS = ("memory", "cpuacct", "cpu", "pids", "blkio")
 """Folders of v1; in v2 all lie in one."""
 
 _NANO, _MICRO = 1e-9, 1e-6
+
+# cgroup v1 says "no limit" with a number near 2**63; no machine has so much.
+_NO_LIMIT = 2**60
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,6 +32,78 @@ class Reading:
     """Processes killed because the capsule's memory was used up: the one proof of `oom`."""
     forks_refused: int | None = None
     """Times that a new process was refused because of the limit of processes."""
+    memory_bytes: int | None = None
+    """In use now, less what the kernel could take back at once (files read and no longer needed)."""
+    memory_limit_bytes: int | None = None
+    processes_now: int | None = None
+    network_received_bytes: int | None = None
+    network_sent_bytes: int | None = None
+
+    def at_least(self, seen: Reading | None) -> Reading:
+        """Return it with what only ever grows taken from `seen`, an earlier reading, where this one cannot tell."""
+        if seen is None:
+            return self
+        grows = ("cpu_seconds", "throttled_seconds", "read_bytes", "written_bytes", "peak_memory_bytes", "processes",
+                 "memory_kills", "forks_refused")  # fmt: skip
+        known = {name: getattr(seen, name) for name in grows if getattr(self, name) is None}
+        peak, at_once = (self.peak_memory_bytes, seen.memory_bytes), (self.processes, seen.processes_now)
+        # Kernels that keep no peak: the most that was ever looked at.
+        known["peak_memory_bytes"] = _most(known.get("peak_memory_bytes"), *peak)
+        known["processes"] = _most(known.get("processes"), *at_once)
+        return dataclasses.replace(self, **known)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Usage:
+    """What a running capsule uses now: the two rates since the reading before, the amounts at `timestamp` (epoch).
+
+    `cpu_percent`: 100 is one core. None where nobody can tell.
+    """
+
+    timestamp: float
+    now: Reading
+    cpu_percent: float | None = None
+    memory_limit_bytes: int | None = None
+    disk_bytes: int | None = None
+    """Of its workspace, where that is on a disk and has been measured."""
+
+    @property
+    def memory_percent(self) -> float | None:
+        """Of its limit."""
+        if self.now.memory_bytes is None or not self.memory_limit_bytes:
+            return None
+        return 100.0 * self.now.memory_bytes / self.memory_limit_bytes
+
+    def as_json(self) -> dict[str, float | None]:
+        """Return the reference document's keys, and after them what else is known."""
+        now = self.now
+        return {
+            "cpu_percent": self.cpu_percent,
+            "memory_usage": now.memory_bytes,
+            "memory_limit": self.memory_limit_bytes,
+            "memory_percent": self.memory_percent,
+            "network_rx": now.network_received_bytes,
+            "network_tx": now.network_sent_bytes,
+            "timestamp": self.timestamp,
+            "memory_peak": now.peak_memory_bytes,
+            "cpu_seconds": now.cpu_seconds,
+            "throttled_seconds": now.throttled_seconds,
+            "read_bytes": now.read_bytes,
+            "written_bytes": now.written_bytes,
+            "processes": now.processes_now,
+            "disk_usage": self.disk_bytes,
+        }
+
+
+def usage(now: Reading, at: float, before: Usage | None, limit: int | None = None) -> Usage:
+    """Compare two readings of one capsule. `limit` in bytes, where the kernel does not say it."""
+    percent = None
+    if before is not None and now.cpu_seconds is not None and before.now.cpu_seconds is not None:
+        seconds = at - before.timestamp
+        percent = 100.0 * max(now.cpu_seconds - before.now.cpu_seconds, 0.0) / seconds if seconds > 0 else None
+    said = now.memory_limit_bytes or limit
+    seen = None if before is None else before.now
+    return Usage(at, now.at_least(seen), percent, min(said, limit) if said and limit else said)
 
 
 def read(text: Callable[[str, str], str | None]) -> Reading:
@@ -39,6 +115,9 @@ def read(text: Callable[[str, str], str | None]) -> Reading:
     v2_kills = _table(text("", "memory.events")).get("oom_kill")
     refused = _table(text("pids", "pids.events")).get("max")
     v2_refused = _table(text("", "pids.events")).get("max")
+    used = _first(text("memory", "memory.usage_in_bytes"), text("", "memory.current"))
+    idle = _table(text("memory", "memory.stat")).get("total_inactive_file")
+    v2_idle = _table(text("", "memory.stat")).get("inactive_file")
     return Reading(
         peak_memory_bytes=_first(text("memory", "memory.max_usage_in_bytes"), text("", "memory.peak")),
         cpu_seconds=_either(
@@ -50,7 +129,51 @@ def read(text: Callable[[str, str], str | None]) -> Reading:
         written_bytes=moved.get("write"),
         memory_kills=v2_kills if kills is None else kills,
         forks_refused=v2_refused if refused is None else refused,
+        memory_bytes=_less(used, v2_idle if idle is None else idle),
+        memory_limit_bytes=_limit(_first(text("memory", "memory.limit_in_bytes"), text("", "memory.max"))),
+        processes_now=_first(text("pids", "pids.current"), text("", "pids.current")),
     )
+
+
+def of_engine(said: Mapping[str, Any]) -> Reading | None:
+    """What a container engine's statistics say (`GET /containers/ID/stats`); None where it says nothing.
+
+    Every part may be missing: memory of a container that has ended, `networks` where it has none, the peak and the
+    cores one by one with control groups v2.
+    """
+    memory, cpu = said.get("memory_stats") or {}, said.get("cpu_stats") or {}
+    used = (cpu.get("cpu_usage") or {}).get("total_usage")
+    if not memory and not used:
+        return None
+    details = memory.get("stats") or {}
+    idle = details.get("total_inactive_file", details.get("inactive_file"))
+    moved = (said.get("blkio_stats") or {}).get("io_service_bytes_recursive")
+    networks: Iterable[Mapping[str, int]] = (said.get("networks") or {}).values()
+    sums = {key: sum(each.get(key, 0) for each in networks) for key in ("rx_bytes", "tx_bytes")}
+    return Reading(
+        peak_memory_bytes=memory.get("max_usage"),
+        cpu_seconds=_times(used, _NANO),
+        throttled_seconds=_times((cpu.get("throttling_data") or {}).get("throttled_time"), _NANO),
+        read_bytes=_moved(moved, "read"),
+        written_bytes=_moved(moved, "write"),
+        memory_bytes=_less(memory.get("usage"), idle),
+        memory_limit_bytes=_limit(memory.get("limit")),
+        processes_now=(said.get("pids_stats") or {}).get("current"),
+        network_received_bytes=sums["rx_bytes"],
+        network_sent_bytes=sums["tx_bytes"],
+    )
+
+
+def traffic(text: str) -> tuple[int, int]:
+    """Bytes received and sent, of all interfaces but the loopback, as `/proc/PID/net/dev` has them."""
+    rows = (line.partition(":") for line in text.splitlines())
+    counts = [rest.split() for name, colon, rest in rows if colon and name.strip() != "lo"]
+    return sum(int(row[0]) for row in counts), sum(int(row[8]) for row in counts)
+
+
+def _moved(rows: Any, kind: str) -> int | None:
+    """None for an empty list too: the engine gives one where the kernel does not count."""
+    return sum(row["value"] for row in rows if str(row["op"]).lower() == kind) if rows else None
 
 
 def _table(text: str | None) -> Mapping[str, int]:
@@ -74,6 +197,18 @@ def _io(v1: str | None, v2: str | None) -> Mapping[str, int]:
 
 def _first(*texts: str | None) -> int | None:
     return next((int(text) for text in texts if text is not None and text.strip().isdigit()), None)
+
+
+def _limit(said: int | None) -> int | None:
+    return said if said is not None and 0 < said < _NO_LIMIT else None
+
+
+def _less(used: int | None, idle: int | None) -> int | None:
+    return None if used is None else max(used - (idle or 0), 0)
+
+
+def _most(*values: int | None) -> int | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def _times(value: int | None, unit: float) -> float | None:

@@ -9,9 +9,10 @@ import asyncio
 import dataclasses
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from hivemind_worker.capsule import accounts
 from hivemind_worker.client import following
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.executors import executor
@@ -123,6 +124,10 @@ class TappedExecutor:
         """Run one attempt, listened to."""
         live = dataclasses.replace(plan, caps=dataclasses.replace(plan.caps, output_live_bytes=LIVE_BYTES))
         return await self._inner.run(live, stop, _Both(observer, self._tap, plan.attempt))
+
+    async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
+        """What the capsules that run use."""
+        return await self._inner.usage()
 
     async def fitness(self) -> executor.Fitness:
         """Probe this machine."""

@@ -150,8 +150,15 @@ def _host(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: st
         "Init": False,
         "PublishAllPorts": False,
         **({"Runtime": around.runtime} if around.runtime else {}),
-        **({"DeviceRequests": [{"Count": asked.gpus, "Capabilities": [["gpu"]]}]} if asked.gpus else {}),
+        **({"DeviceRequests": [_gpus(asked)]} if asked.gpus else {}),
     }
+
+
+def _gpus(asked: plan.RunPlan) -> dict[str, Any]:
+    """The very devices that were reserved; a number alone would let the engine give the same ones twice."""
+    if not asked.gpu_devices:
+        raise ValueError(f"the task wants {asked.gpus} GPUs, and no devices were reserved for it")
+    return {"DeviceIDs": list(asked.gpu_devices), "Capabilities": [["gpu"]]}
 
 
 def network_mode(around: Surroundings, asked: plan.RunPlan) -> str:

@@ -54,7 +54,8 @@ class Heard:
 
     `lost`: the stream broke, not the capsule. `overtime`: it did not answer when its time was over.
     `over_disk`: it was killed because its workspace was larger than allowed; said how large. `not_begun`: a capsule
-    that was entered again had not been told to start: the attempt can be run anew.
+    that was entered again had not been told to start: the attempt can be run anew. ``ran_seconds``: from the start of
+    the task to the end of the conversation, where it did not say itself how long it ran.
     """
 
     exited: messages.Exited | None = None
@@ -69,6 +70,7 @@ class Heard:
     over_disk: str = ""
     not_begun: bool = False
     fault: str = ""
+    ran_seconds: float = 0.0
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -111,6 +113,7 @@ class CapsuleRun:
         self._feed_error: Exception | None = None
         self._until = clock.now() + READY_SECONDS
         self._mark = clock.now()
+        self._began: float | None = None
 
     async def run(self) -> Heard:
         """Hold the conversation to its end. Raises OSError when our disk broke, NoSuchArtifact for a missing input.
@@ -129,6 +132,8 @@ class CapsuleRun:
                 await stopping.settle(feed, watch)
             finally:
                 await self._receiver.abort()
+        if self._began is not None and self._heard.exited is None:
+            self._heard.ran_seconds = clock.now() - self._began
         self._heard.logs = self._kept.logs()
         self._heard.truncated = self._kept.truncated
         return self._heard
@@ -233,6 +238,7 @@ class CapsuleRun:
             # Since when it runs is the capsule's to know, and it keeps the limit itself: this is the latest possible.
             limits = self._spec.limits
             self._until = clock.now() + (limits.timeout_ms + limits.grace_ms) / 1000 + OVERTIME_SECONDS
+            self._began = clock.now()
             self._observer.phase(state.Phase.RUNNING)
 
     async def _feed(self) -> None:
@@ -265,6 +271,7 @@ class CapsuleRun:
                 return
         limits = self._spec.limits
         self._until = clock.now() + (limits.timeout_ms + limits.grace_ms) / 1000 + OVERTIME_SECONDS
+        self._began = clock.now()
         self._observer.phase(state.Phase.RUNNING)
         await self._pipe.write(waiting + self._talk.send(messages.Start()))
 

@@ -14,7 +14,7 @@ from hivemind_worker.capsule import accounts, messages
 from hivemind_worker.concurrency import clock, stopping, supervision
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import hardening, images, leftovers, networks, program, usage, workspaces
-from hivemind_worker.executors import capsule_run, disk_watch, executor, verdict
+from hivemind_worker.executors import capsule_run, disk_watch, executor, live, verdict
 from hivemind_worker.settings import schema
 from hivemind_worker.task import errors, outcome, plan, state
 from hivemind_worker.telemetry import logs
@@ -64,6 +64,7 @@ class DockerExecutor:
         self._workspaces = workspaces.Workspaces(engine=engine, jobs=self._jobs, node_id=node_id, boot_id=boot_id)
         self._egress = networks.Egress(engine=engine, name=network)
         self._numbers = itertools.count()
+        self._live = live.Live(self._jobs)
 
     @property
     def isolation(self) -> str:
@@ -155,7 +156,8 @@ class DockerExecutor:
         inner = stop.child()
         watch: asyncio.Task[int] | None = None
         if volume := capsule.workspace:
-            keep = disk_watch.keep(asked.limits.disk_bytes, lambda: self._workspaces.size(volume), inner)
+            told = self._live.measuring((asked.task_id, asked.attempt), lambda: self._workspaces.size(volume))
+            keep = disk_watch.keep(asked.limits.disk_bytes, told, inner)
             watch = asyncio.create_task(keep, name="watch disk")
         run = capsule_run.CapsuleRun(
             pipe=capsule.stream,
@@ -166,9 +168,13 @@ class DockerExecutor:
             observer=observer,
             kill=lambda: self._engine.kill(container),
         )
+        key = (asked.task_id, asked.attempt)
+        self._live.begin(key, asked.limits.memory_bytes, lambda: usage.read(container), lambda: self._ask(container))
+        seen = None
         try:
             heard = await run.run()
         finally:
+            seen = self._live.end(key)
             if watch is not None:
                 await stopping.settle(watch)
         heard.over_disk = disk_watch.verdict(watch, inner)
@@ -176,7 +182,7 @@ class DockerExecutor:
             await self._ask_why(container, heard)
         if heard.fault and capsule.stream.complaint:
             heard.fault += f" It complained: {capsule.stream.complaint.decode(errors='replace')}"
-        counted = await self._count(container, heard)
+        counted = (await self._count(container, heard)).at_least(seen)
         if heard.exited is not None and not heard.fault:
             with contextlib.suppress(errors.NodeFault):  # it is removed by force anyway
                 await capsule.stream.write(run.goodbye())
@@ -195,6 +201,13 @@ class DockerExecutor:
         except errors.NodeFault as error:
             heard.lost = True
             heard.fault = str(error)
+
+    async def _ask(self, container: str) -> accounts.Reading | None:
+        return await usage.ask(self._engine, container)
+
+    async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
+        """What the capsules that run use; see `executor.Executor.usage`."""
+        return await self._live.usage()
 
     async def _count(self, container: str, heard: capsule_run.Heard) -> accounts.Reading:
         found = usage.read(container)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from hivemind_worker.capsule import accounts
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.task import outcome, plan, state
 
@@ -77,6 +79,12 @@ class Executor(Protocol):
         Never raises for what a task, an image or an engine does: that is an outcome. ``stop`` at level cancel ends the
         task with SIGTERM, the plan's grace, then SIGKILL; at level kill at once. The capsule is gone, or its removal
         is under way in the background, when this returns. A cancelled asyncio task removes its capsule too.
+        """
+
+    async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
+        """What the capsules that run use, by task and attempt of their plans; without those of which nothing is known.
+
+        Never raises. Quick enough to be asked every second: what takes long to find out is as old as it was said last.
         """
 
     async def fitness(self) -> Fitness:

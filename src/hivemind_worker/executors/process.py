@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import resource
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import accounts, messages
 from hivemind_worker.concurrency import clock, stopping, supervision
-from hivemind_worker.executors import capsule_run, disk_watch, executor, verdict
-from hivemind_worker.sandbox import launch, limits, probe, workspaces
+from hivemind_worker.executors import capsule_run, disk_watch, executor, live, verdict
+from hivemind_worker.sandbox import launch, limits, probe, usage, workspaces
 from hivemind_worker.sandbox import process as processes
 from hivemind_worker.task import errors, outcome, plan, state
 from hivemind_worker.telemetry import logs
@@ -46,6 +47,7 @@ class ProcessExecutor:
         self._scratch = scratch
         self._ground: probe.Ground | None = None
         self._jobs = supervision.Jobs("sandboxes", _job_failed)
+        self._live = live.Live(self._jobs)
 
     @property
     def isolation(self) -> str:
@@ -128,7 +130,8 @@ class ProcessExecutor:
         inner = stop.child()
         watch: asyncio.Task[int] | None = None
         if held.workspace is not None:
-            keep = disk_watch.keep(asked.limits.disk_bytes, held.workspace.size, inner)
+            told = self._live.measuring((asked.task_id, asked.attempt), held.workspace.size)
+            keep = disk_watch.keep(asked.limits.disk_bytes, told, inner)
             watch = asyncio.create_task(keep, name="watch disk")
         spec = capsule_run.spec_of(asked, {"PATH": ground.furnishing.path}, messages.OnDisconnect.STOP)
         run = capsule_run.CapsuleRun(
@@ -140,16 +143,26 @@ class ProcessExecutor:
             observer=observer,
             kill=sandbox.kill,
         )
+        group, key = held.group, (asked.task_id, asked.attempt)
+        self._live.begin(
+            key, asked.limits.memory_bytes, group.read if group is not None else lambda: usage.read(sandbox.pid)
+        )
+        seen = None
         try:
             heard = await run.run()
         finally:
+            seen = self._live.end(key)
             if watch is not None:
                 await stopping.settle(watch)
         heard.over_disk = disk_watch.verdict(watch, inner)
         if heard.fault and sandbox.complaint:
             heard.fault += f" It complained: {sandbox.complaint}"
-        counted = accounts.Reading() if held.group is None else held.group.read()
+        counted = (accounts.Reading() if group is None else group.read()).at_least(seen)
         return verdict.judge(setting, heard, stop, counted, timings)
+
+    async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
+        """What the capsules that run use; see `executor.Executor.usage`."""
+        return await self._live.usage()
 
     async def fitness(self) -> executor.Fitness:
         """Say whether this machine can fence a task without an engine, and what is not in force."""

@@ -63,7 +63,7 @@ def judge(
         skipped=heard.results.skipped,
         flags=frozenset(flag for flag, was in flags.items() if was),
         limits_hit=tuple(hit),
-        usage=usage(exited, counted, timings),
+        usage=usage(heard, counted),
         limits=setting.limits,
         image_digest=setting.image_digest,
         isolation=setting.isolation,
@@ -89,15 +89,25 @@ def failed(setting: Setting, error: BaseException, timings: Mapping[str, float])
     return _without_capsule(setting, outcome.Status.FAILED, reason, said, timings)
 
 
-def usage(exited: messages.Exited | None, counted: accounts.Reading, timings: Mapping[str, float]) -> outcome.Usage:
+def usage(heard: capsule_run.Heard, counted: accounts.Reading) -> outcome.Usage:
     """Put the kernel's accounts and the capsule's own together; the accounts, which see every process, go first."""
+    exited = heard.exited
     if exited is None:
-        return outcome.Usage(timings.get("run", 0.0), counted.cpu_seconds, counted.peak_memory_bytes)
+        return outcome.Usage(
+            wall_seconds=heard.ran_seconds,
+            cpu_seconds=counted.cpu_seconds,
+            peak_memory_bytes=counted.peak_memory_bytes,
+            read_bytes=counted.read_bytes,
+            written_bytes=counted.written_bytes,
+            processes=counted.processes,
+            throttled_seconds=counted.throttled_seconds,
+        )
     cpu = (exited.utime_us + exited.stime_us) / 1e6
     return outcome.Usage(
         wall_seconds=exited.wall_us / 1e6,
         cpu_seconds=max(cpu, counted.cpu_seconds or 0.0),
-        peak_memory_bytes=max(exited.maxrss_bytes, counted.peak_memory_bytes or 0),
+        # What a process had mapped may be more than its limit: pages of files that others use too are charged to them.
+        peak_memory_bytes=counted.peak_memory_bytes or exited.maxrss_bytes,
         read_bytes=exited.read_bytes if counted.read_bytes is None else counted.read_bytes,
         written_bytes=exited.written_bytes if counted.written_bytes is None else counted.written_bytes,
         processes=counted.processes,

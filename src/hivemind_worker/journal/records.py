@@ -119,7 +119,7 @@ def encode(record: Record) -> bytes:
 def decode(line: bytes) -> Record:
     """Read one whole line, without its end. Raises :class:`Damaged`."""
     try:
-        if line[8:9] != b" " or int(line[:8], 16) != zlib.crc32(line[9:]):
+        if line[:9] != b"%08x " % zlib.crc32(line[9:]):
             raise Damaged("its sum is wrong")
         said = json.loads(line[9:])
         kind = _KINDS[said.pop("kind")]

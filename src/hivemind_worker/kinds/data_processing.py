@@ -2,16 +2,78 @@
 
 from __future__ import annotations
 
-from hivemind_worker.kinds import kind
-from hivemind_worker.task import errors, spec
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hivemind_worker.kinds import kind, program_files
+from hivemind_worker.task import errors, plan, processing, spec
+
+
+@dataclass(frozen=True, slots=True)
+class _Programs:
+    """The files of one processing, the first of which is run, and the packages that they import.
+
+    The versions are exact, so that all tasks of a kind share one environment until we change them here.
+    """
+
+    scripts: tuple[str, ...]
+    requirements: tuple[str, ...]
+
+
+_PROGRAMS: Mapping[str, _Programs] = {
+    "csv_analysis": _Programs(
+        (
+            *("csv_analysis.py", "csv_reading.py", "csv_typing.py", "csv_statistics.py", "csv_report.py"),
+            *("drawing.py", "encodings_found.py", "given.py"),
+        ),
+        ("charset-normalizer==3.5.2", "duckdb==2.0.1"),
+    ),
+    "image_processing": _Programs(
+        ("image_processing.py", "image_steps.py", "image_saving.py", "contact_sheet.py", "given.py"),
+        ("pillow==13.0.0",),
+    ),
+    "text_analysis": _Programs(
+        (
+            *("text_analysis.py", "text_words.py", "text_counting.py", "text_readability.py", "text_plots.py"),
+            *("encodings_found.py", "given.py"),
+        ),
+        (
+            *("charset-normalizer==3.5.2", "py3langid==0.4.0", "rjieba==0.2.2", "suzume==0.9.14"),
+            *("stopwordsiso==0.7.1", "matplotlib==3.11.2", "cvttf-notosanscjk-regular==1.0"),
+        ),
+    ),
+}
+
+_INLINE: Mapping[str, str] = {"csv_analysis": "text.csv", "text_analysis": "text.txt"}
 
 
 class DataProcessingKind:
-    """Not written yet."""
+    """Runs the program of ``processing_type`` on what ``input_data`` names."""
 
     def program(self, task: spec.TaskSpec) -> kind.Program:
-        """Refuse."""
-        raise errors.InvalidTask("type", f"{task.kind} tasks are not run by this version")
+        """Return the program, its settings as a file beside it, and the packages that it needs."""
+        asked = task.processing
+        if asked is None:
+            raise errors.InvalidTask("processing_type", f"missing; one of {', '.join(processing.PROCESSING_TYPES)}")
+        programs = _PROGRAMS[asked.processing_type]
+        paths = processing.files(asked.input_data, task.input_files)
+        inline: tuple[plan.InputFile, ...] = ()
+        if isinstance(asked.input_data, Mapping):
+            path = f"{program_files.FOLDER}/{_INLINE[asked.processing_type]}"
+            inline = (plan.InputFile(path, content=asked.input_data["text"].encode()),)
+            paths = (path,)
+        settings = {
+            "files": list(paths),
+            "steps": [dict(step) for step in asked.steps],
+            "group_by": list(asked.group_by),
+            "queries": dict(asked.queries),
+            "options": dict(asked.options),
+        }
+        return kind.Program(
+            program_files.argv(programs.scripts[0]),
+            (*program_files.files(task, programs.scripts, settings), *inline),
+            programs.requirements,
+        )
 
 
 KIND = DataProcessingKind()

@@ -58,6 +58,7 @@ class RunPlan:
     """One attempt of one task, ready to be run.
 
     ``argv[0]`` without a ``/`` is looked up in the PATH in force inside: the image's own, or the sandbox's.
+    ``gpu_devices`` names the GPUs that are the attempt's alone, as the node's admission gave them: as many as ``gpus``.
     ``requirements`` are PEP 508 names, checked and in canonical order; the executor runs the task in an environment
     that has them, whose ``python3`` comes first in PATH. ``traceparent`` is the W3C trace context of its submitter.
     """
@@ -73,5 +74,6 @@ class RunPlan:
     network: Network = Network.NONE
     grace_seconds: float = 10.0
     gpus: int = 0
+    gpu_devices: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     traceparent: str = ""

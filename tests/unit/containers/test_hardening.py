@@ -101,3 +101,12 @@ def test_both_renderings_of_the_table_speak_of_the_same_calls() -> None:
     assert len(system_calls.filter_program("amd64")) % 8 == 0
     with pytest.raises(LookupError, match="riscv"):
         system_calls.filter_program("riscv64")
+
+
+def test_the_gpus_that_were_reserved_and_no_others() -> None:
+    wanted = dataclasses.replace(PLAN, gpus=2, gpu_devices=("GPU-a", "GPU-c"))
+    host = hardening.body(AROUND, wanted, IMAGE, "volume")["HostConfig"]
+    assert host["DeviceRequests"] == [{"DeviceIDs": ["GPU-a", "GPU-c"], "Capabilities": [["gpu"]]}]
+    assert "DeviceRequests" not in hardening.body(AROUND, PLAN, IMAGE, "volume")["HostConfig"]
+    with pytest.raises(ValueError, match="no devices were reserved"):
+        hardening.body(AROUND, dataclasses.replace(PLAN, gpus=1), IMAGE, "volume")

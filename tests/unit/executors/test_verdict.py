@@ -123,5 +123,7 @@ def test_what_fails_before_the_capsule_has_its_reason(error: Exception, reason: 
 
 
 def test_usage_takes_the_larger_account() -> None:
-    used = verdict.usage(OWN, accounts.Reading(cpu_seconds=0.1, peak_memory_bytes=5, processes=3), {})
+    used = verdict.usage(
+        capsule_run.Heard(exited=OWN), accounts.Reading(cpu_seconds=0.1, peak_memory_bytes=5, processes=3)
+    )
     assert (used.wall_seconds, used.cpu_seconds, used.peak_memory_bytes, used.processes) == (2.0, 0.5, 5, 3)

@@ -188,7 +188,7 @@ def test_a_task_does_one_thing() -> None:
     with pytest.raises(errors.InvalidTask, match="model_type"):
         spec.parse({"type": "ml"})
     assert spec.parse({"code": "pass", "model_type": "pytorch"}).kind == "ml"
-    assert spec.parse({"processing_type": "csv_analysis", "input_data": "a.csv"}).kind == "data_processing"
+    assert spec.parse({"processing_type": "csv_analysis", "input_data": {"text": "a\n1\n"}}).kind == "data_processing"
 
 
 def test_requirements_are_names_and_nothing_else() -> None:

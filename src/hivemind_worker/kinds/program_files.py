@@ -1,0 +1,45 @@
+"""The programs that run inside the capsule as files of a plan: their sources, their settings, their own folder.
+
+The folder keeps them apart from the task's inputs: an input called ``json.py`` shadows nothing that they import.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hivemind_worker.task import errors, plan, spec
+
+FOLDER = ".hivemind"
+"""First part of the paths of our programs in a workspace."""
+
+SETTINGS = f"{FOLDER}/settings.json"
+"""What a kind tells its program: the task's own fields, checked."""
+
+_PROGRAMS = Path(__file__).parent / "programs"
+
+
+def argv(script: str) -> tuple[str, ...]:
+    """Return the command that runs ``script``: unbuffered, so that its progress can be followed."""
+    return ("python3", "-u", f"{FOLDER}/{script}")
+
+
+def files(task: spec.TaskSpec, scripts: Sequence[str], settings: Mapping[str, object]) -> tuple[plan.InputFile, ...]:
+    """Return ``scripts`` and ``settings`` as files of the workspace.
+
+    Raises :class:`errors.InvalidTask` where an input of the task lies in their folder.
+    """
+    for path in task.input_files:
+        if path.split("/")[0] == FOLDER:
+            raise errors.InvalidTask("input_files", f"{FOLDER!r} is where the program goes; rename yours")
+    written = json.dumps(settings, indent=2, sort_keys=True).encode() + b"\n"
+    sources = (plan.InputFile(f"{FOLDER}/{script}", content=source(script)) for script in scripts)
+    return (*sources, plan.InputFile(SETTINGS, content=written))
+
+
+@functools.cache
+def source(script: str) -> bytes:
+    """Return a program's text, read once: it is a part of this package as our modules are."""
+    return (_PROGRAMS / script).read_bytes()
