@@ -35,7 +35,7 @@ FLOORS = (
     ("DOORS", ("", "cli")),
     ("TOWERS", ("node", "nodepool", "client")),
     ("WORK", ("executors", "health")),
-    ("EDGES", ("pool_client", "containers", "sandbox", "artifacts", "host")),
+    ("EDGES", ("pool_client", "journal", "containers", "sandbox", "artifacts", "host")),
     ("MEANING", ("kinds", "wire", "capsule")),
     ("TOOLS", ("settings", "telemetry", "concurrency")),
     ("WORDS", ("task",)),
