@@ -186,7 +186,9 @@ class _Run:
             reason=why,
             exit_code=code if code >= 0 else 128 - code,
             signal=-code if code < 0 else None,
-            logs=outcome.Logs(bytes(self._kept), *self._bytes.values()),
+            logs=outcome.Logs(
+                bytes(self._kept), self._bytes[executor.Stream.STDOUT], self._bytes[executor.Stream.STDERR]
+            ),
             results=tuple(results),
             usage=outcome.Usage(wall_seconds=seconds),
             limits=self._plan.limits,
