@@ -33,6 +33,9 @@ RESULTS_DEPTH = 32
 RESULTS_SECONDS = 600.0
 """Longest that collecting results may take: 4 GiB at 7 MB/s, slower than any disk that works."""
 
+IMAGES_FOLDER = "images"
+"""Where in the state folder it stands which images we fetched and made, and when each was used last."""
+
 Note = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
 
@@ -160,6 +163,7 @@ async def build_executor(settings: schema.Settings, files: stores.Store, node_id
 
 async def _containers(settings: schema.Settings, files: stores.Store, node_id: str) -> executor.Executor:
     from hivemind_worker.containers import engine as engines  # noqa: PLC0415
+    from hivemind_worker.containers import ledger  # noqa: PLC0415
     from hivemind_worker.executors import docker  # noqa: PLC0415
 
     engine = engines.Engine(settings.docker.docker_host)
@@ -176,6 +180,7 @@ async def _containers(settings: schema.Settings, files: stores.Store, node_id: s
         network=settings.docker.docker_network if settings.docker.allow_egress else "",
         runtime=settings.docker.docker_runtime,
         pull_policy=settings.docker.pull_policy,
+        ours=ledger.Ledger(settings.storage.state_dir / IMAGES_FOLDER),
     )
 
 

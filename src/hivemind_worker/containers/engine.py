@@ -89,6 +89,22 @@ class Engine:
         found: Mapping[str, Any] = await self._json("look at an image", f"images/{reference}/json")
         return found
 
+    async def images(self) -> list[Mapping[str, Any]]:
+        """All images that have a name or are nobody's base."""
+        found: list[Mapping[str, Any]] = await self._json("list images", "images/json")
+        return found
+
+    async def remove_image(self, reference: str) -> bool:
+        """Take a name off an image, which goes with its last name; never by force. False when it is in use."""
+        with contextlib.suppress(NotThere):
+            try:
+                await self._empty("remove an image", f"images/{reference}", "DELETE")
+            except Refused as refused:
+                if refused.status != CONFLICT:
+                    raise
+                return False
+        return True
+
     async def pull(self, reference: str) -> AsyncIterator[Mapping[str, Any]]:
         """Fetch an image; what the engine tells meanwhile. Raises Refused with the registry's own words."""
         name, tag = _split(reference)
@@ -163,9 +179,9 @@ class Engine:
                 if refused.status != CONFLICT:  # "removal is already in progress"
                     raise
 
-    async def containers(self, label: str) -> list[Mapping[str, Any]]:
-        """All containers that bear the label `name=value`, ended ones included."""
-        query = {"all": "1", "filters": json.dumps({"label": [label]})}
+    async def containers(self, label: str = "") -> list[Mapping[str, Any]]:
+        """All containers that bear the label `name=value`, of anybody without one; ended ones included."""
+        query = {"all": "1", "filters": json.dumps({"label": [label]} if label else {})}
         found: list[Mapping[str, Any]] = await self._json("list containers", "containers/json", params=query)
         return found
 

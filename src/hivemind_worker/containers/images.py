@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from hivemind_worker.concurrency import supervision
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening
+from hivemind_worker.containers import hardening, ledger
 from hivemind_worker.settings import schema
 from hivemind_worker.task import errors
 
@@ -28,7 +28,10 @@ _FINAL_WORDS: Final = (
 
 
 class Images:
-    """The images of one engine. `ensure` may be called for the same image many times at once."""
+    """The images of one engine. `ensure` may be called for the same image many times at once.
+
+    What it pulls is written down in `ours`: only that may ever be removed again.
+    """
 
     def __init__(
         self,
@@ -37,11 +40,13 @@ class Images:
         jobs: supervision.Jobs,
         policy: schema.PullPolicy = schema.PullPolicy.IF_MISSING,
         pull_seconds: float = PULL_SECONDS,
+        ours: ledger.Ledger | None = None,
     ) -> None:
         self._engine = engine
         self._jobs = jobs
         self._policy = policy
         self._pull_seconds = pull_seconds
+        self._ours = ours
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._present: dict[str, None] = {}
 
@@ -76,11 +81,30 @@ class Images:
         self._present.pop(reference, None)
         found = _image(reference, await self._engine.image(reference))
         self._present[reference] = None
+        if self._ours is not None:
+            self._ours.used(reference)
         while len(self._present) > REMEMBERED:
             del self._present[next(iter(self._present))]
         return found
 
     async def _pull(self, reference: str) -> None:
+        before = await self._id(reference)
+        await self._fetch(reference)
+        if self._ours is not None:
+            known = self._ours.get(reference)
+            if not before or (known is not None and known.image_id == before):  # else it is the owner's
+                after = await self._id(reference)
+                self._ours.note(reference, after)
+                if before not in {"", after}:
+                    self._ours.note(before, before)  # the older one has lost its name, and is still ours
+
+    async def _id(self, reference: str) -> str:
+        try:
+            return str((await self._engine.image(reference))["Id"])
+        except engines.NotThere:
+            return ""
+
+    async def _fetch(self, reference: str) -> None:
         for pause in (*_PAUSES, None):
             try:
                 async with asyncio.timeout(self._pull_seconds):

@@ -13,7 +13,7 @@ from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import accounts, messages
 from hivemind_worker.concurrency import clock, stopping, supervision
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening, images, leftovers, networks, program, usage, workspaces
+from hivemind_worker.containers import hardening, images, leftovers, ledger, networks, program, usage, workspaces
 from hivemind_worker.executors import capsule_run, disk_watch, executor, live, verdict
 from hivemind_worker.settings import schema
 from hivemind_worker.task import errors, outcome, plan, state
@@ -42,6 +42,7 @@ class DockerExecutor:
     """An executor on one container engine. `open` first; one event loop.
 
     `network` names the engine's network for tasks with egress, and is empty where the owner allows none.
+    ``ours`` remembers which images we fetched: no other is ever removed.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class DockerExecutor:
         network: str = "",
         runtime: str = "",
         pull_policy: schema.PullPolicy = schema.PullPolicy.IF_MISSING,
+        ours: ledger.Ledger | None = None,
     ) -> None:
         self._engine = engine
         self._store = store
         self._around = hardening.Surroundings(node_id, boot_id, "", "", runtime=runtime)
         self._jobs = supervision.Jobs("containers", _job_failed)
-        self._images = images.Images(engine=engine, jobs=self._jobs, policy=pull_policy)
+        self._images = images.Images(engine=engine, jobs=self._jobs, policy=pull_policy, ours=ours)
         self._program = program.Program(engine=engine, node_id=node_id, boot_id=boot_id)
         self._workspaces = workspaces.Workspaces(engine=engine, jobs=self._jobs, node_id=node_id, boot_id=boot_id)
         self._egress = networks.Egress(engine=engine, name=network)
