@@ -1,4 +1,4 @@
-"""Which images at the engine are ours to remove: a file each, made when we fetched or built it; its time is its last use.
+"""Which images are ours to remove: a file each, made when we fetched or built one; its time is the last use.
 
 What stands in no file here is its owner's, whatever it looks like. A file that is lost or broken loses us the right to
 remove an image, never the owner one of his. Several processes may write: each file is replaced as a whole.
@@ -43,7 +43,7 @@ class Record:
 
 
 class Ledger:
-    """The records in one folder, which is made when the first is written. Calls block for as long as a small file takes.
+    """The records in one folder, which is made when first needed. Calls block for as long as a small file takes.
 
     Nothing here raises for a disk that is full or broken: a log line says so, and the image counts as not ours.
     """

@@ -13,7 +13,7 @@ from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import accounts, messages
 from hivemind_worker.concurrency import clock, stopping, supervision
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening, images, leftovers, ledger, networks, program, usage, workspaces
+from hivemind_worker.containers import hardening, images, ledger, leftovers, networks, program, usage, workspaces
 from hivemind_worker.executors import capsule_run, disk_watch, executor, live, verdict
 from hivemind_worker.settings import schema
 from hivemind_worker.task import errors, outcome, plan, state
