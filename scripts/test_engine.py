@@ -17,10 +17,12 @@ import system_packages
 
 BRIDGES = 16  # so many private engines at once, each with a bridge of its own
 SUBNET = "10.213.{}.1/24"  # private, and off the beaten 172.17.0.0/16 that another engine here would use
+NETWORKS = "10.213.{}.0/22"  # of each engine: 16 networks of 64 addresses that its users may make
+OURS = "10.213.0.0/16"
 # A short path, since a socket's name has at most 107 bytes; mkdtemp makes ours in it, and ours alone.
 TEMPORARY = Path("/tmp")  # noqa: S108  (mkdtemp makes ours in it)
 READY_SECONDS = 60  # a first start on a slow disk took 6 s
-PROGRAMS = {"dockerd": "docker.io", "containerd": "containerd", "ip": "iproute2"}
+PROGRAMS = {"dockerd": "docker.io", "containerd": "containerd", "ip": "iproute2", "iptables": "iptables"}
 
 
 @contextlib.contextmanager
@@ -50,17 +52,18 @@ def engine() -> Iterator[str | None]:
 @contextlib.contextmanager
 def _private(home: Path) -> Iterator[str | None]:
     address = f"unix://{home}/docker.sock"
-    bridge = _make_bridge()
+    number = _make_bridge()
     log_path = home / "dockerd.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            _command(home, address, bridge),
+            _command(home, address, number),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env={**os.environ, "PATH": system_packages.ADMIN_PATH},
             start_new_session=True,
         )
+    _open_way_out(number)
     try:
         if _ready(process, address):
             print(f"== started a private Docker engine (pid {process.pid}) at {address}", flush=True)
@@ -70,10 +73,11 @@ def _private(home: Path) -> Iterator[str | None]:
             yield None
     finally:
         _end(process)
-        subprocess.run([_ip(), "link", "delete", bridge], check=False, capture_output=True)
+        _close_ways_out(f"hmtest{number}")
+        subprocess.run([_ip(), "link", "delete", f"hmtest{number}"], check=False, capture_output=True)
 
 
-def _command(home: Path, address: str, bridge: str) -> list[str]:
+def _command(home: Path, address: str, number: int) -> list[str]:
     # Should we be killed, it is told to end as well.
     setpriv = system_packages.program("setpriv")
     return [
@@ -83,18 +87,50 @@ def _command(home: Path, address: str, bridge: str) -> list[str]:
         f"--data-root={home}/data",
         f"--exec-root={home}/exec",
         f"--pidfile={home}/docker.pid",
-        f"--bridge={bridge}",
+        f"--bridge=hmtest{number}",
+        f"--default-address-pool=base={_networks(number)},size=26",
         # Where a system's containerd is shared, ours are other names in it.
         "--containerd-namespace=hmtest",
         "--containerd-plugins-namespace=hmtest-plugins",
-        # The machine's firewall is not ours to write: no test of ours needs the way out.
+        # Two engines that write the machine's firewall wipe out each other's rules. The few that are needed for the
+        # way to the package index are ours, each bears our name, and they go with the engine.
         "--iptables=false",
         "--ip6tables=false",
         "--ip-masq=false",
     ]
 
 
-def _make_bridge() -> str:
+def _networks(number: int) -> str:
+    return NETWORKS.format(128 + 4 * number)
+
+
+def _open_way_out(number: int) -> None:
+    """Let containers reach the package index, as an engine that writes the firewall itself does."""
+    name = ["-m", "comment", "--comment", f"hmtest{number}"]
+    for addresses in (SUBNET.format(77 + number), _networks(number)):
+        _iptables("-t", "nat", "-A", "POSTROUTING", "-s", addresses, "!", "-d", OURS, *name, "-j", "MASQUERADE")
+        _iptables("-t", "filter", "-I", "FORWARD", "-s", addresses, *name, "-j", "ACCEPT")
+        _iptables("-t", "filter", "-I", "FORWARD", "-d", addresses, *name, "-j", "ACCEPT")
+
+
+def _close_ways_out(name: str) -> None:
+    """Remove the rules that bear this name, or whose name begins with it."""
+    for table, chain in (("nat", "POSTROUTING"), ("filter", "FORWARD")):
+        for rule in _iptables("-t", table, "-S", chain).splitlines():
+            words = rule.replace('"', "").split()
+            if words[0] == "-A" and any(word.startswith(name) for word in words):
+                _iptables("-t", table, "-D", *words[1:])
+
+
+def _iptables(*words: str) -> str:
+    """What it prints; nothing where it is missing or refuses: then no container reaches the index, which is told there."""
+    found = system_packages.program("iptables")
+    if found is None:
+        return ""
+    return subprocess.run([found, "--wait", *words], check=False, capture_output=True, text=True).stdout
+
+
+def _make_bridge() -> int:
     for number in range(BRIDGES):
         name = f"hmtest{number}"
         # Creating it is what claims it: of two runs at once only one succeeds.
@@ -104,7 +140,7 @@ def _make_bridge() -> str:
             continue
         subprocess.run([_ip(), "addr", "add", SUBNET.format(77 + number), "dev", name], check=True)
         subprocess.run([_ip(), "link", "set", name, "up"], check=True)
-        return name
+        return number
     raise SystemExit("no bridge can be made for a private Docker engine: see `ip link` for hmtest… left over")
 
 
@@ -117,6 +153,7 @@ def _sweep() -> None:
             _unmount_below(home)
             shutil.rmtree(home, ignore_errors=True)
     if not living:
+        _close_ways_out("hmtest")
         for number in range(BRIDGES):
             subprocess.run([_ip(), "link", "delete", f"hmtest{number}"], check=False, capture_output=True)
 
