@@ -123,7 +123,7 @@ def _close_ways_out(name: str) -> None:
 
 
 def _iptables(*words: str) -> str:
-    """What it prints; nothing where it is missing or refuses: then no container reaches the index, which is told there."""
+    """What it prints; nothing where it is missing or refuses: whoever needs the index then says that it is away."""
     found = system_packages.program("iptables")
     if found is None:
         return ""
