@@ -64,17 +64,18 @@ def look(path: str, options: dict[str, Any], scratch: Path) -> Table:
     return Table(given.shown(path), readable, size, encoding, compressed, delimiter, quote, header, columns)
 
 
-def relation(tables: list[Table], options: dict[str, Any], *, keep_rejects: bool) -> str:
-    """SQL that gives every row of all files as text, files of different columns joined by name.
+def relation(tables: list[Table], names: list[str], options: dict[str, Any]) -> str:
+    """SQL that gives every row of all files: the columns ``names`` as trimmed text, and the file's number, ``__file``.
 
-    Rows that do not fit are left out, and told in the table reject_errors with ``keep_rejects``. The file's number is
-    in ``__file``.
+    Files of different columns are joined by name. Rows that do not fit are left out, and told in ``reject_errors``.
     """
     alike: dict[tuple[object, ...], list[tuple[int, Table]]] = {}
     for at, table in enumerate(tables):
         key = (table.compressed, table.delimiter, table.quote, table.header, table.columns)
         alike.setdefault(key, []).append((at, table))
-    return " UNION ALL BY NAME ".join(_read(group, options, keep_rejects=keep_rejects) for group in alike.values())
+    rows = " UNION ALL BY NAME ".join(_read(group, options) for group in alike.values())
+    trimmed = ", ".join(f"nullif(trim({name(each)}), '') AS {name(each)}" for each in names)
+    return f"SELECT {trimmed}, __file FROM ({rows})"
 
 
 def literal(text: str) -> str:
@@ -87,7 +88,7 @@ def name(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
-def _read(group: list[tuple[int, Table]], options: dict[str, Any], *, keep_rejects: bool) -> str:
+def _read(group: list[tuple[int, Table]], options: dict[str, Any]) -> str:
     table = group[0][1]
     columns = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in table.columns)
     nulls = options.get("null_values", ["", "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan"])
@@ -108,7 +109,8 @@ def _read(group: list[tuple[int, Table]], options: dict[str, Any], *, keep_rejec
         "filename='__path'",
         f"null_padding={str(bad == 'pad').lower()}",
         "ignore_errors=true",
-        *(("store_rejects=true", f"rejects_limit={REJECTS}") if keep_rejects else ()),
+        "store_rejects=true",
+        f"rejects_limit={REJECTS}",
         *(("parallel=false",) if bad == "pad" else ()),  # with quoted line breaks, padding cannot be split
     )
     number = f"CAST(CASE __path {numbers} END AS INTEGER) AS __file"

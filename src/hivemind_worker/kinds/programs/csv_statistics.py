@@ -73,12 +73,21 @@ def correlations(connection: duckdb.DuckDBPyConnection, columns: list[dict[str, 
     return {"method": "pearson", "columns": names, "matrix": matrix, "left_out": able[CORRELATED:]}
 
 
+def duplicates(connection: duckdb.DuckDBPyConnection, columns: list[csv_typing.Column], rows: int) -> int | None:
+    """How many rows repeat an earlier one; None where the table is too long to remember every row's hash."""
+    if rows > EXACT_ROWS or not columns:
+        return None
+    names = ", ".join(csv_reading.name(each.name) for each in columns)
+    (different,) = _one(connection, f"SELECT count(DISTINCT hash({names})) FROM data")
+    return rows - int(different)
+
+
 def groups(by: list[str], columns: list[csv_typing.Column]) -> tuple[str, list[str]]:
     """SQL for the groups, largest first, and the columns that are measured in each."""
     known = [each.name for each in columns]
     for name in by:
         if name not in known:
-            raise given.Refusal(f"group_by names {name!r}, and the table has no such column; it has {_listed(known)}")
+            raise given.Refusal(f"group_by names {name!r}, and the table has no such column; it has {listed(known)}")
     measured = [each.name for each in columns if each.type in NUMERIC and each.name not in by]
     wanted = [csv_reading.name(name) for name in by] + ['count(*) AS "count"']
     for name in measured:
@@ -180,5 +189,6 @@ def _double(name: str) -> str:
     return f"CAST({csv_reading.name(name)} AS DOUBLE)"
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Some names for a message."""
     return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")

@@ -11,6 +11,8 @@ import csv_reading
 import given
 
 _SAMPLE = 20_000
+_AT_ONCE = 20
+"""Columns judged in one query: each candidate type holds vectors of its own meanwhile, about 5 MB a column."""
 _NEARLY = 0.05
 """A column of which at most this share are no numbers is text, but deserves a word about what is in the way."""
 
@@ -26,78 +28,63 @@ _SQL_TYPES = {
 
 @dataclass
 class Column:
-    """A column of the table, its type, and how many of its values that type cannot hold (with a type said)."""
+    """A column of the table, its type, and what a reader should know about its values."""
 
     name: str
     type: str
-    said: bool = False
     notes: list[str] = field(default_factory=list)
 
 
-def find(
-    connection: duckdb.DuckDBPyConnection, rows: str, names: list[str], options: dict[str, Any]
-) -> tuple[list[Column], dict[int, int]]:
-    """Return the columns with their types, and how many rows each file has, by its number."""
+def find(connection: duckdb.DuckDBPyConnection, names: list[str], options: dict[str, Any]) -> list[Column]:
+    """Return the columns of the view ``raw``, which holds text alone, with their types."""
     asked = options.get("types", {})
     for name in asked:
         if name not in names:
             raise given.Refusal(f"options.types names {name!r}, and the table has no such column")
-    sample = f"(SELECT * FROM ({rows}) LIMIT {_SAMPLE})"
-    open_types = [name for name in names if name not in asked]
-    first, _ = _failures(connection, sample, {name: list(_SQL_TYPES)[:-1] for name in open_types}, options)
-    likely = {
-        name: [kind for kind, failed in kinds.items() if failed <= _NEARLY * max(1, filled)]
-        for name, (filled, kinds) in first.items()
-    }
-    all_rows, per_file = _failures(connection, f"({rows})", likely, options)
-    return [_column(name, asked.get(name), all_rows.get(name)) for name in names], per_file
+    found = []
+    for start in range(0, len(names), _AT_ONCE):
+        batch = names[start : start + _AT_ONCE]
+        candidates = {name: [asked[name]] if name in asked else list(_SQL_TYPES)[:-1] for name in batch}
+        sample = _failures(connection, f"(SELECT * FROM raw LIMIT {_SAMPLE})", candidates, options)
+        likely = {
+            name: [kind for kind, failed in kinds.items() if name in asked or failed <= _NEARLY * max(1, filled)]
+            for name, (filled, kinds) in sample.items()
+        }
+        counted = _failures(connection, "raw", likely, options)
+        found += [_column(name, asked.get(name), *counted[name]) for name in batch]
+    return found
 
 
 def expression(column: Column, options: dict[str, Any]) -> str:
     """SQL for a column's value in its type; a value that is none of it is missing."""
-    text = f"trim({csv_reading.name(column.name)})"
-    value = {
-        "integer": f"TRY_CAST({text} AS BIGINT)",
-        "number": f"CASE WHEN {_is('number', text, options)} THEN TRY_CAST({_point(text, options)} AS DOUBLE) END",
-        "boolean": f"CASE lower({text}) WHEN 'true' THEN true WHEN 'yes' THEN true "
-        f"WHEN 'false' THEN false WHEN 'no' THEN false END",
-        "date": f"CAST({_date(text, options)} AS DATE)",
-        "timestamp": f"CAST({_moment(text, options)} AS TIMESTAMP)",
-        "text": f"nullif({text}, '')",
-    }[column.type]
-    return f"CAST({value} AS {_SQL_TYPES[column.type]}) AS {csv_reading.name(column.name)}"
+    name = csv_reading.name(column.name)
+    value = _value(column.type, name, options, said=column.name in options.get("types", {}))
+    return f"CAST({value} AS {_SQL_TYPES[column.type]}) AS {name}"
 
 
 def _failures(
     connection: duckdb.DuckDBPyConnection, rows: str, kinds: dict[str, list[str]], options: dict[str, Any]
-) -> tuple[dict[str, tuple[int, dict[str, int]]], dict[int, int]]:
-    """For each column how many values there are and how many are not of each type; and the rows of each file."""
-    wanted = ["__file", "count(*)"]
+) -> dict[str, tuple[int, dict[str, int]]]:
+    """For each column how many values there are, and how many of them are not of each type."""
+    wanted = []
     for name, candidates in kinds.items():
-        text = f"trim({csv_reading.name(name)})"
-        wanted.append(f"count(*) FILTER (nullif({text}, '') IS NOT NULL)")
-        wanted += [
-            f"count(*) FILTER ({text} <> '' AND NOT coalesce({_is(kind, text, options)}, false))" for kind in candidates
-        ]
-    per_file: dict[int, int] = {}
-    sums = [0] * (len(wanted) - 2)
-    for number, count, *counts in connection.execute(
-        f"SELECT {', '.join(wanted)} FROM {rows} GROUP BY __file"
-    ).fetchall():
-        per_file[number] = count
-        sums = [total + more for total, more in zip(sums, counts, strict=True)]
-    found: dict[str, tuple[int, dict[str, int]]] = {}
-    at = 0
+        text, said = csv_reading.name(name), name in options.get("types", {})
+        wanted.append(f"count({text})")
+        wanted += [f"count({_value(kind, text, options, said=said)})" for kind in candidates]
+    counts = iter(connection.execute(f"SELECT {', '.join(wanted)} FROM {rows}").fetchone() or ())
+    found = {}
     for name, candidates in kinds.items():
-        found[name] = (sums[at], dict(zip(candidates, sums[at + 1 : at + 1 + len(candidates)], strict=True)))
-        at += 1 + len(candidates)
-    return found, per_file
+        filled = next(counts)
+        found[name] = (filled, {kind: filled - next(counts) for kind in candidates})
+    return found
 
 
-def _column(name: str, asked: str | None, counted: tuple[int, dict[str, int]] | None) -> Column:
-    if asked is not None or counted is None:
-        return Column(name, asked or "text", said=True)
-    filled, kinds = counted
+def _column(name: str, asked: str | None, filled: int, kinds: dict[str, int]) -> Column:
+    if asked is not None:
+        column = Column(name, asked)
+        if lost := kinds.get(asked, 0):
+            column.notes.append(f"said to be {asked}: {lost:,} of {filled:,} values are not, and count as missing")
+        return column
     if not filled:
         return Column(name, "text", notes=["empty: every value is missing"])
     fitting = next((kind for kind, failed in kinds.items() if not failed), "text")
@@ -111,23 +98,30 @@ def _column(name: str, asked: str | None, counted: tuple[int, dict[str, int]] | 
     return column
 
 
-def _is(kind: str, text: str, options: dict[str, Any]) -> str:
-    """A condition: whether a text is of that type. Digits with a leading zero, or too many of them, are names."""
+def _value(kind: str, text: str, options: dict[str, Any], *, said: bool) -> str:
+    """SQL for what a text is as that type, NULL where it is not.
+
+    Digits with a leading zero, or too many of them, are names (postcodes, card numbers) unless the task says otherwise.
+    """
+    whole = "[0-9]+" if said else "(0|[1-9][0-9]{0,17})"
     if kind == "integer":
-        return f"regexp_full_match({text}, '[+-]?(0|[1-9][0-9]{{0,17}})')"
+        return f"CASE WHEN regexp_full_match({text}, '[+-]?{whole}') THEN TRY_CAST({text} AS BIGINT) END"
     if kind == "number":
-        point = _point(text, options)
-        return (
-            f"(isfinite(TRY_CAST({point} AS DOUBLE)) AND NOT regexp_full_match({text}, '[+-]?(0[0-9]+|[0-9]{{19,}})'))"
-        )
+        power = "([eE][+-]?[0-9]{1,3})?"
+        if options.get("decimal") == ",":  # its points part thousands
+            form = f"[+-]?({whole}|[1-9][0-9]{{0,2}}([.][0-9]{{3}})+(,[0-9]*)?|[0-9]*,[0-9]+|[0-9]+,){power}"
+            plain = f"replace(replace({text}, '.', ''), ',', '.')"
+        else:
+            form, plain = f"[+-]?({whole}|[0-9]*[.][0-9]+|[0-9]+[.]){power}", text
+        # 1e999 has the form of a number, and is none that can be reckoned with.
+        finite = f"CASE WHEN isfinite(TRY_CAST({plain} AS DOUBLE)) THEN TRY_CAST({plain} AS DOUBLE) END"
+        return f"CASE WHEN regexp_full_match({text}, '{form}') THEN {finite} END"
     if kind == "boolean":
-        return f"(lower({text}) IN ('true', 'false', 'yes', 'no'))"
-    return f"({(_date if kind == 'date' else _moment)(text, options)} IS NOT NULL)"
-
-
-def _point(text: str, options: dict[str, Any]) -> str:
-    """A number with a decimal comma as SQL reads it; its points part thousands."""
-    return f"replace(replace({text}, '.', ''), ',', '.')" if options.get("decimal") == "," else text
+        true, false = ("'true', 'yes'", "'false', 'no'")
+        return f"CASE WHEN lower({text}) IN ({true}) THEN true WHEN lower({text}) IN ({false}) THEN false END"
+    if kind == "date":
+        return _date(text, options)
+    return _moment(text, options) if kind == "timestamp" else text
 
 
 def _date(text: str, options: dict[str, Any]) -> str:

@@ -1,0 +1,75 @@
+"""A data or ml task's program, run as a capsule runs it but unfenced: its plan's files in a folder, its own argv."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hivemind_worker import kinds
+from hivemind_worker.kinds import kind
+from hivemind_worker.task import plan, resources, spec
+
+NODE = kind.NodeLimits(
+    default_image="python:3.11-slim",
+    timeout_seconds=100.0,
+    grace_seconds=3.0,
+    caps=plan.Caps(1000, 100, 10_000, 10, 5, 60.0),
+    most=resources.Resources(2.0, 8 * resources.GIB, 8 * resources.GIB, 0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a program ended, what it said, and where its results are."""
+
+    code: int
+    out: str
+    err: str
+    results: Path
+
+    def json(self, name: str = "summary.json") -> Any:
+        return json.loads((self.results / name).read_text(encoding="utf-8"))
+
+    @property
+    def files(self) -> list[str]:
+        found = (path for path in self.results.rglob("*") if path.is_file())
+        return sorted(str(path.relative_to(self.results)) for path in found)
+
+
+def run(folder: Path, files: Mapping[str, bytes | Path], seconds: float = 100, **fields: object) -> Ran:
+    """Lay out the workspace of a task with these ``files`` and ``fields`` in ``folder``, and run its program there."""
+    task = spec.parse({**fields, "input_files": dict.fromkeys(files, "")})
+    made = kind.make_plan(kinds.of(task), task, "t1", 1, NODE)
+    folder.mkdir(parents=True)
+    for file in made.files:
+        path = folder / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = files.get(file.path, file.content)
+        assert content is not None
+        if isinstance(content, Path):
+            path.symlink_to(content)
+        else:
+            path.write_bytes(content)
+    scratch = folder / "tmp"
+    scratch.mkdir()
+    # As in a capsule: nothing of this process's surroundings, and a home that cannot be written to.
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
+    program, *arguments = made.argv
+    assert program == "python3"
+    ended = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
+    return Ran(ended.returncode, ended.stdout, ended.stderr, folder / "results")
