@@ -34,7 +34,7 @@ def pages() -> dict[str, str]:
 FLOORS = (
     ("DOORS", ("", "cli")),
     ("TOWERS", ("node", "nodepool", "client")),
-    ("WORK", ("executors", "health")),
+    ("WORK", ("executors", "health", "housekeeping")),
     ("EDGES", ("pool_client", "journal", "containers", "sandbox", "artifacts", "host")),
     ("MEANING", ("kinds", "wire", "capsule")),
     ("TOOLS", ("settings", "telemetry", "concurrency")),

@@ -7,7 +7,7 @@ wait for the container library.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hivemind_worker.artifacts import store as stores
     from hivemind_worker.client import asynchronous
     from hivemind_worker.executors import executor
+    from hivemind_worker.housekeeping import place, sweep
     from hivemind_worker.kinds import kind
     from hivemind_worker.node import worker_node
     from hivemind_worker.nodepool import server
@@ -35,6 +36,9 @@ RESULTS_SECONDS = 600.0
 
 IMAGES_FOLDER = "images"
 """Where in the state folder it stands which images we fetched and made, and when each was used last."""
+
+LOG_NAMES = ("worker", "pool", "up")
+"""The names that the services log under, each a file in the log folder."""
 
 Note = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
@@ -106,7 +110,7 @@ async def build_worker(
     runs = await build_executor(settings, files, node_id, note)
     authority = _contents(settings.security.tls_ca_file, "tls_ca_file")
     access = channel.Access(settings.node.node_pool_address, authority, insecure=settings.security.insecure)
-    return worker_node.WorkerNode(
+    worker = worker_node.WorkerNode(
         worker_node.Terms(
             node_id=node_id,
             version=hivemind_worker.__version__,
@@ -124,6 +128,50 @@ async def build_worker(
         runs=around(runs) if around else runs,
         files=files,
         readings=_readings(settings) if measured else dict,
+    )
+    if measured:  # a worker of one command has no time to grow old
+        _beside(worker, settings, files)
+    return worker
+
+
+def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: stores.Store) -> None:
+    """Have the worker's machine kept tidy while it works."""
+    from hivemind_worker.housekeeping import artifacts, memory  # noqa: PLC0415
+
+    its = settings.cleanup
+    kept = artifacts.Artifacts(settings.storage.work_dir, files, lambda: worker.needed)
+    worker.beside("housekeeping", build_housekeeping(settings, [kept]).run)
+    if its.cleanup_enabled:
+        relief = memory.Memory(
+            _readings(settings),
+            allowed=its.cleanup_memory_percent,
+            interval=settings.monitoring.monitor_interval,
+        )
+        worker.beside("memory", relief.run)
+
+
+def build_housekeeping(settings: schema.Settings, more: Sequence[place.Place] = ()) -> sweep.Housekeeping:
+    """Return what keeps this machine tidy: images, environments, workspaces, logs, and the places given."""
+    from hivemind_worker.containers import engine as engines  # noqa: PLC0415
+    from hivemind_worker.containers import ledger  # noqa: PLC0415
+    from hivemind_worker.housekeeping import disks, images, logs, policy, sweep, workspaces  # noqa: PLC0415
+
+    its, kept = settings.cleanup, settings.storage
+    places: list[place.Place] = [
+        workspaces.Workspaces(kept.temp_dir),
+        logs.Logs(kept.log_dir, LOG_NAMES),
+        *more,
+    ]
+    if settings.docker.docker_enabled and settings.docker.isolation is not schema.Isolation.SANDBOX:
+        engine = engines.Engine(settings.docker.docker_host)
+        pinned = (*its.keep_images, *settings.images.preload_images)
+        places.insert(0, images.Images(engine, ledger.Ledger(kept.state_dir / IMAGES_FOLDER), lambda: pinned))
+    return sweep.Housekeeping(
+        places,
+        policy.Terms(disk_percent=its.cleanup_disk_percent, days=its.cleanup_days),
+        watch=[disks.of(folder) for folder in (kept.state_dir, kept.work_dir, kept.temp_dir, kept.log_dir)],
+        interval=its.cleanup_interval,
+        enabled=its.cleanup_enabled,
     )
 
 

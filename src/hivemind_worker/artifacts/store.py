@@ -15,6 +15,7 @@ import contextlib
 import re
 import uuid
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_worker.artifacts import writing
@@ -29,6 +30,15 @@ _READ_ONLY = 0o400
 
 class NoSuchArtifact(errors.HiveMindError):
     """The store holds no artifact of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file in the store: an artifact by its sum, or an unfinished upload by its name. Written at: Unix seconds."""
+
+    name: str
+    size: int
+    written_at: float
 
 
 class Store:
@@ -72,6 +82,24 @@ class Store:
         for found in self._objects.glob("??/*"):
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                 yield outcome.Artifact(found.name, found.stat().st_size)
+
+    def kept(self) -> Iterator[Kept]:
+        """Every artifact and every unfinished upload here, in no order. Blocks."""
+        for found in (*self._objects.glob("??/*"), *self._staging.glob("*.upload")):
+            with contextlib.suppress(FileNotFoundError):  # removed, or finished, meanwhile
+                about = found.stat()
+                yield Kept(found.name, about.st_size, about.st_mtime)
+
+    def discard(self, kept: Kept) -> bool:
+        """Remove what ``kept`` told of, unless it has been written again since. Blocks."""
+        path = self._staging / Path(kept.name).name if kept.name.endswith(".upload") else self.path(kept.name)
+        try:
+            if path.stat().st_mtime != kept.written_at:
+                return False
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def remove(self, sha256: str) -> bool:
         """Remove it; false if it was not there. Who may still need it is the caller's to know."""

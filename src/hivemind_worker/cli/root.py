@@ -33,6 +33,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "node": ("node", "Drain or resume a worker node."),
     "config": ("config", "Show the settings and where they come from."),
     "doctor": ("doctor", "Probe whether tasks can run here, and how well they are fenced."),
+    "clean": ("clean", "Tidy this machine, or tell what would go and why."),
     "completion": ("completion", "Print the completion script of a shell."),
 }
 

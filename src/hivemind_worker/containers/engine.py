@@ -79,6 +79,11 @@ class Engine:
         if docker is not None:
             await docker.close()
 
+    @property
+    def local(self) -> bool:
+        """Whether it is reached by a socket of this machine, so that its folders may be this machine's."""
+        return self._open.docker_host.startswith(("unix:", "npipe:"))
+
     async def info(self) -> Mapping[str, Any]:
         """What the engine says of its machine (`docker info`)."""
         found: Mapping[str, Any] = await self._json("say what it is", "info")
@@ -93,6 +98,14 @@ class Engine:
         """All images that have a name or are nobody's base."""
         found: list[Mapping[str, Any]] = await self._json("list images", "images/json")
         return found
+
+    async def image_sizes(self) -> Mapping[str, int]:
+        """How many bytes each image has to itself, by its id: what its removal frees, layers of others not counted."""
+        listed = await self._json("list images", "images/json", params={"shared-size": "1"})
+        if any(image.get("SharedSize", -1) < 0 for image in listed):  # before API 1.42
+            said = await self._json("count what images hold", "system/df", params={"type": "image"})
+            listed = said["Images"] or ()
+        return {image["Id"]: image["Size"] - max(0, image.get("SharedSize", 0)) for image in listed}
 
     async def remove_image(self, reference: str) -> bool:
         """Take a name off an image, which goes with its last name; never by force. False when it is in use."""

@@ -27,6 +27,11 @@ class Keeping:
         self._running: set[Hashable] = set()
         self._waiting: dict[str, tuple[Identity, set[Hashable]]] = {}
 
+    @property
+    def needed(self) -> frozenset[str]:
+        """The sums of what somebody needs, or may have stored for somebody who still runs."""
+        return frozenset(self._needed) | frozenset(self._waiting)
+
     def begin(self, who: Hashable) -> None:
         """Take note that an attempt runs, which may store results."""
         self._running.add(who)

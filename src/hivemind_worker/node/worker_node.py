@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from hivemind_worker import kinds
@@ -85,12 +85,14 @@ class WorkerNode:
         self._troubles = status.Troubles()
         self._room = room.Room(admission.Admission(terms.capacity, terms.max_concurrent_tasks))
         self._line = session.Session(pool)
+        self._keeping = keeping.Keeping(files)
+        self._beside: dict[str, Callable[[stopping.Stop], Awaitable[None]]] = {}
         means = attempt.Means(
             node_id=terms.node_id,
             executor=runs,
             limits=terms.limits,
             room=self._room,
-            keeping=keeping.Keeping(files),
+            keeping=self._keeping,
             pool=pool,
             line=self._line,
             downloads=transfers.Downloads(pool, files),
@@ -136,6 +138,8 @@ class WorkerNode:
         loops.add("intake", "link", self._intake.run)
         if self._past_lease is not None:
             loops.add("past lease", "link", self._past_lease.run)
+        for name, loop in self._beside.items():
+            loops.add(name, "link", loop)
         with logs.bind(node_id=self._identity.node_id):
             try:
                 self._pool.open()
@@ -150,6 +154,15 @@ class WorkerNode:
                 await self._executor.close()
                 await self._pool.close()
                 log.log_system_event("worker_stopped", {"why": stop.reason, "ended": self._attempts.ended_count})
+
+    def beside(self, name: str, loop: Callable[[stopping.Stop], Awaitable[None]]) -> None:
+        """Have a loop run beside the node's own, from ``run`` on; like those it must not end before its stop."""
+        self._beside[name] = loop
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The sums of the stored files that tasks or the pool still need."""
+        return self._keeping.needed
 
     def snapshot(self) -> status.Snapshot:
         """Tell everything about the node at this moment. To be called on its event loop."""

@@ -13,12 +13,26 @@ import os
 import shutil
 import stat
 import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hivemind_worker.task import errors
 
 _PREFIX: Final = "hivemind-workspace-"
+
+YOUNG_SECONDS: Final = 60.0
+"""A folder younger than this may have been made a moment ago, its lock still to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A workspace that is there: since when it is as it is (Unix seconds), and whether its worker has died."""
+
+    folder: Path
+    changed_at: float
+    abandoned: bool
 
 
 class Workspace:
@@ -34,24 +48,12 @@ class Workspace:
 
     async def size(self) -> int:
         """How many bytes it has on disk. Raises OSError when that cannot be found out."""
-        du = ("du", "-s", "-x", "--block-size=1", "--", str(self.folder))
-        quiet = asyncio.subprocess.DEVNULL
-        asked = await asyncio.create_subprocess_exec(*du, stdin=quiet, stdout=asyncio.subprocess.PIPE, stderr=quiet)
-        try:
-            said, _ = await asked.communicate()
-        except asyncio.CancelledError:
-            with contextlib.suppress(ProcessLookupError):
-                asked.kill()
-            await asked.wait()
-            raise
-        if not said:
-            raise OSError(f"du cannot count {self.folder}")
-        return int(said.split()[0])
+        return await size_of(self.folder)
 
     async def remove(self) -> None:
         """Remove it with all that is in it; nobody lives in it any more. Raises OSError."""
         try:
-            await _remove(self.folder)
+            await remove(self.folder)
         finally:
             os.close(self._lock)
 
@@ -71,8 +73,26 @@ async def sweep(scratch: Path, owner: int | None) -> None:
             f"temp_dir {scratch} is out of reach of the user that sandboxes are made under, uid {owner}: "
             f"`chmod o+x {closed}`, or set another"
         )
-    for folder in await asyncio.to_thread(_abandoned, scratch):
-        await _remove(folder)
+    for found in await asyncio.to_thread(there, scratch, 0.0):
+        if found.abandoned:
+            await remove(found.folder)
+
+
+async def size_of(folder: Path) -> int:
+    """How many bytes a folder has on disk. Raises OSError when that cannot be found out."""
+    du = ("du", "-s", "-x", "--block-size=1", "--", str(folder))
+    quiet = asyncio.subprocess.DEVNULL
+    asked = await asyncio.create_subprocess_exec(*du, stdin=quiet, stdout=asyncio.subprocess.PIPE, stderr=quiet)
+    try:
+        said, _ = await asked.communicate()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            asked.kill()
+        await asked.wait()
+        raise
+    if not said:
+        raise OSError(f"du cannot count {folder}")
+    return int(said.split()[0])
 
 
 def _closed_to_others(folder: Path) -> Path | None:
@@ -82,25 +102,27 @@ def _closed_to_others(folder: Path) -> Path | None:
     return next((each for each in way if not each.stat().st_mode & stat.S_IXOTH), None)
 
 
-def _abandoned(scratch: Path) -> list[Path]:
+def there(scratch: Path, young_seconds: float = YOUNG_SECONDS) -> list[Found]:
+    """Tell of every workspace below ``scratch``; abandoned is what nobody has locked, once it is not young. Blocks."""
     found = []
     for folder in scratch.glob(f"{_PREFIX}*"):
         try:
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             continue  # gone meanwhile, or another user's
+        changed_at = os.fstat(lock).st_ctime
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found.append(folder)
+            found.append(Found(folder, changed_at, time.time() - changed_at >= young_seconds))
         except BlockingIOError:
-            pass  # in use
+            found.append(Found(folder, changed_at, abandoned=False))
         finally:
             os.close(lock)
     return found
 
 
-async def _remove(folder: Path) -> None:
-    """Ordinary programs do it: they descend without following links, however deep, and need no memory for it."""
+async def remove(folder: Path) -> None:
+    """Remove a folder by ordinary programs: they follow no links and need no memory, however deep. Raises OSError."""
     rm = (shutil.which("rm") or "rm", "-rf", "--one-file-system", "--", str(folder))
     open_up = ("chmod", "-R", "u+rwX", "--", str(folder))
     quiet = asyncio.subprocess.DEVNULL

@@ -1,0 +1,1 @@
+"""Keep the machine livable: what may go, when and why; and only ever what is ours."""
