@@ -20,6 +20,9 @@ class _Programs:
     requirements: tuple[str, ...]
 
 
+_CJK_FONT = "cvttf-notosanscjk-regular==1.0"
+"""Sixteen megabytes: an image task brings it only where it has such characters to write."""
+
 _PROGRAMS: Mapping[str, _Programs] = {
     "csv_analysis": _Programs(
         (
@@ -39,7 +42,7 @@ _PROGRAMS: Mapping[str, _Programs] = {
         ),
         (
             *("charset-normalizer==3.5.2", "py3langid==0.4.0", "rjieba==0.2.2", "suzume==0.9.14"),
-            *("stopwordsiso==0.7.1", "matplotlib==3.11.2", "cvttf-notosanscjk-regular==1.0"),
+            *("stopwordsiso==0.7.1", "matplotlib==3.11.2", _CJK_FONT),
         ),
     ),
 }
@@ -72,8 +75,16 @@ class DataProcessingKind:
         return kind.Program(
             program_files.argv(programs.scripts[0]),
             (*program_files.files(task, programs.scripts, settings), *inline),
-            programs.requirements,
+            (*programs.requirements, *_fonts(asked, paths)),
         )
+
+
+def _fonts(asked: processing.Processing, paths: tuple[str, ...]) -> tuple[str, ...]:
+    """What pictures need beside Pillow's own font, which is Latin alone."""
+    written = [str(step.get("text", "")) for step in asked.steps]
+    if any(step["op"] == "contact_sheet" and step.get("labels", True) for step in asked.steps):
+        written += paths
+    return () if all(map(str.isascii, written)) else (_CJK_FONT,)
 
 
 KIND = DataProcessingKind()

@@ -1,0 +1,163 @@
+"""Pictures through a list of steps. One that cannot be read or worked on is told, and the others go on.
+
+Results: ``images/`` with each picture under its own path, ``summary.json``, and ``contact_sheet.jpg`` where asked for.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+import contact_sheet
+import given
+import image_saving
+import image_steps
+
+_BYTES_OF_A_PIXEL = 12
+"""Four for a picture in memory; a step has its old and its new one, and a third while it weighs by alpha."""
+
+_MOST_PIXELS = 178_956_970
+"""Where the memory would allow more: the number beyond which Pillow itself speaks of a decompression bomb."""
+
+
+@dataclass
+class _Job:
+    """What is done with every picture."""
+
+    steps: list[dict[str, Any]]
+    background: str
+    quality: int
+    max_pixels: int
+    sheets: contact_sheet.Sheets | None
+    taken: set[str] = field(default_factory=set)
+
+
+@dataclass
+class _Done:
+    """One picture after its steps, not yet under its final name."""
+
+    told: dict[str, Any]
+    parked: Path | None = None
+    form: str = ""
+    small: Image.Image | None = None
+
+
+def main() -> int:
+    """Work through all pictures; 1 where none of them could be done."""
+    said = given.settings()
+    options = said["options"]
+    threads = min(given.threads(), max(1, len(said["files"])))
+    Image.MAX_IMAGE_PIXELS = None  # ours is asked before anything is unpacked, and is no mere warning
+    job = _job(said, options, threads)
+    began = time.monotonic()
+    images: list[dict[str, Any]] = []
+    parking = Path(given.PRIVATE, "parking")
+    parking.mkdir(parents=True, exist_ok=True)
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        jobs = [(path, parking / str(at)) for at, path in enumerate(said["files"])]
+        for done in pool.map(lambda each: _picture(each[0], each[1], job), jobs):
+            images.append(_kept(done, job))
+            if len(images) % max(20, len(jobs) // 10) == 0 or len(images) == len(jobs):
+                print(f"{len(images):,} of {len(jobs):,} pictures, {time.monotonic() - began:.1f} s")
+    parking.rmdir()
+    if job.sheets is not None:
+        job.sheets.finish()
+    failed = [image for image in images if "error" in image]
+    given.write_json(
+        "summary.json",
+        {
+            "pictures": len(images),
+            "done": len(images) - len(failed),
+            "failed": len(failed),
+            "steps": said["steps"],
+            "max_pixels": job.max_pixels,
+            "contact_sheets": job.sheets.files if job.sheets is not None else [],
+            "images": images,
+        },
+    )
+    for image in failed[:20]:
+        print(f"{image['file']}: {image['error']}", file=sys.stderr)
+    if len(failed) > 20:
+        print(f"and {len(failed) - 20:,} more, told in summary.json", file=sys.stderr)
+    return 1 if failed and len(failed) == len(images) else 0
+
+
+def _job(said: dict[str, Any], options: dict[str, Any], threads: int) -> _Job:
+    background = options.get("background", "#ffffff")
+    room = given.memory_for_data() // threads // _BYTES_OF_A_PIXEL
+    asked = [step for step in said["steps"] if step["op"] == "contact_sheet"]
+    return _Job(
+        steps=said["steps"],
+        background=background,
+        quality=options.get("quality", 85),
+        max_pixels=options.get("max_pixels") or min(_MOST_PIXELS, room),
+        sheets=contact_sheet.Sheets(asked[0], len(said["files"]), background) if asked else None,
+    )
+
+
+def _picture(path: str, parked: Path, job: _Job) -> _Done:
+    """One picture through all steps, in a thread of its own."""
+    told: dict[str, Any] = {"file": path}
+    try:
+        known = image_saving.opened(path, job.max_pixels)
+        told["from"] = {
+            "format": known.format.lower(),
+            "mode": known.mode,
+            "width": known.size[0],
+            "height": known.size[1],
+            "bytes": Path(path).stat().st_size,
+        }
+        form, how, small = image_saving.written_format(known.format), {"quality": job.quality}, None
+        for step in job.steps:
+            if step["op"] == "convert":
+                form, how = step["format"], how | {name: step[name] for name in ("quality", "lossless") if name in step}
+            elif step["op"] == "strip_exif":
+                known.exif = known.xmp = b""
+            elif step["op"] == "contact_sheet":
+                small = job.sheets.small(known.picture) if job.sheets is not None else None
+            else:
+                known.picture = image_steps.apply(known.picture, step, job.background, job.max_pixels)
+        image_saving.save(known, parked, form, how, job.background)
+    except Exception as error:  # noqa: BLE001 - broken bytes make a decoder raise anything; the others go on
+        parked.unlink(missing_ok=True)
+        return _Done({**told, "error": _why(error)})
+    told |= {"format": form, "width": known.picture.width, "height": known.picture.height}
+    told["bytes"] = parked.stat().st_size
+    if known.notes:
+        told["notes"] = known.notes
+    return _Done(told, parked, form, small)
+
+
+def _kept(done: _Done, job: _Job) -> dict[str, Any]:
+    """Give the picture its name: in the order of the files, so that the same task gives the same names."""
+    if done.parked is None:
+        return done.told
+    name = image_saving.target(done.told["file"], done.form, job.taken)
+    place = given.RESULTS / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    done.parked.replace(place)
+    if done.small is not None and job.sheets is not None:
+        job.sheets.add(done.told["file"], done.small)
+    return {**done.told, "result": name}
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, given.Refusal):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):
+        return f"is no picture in a format known here ({', '.join(image_saving.READ).lower()})"
+    if isinstance(error, MemoryError):
+        return "does not fit into this task's memory: give it a larger memory_limit"
+    if isinstance(error, OSError) and error.errno == 28:
+        return "the workspace is full: give the task a larger disk_limit"
+    return f"is broken: {' '.join(str(error).split())[:200] or type(error).__name__}"
+
+
+if __name__ == "__main__":
+    given.run(main)
