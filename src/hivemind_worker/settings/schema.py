@@ -106,7 +106,7 @@ class Limits(Group):
     """Tasks at once; 0: as many as fit into the machine."""
 
     task_timeout: Seconds = Field(3600.0, json_schema_extra={"plain": "TASK_TIMEOUT"})
-    """Seconds that a task may run when it names no limit of its own."""
+    """Seconds that a task may run when it names no limit of its own, and the most that any task may."""
 
     grace_seconds: Amount = Field(10.0, le=600)
     """Seconds between asking a task to end (SIGTERM) and ending it (SIGKILL)."""
