@@ -36,7 +36,7 @@ FLOORS = (
     ("TOWERS", ("node", "nodepool", "client")),
     ("WORK", ("executors", "health", "housekeeping")),
     ("EDGES", ("pool_client", "journal", "containers", "sandbox", "artifacts", "host")),
-    ("MEANING", ("kinds", "wire", "capsule")),
+    ("MEANING", ("kinds", "wire", "capsule", "supplies")),
     ("TOOLS", ("settings", "telemetry", "concurrency")),
     ("WORDS", ("task",)),
 )

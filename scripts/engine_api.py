@@ -51,6 +51,15 @@ def get(engine: str, path: str, **query: str) -> Any:
     return json.loads(_call(engine, "GET", f"{path}?{urllib.parse.urlencode(query)}"))
 
 
+def delete(engine: str, path: str) -> None:
+    """Have the engine remove something.
+
+    Raises:
+        EngineRefusedError: it would not.
+    """
+    _call(engine, "DELETE", path)
+
+
 def has_image(engine: str, name: str) -> bool:
     """Whether the engine holds an image of this name."""
     try:

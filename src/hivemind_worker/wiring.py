@@ -213,6 +213,7 @@ async def _containers(settings: schema.Settings, files: stores.Store, node_id: s
     from hivemind_worker.containers import engine as engines  # noqa: PLC0415
     from hivemind_worker.containers import ledger  # noqa: PLC0415
     from hivemind_worker.executors import docker  # noqa: PLC0415
+    from hivemind_worker.supplies import answers, sources  # noqa: PLC0415
 
     engine = engines.Engine(settings.docker.docker_host)
     try:
@@ -228,14 +229,24 @@ async def _containers(settings: schema.Settings, files: stores.Store, node_id: s
         network=settings.docker.docker_network if settings.docker.allow_egress else "",
         runtime=settings.docker.docker_runtime,
         pull_policy=settings.docker.pull_policy,
-        ours=ledger.Ledger(settings.storage.state_dir / IMAGES_FOLDER),
+        supply=docker.Supply(
+            sources.of(settings.packages),
+            answers.Answers(settings.storage.cache_dir),
+            ledger.Ledger(settings.storage.state_dir / IMAGES_FOLDER),
+        ),
     )
 
 
 async def _sandbox(settings: schema.Settings, files: stores.Store, why: str) -> executor.Executor:
     from hivemind_worker.executors import process  # noqa: PLC0415
+    from hivemind_worker.supplies import sources  # noqa: PLC0415
 
-    made = process.ProcessExecutor(store=files, scratch=settings.storage.temp_dir)
+    made = process.ProcessExecutor(
+        store=files,
+        scratch=settings.storage.temp_dir,
+        cache=settings.storage.cache_dir,
+        sources=sources.of(settings.packages),
+    )
     if why:  # nobody asked for it by name: know now whether it can be had, and say what both lack
         try:
             await made.open()

@@ -156,7 +156,7 @@ def test_a_reader_who_goes_away_ends_the_task(fenced: Shell) -> None:
         (["--memory", "lots", "--", "true"], "memory_limit"),
         (["--timeout", "-1", "--", "true"], "timeout"),
         (["--env", "NOT_SET_ANYWHERE", "--", "true"], "NOT_SET_ANYWHERE"),
-        (["-r", "numpy", "here.py"], "requirements"),
+        (["-r", "./numpy", "here.py"], "requirements"),
         (["--input", "nowhere", "--", "true"], "nowhere"),
         (["--no-such-flag"], "--no-such-flag"),
     ],

@@ -15,6 +15,8 @@ from hivemind_worker.concurrency import stopping
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import leftovers
 from hivemind_worker.executors import docker, executor, process
+from hivemind_worker.supplies import answers
+from hivemind_worker.supplies import sources as sourcing
 from hivemind_worker.task import outcome, plan, state
 
 MIB = 1024 * 1024
@@ -110,12 +112,23 @@ class Bench:
 
 
 @asynccontextmanager
-async def docker_bench(url: str, image: str, folder: Path) -> AsyncIterator[Bench]:
-    """A Docker executor under a node id of its own; nothing of it stays at the engine."""
+async def docker_bench(
+    url: str, image: str, folder: Path, sources: sourcing.Sources | None = None, *, keep: bool = False
+) -> AsyncIterator[Bench]:
+    """A Docker executor under a node id of its own; nothing of it stays at the engine.
+
+    Environments it made do with `keep`: others find them, a session may use one throughout.
+    """
     node_id = f"test-{uuid.uuid4().hex[:12]}"
     store = stores.Store(folder / "artifacts")
     store.prepare()
-    under_test = docker.DockerExecutor(engine=engines.Engine(url), store=store, node_id=node_id, boot_id="boot-1")
+    under_test = docker.DockerExecutor(
+        engine=engines.Engine(url),
+        store=store,
+        node_id=node_id,
+        boot_id="boot-1",
+        supply=docker.Supply(sources or sourcing.Sources(), answers.Answers(folder)),
+    )
     await under_test.open()
     try:
         yield Bench(under_test, store, image)
@@ -126,6 +139,8 @@ async def docker_bench(url: str, image: str, folder: Path) -> AsyncIterator[Benc
         try:
             left = await engine.containers(f"io.hivemind.node-id={node_id}")
             removed = await leftovers.remove(engine, node_id, all_boots=True)
+            for made in [] if keep else await engine.images(f"io.hivemind.keeper={node_id}"):
+                await engine.remove_image(made["Id"])
         finally:
             await engine.close()
         assert not left, f"left behind: containers {left}"
@@ -133,11 +148,16 @@ async def docker_bench(url: str, image: str, folder: Path) -> AsyncIterator[Benc
 
 
 @asynccontextmanager
-async def process_bench(folder: Path) -> AsyncIterator[Bench]:
-    """A sandbox executor; nothing of it stays on this machine."""
+async def process_bench(
+    folder: Path, sources: sourcing.Sources | None = None, cache: Path | None = None
+) -> AsyncIterator[Bench]:
+    """A sandbox executor; nothing of it stays on this machine but environments in `cache`.
+
+    For a worker that is root that must be a folder which everyone may enter, as no folder of pytest's is.
+    """
     store = stores.Store(folder / "artifacts")
     store.prepare()
-    under_test = process.ProcessExecutor(store=store)
+    under_test = process.ProcessExecutor(store=store, sources=sources, cache=cache or folder / "cache")
     await under_test.open()
     before = traces()
     try:

@@ -46,6 +46,7 @@ class Shell:
         self.flags = flags
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HIVEMIND_", "XDG_"))}
         self.environment = {**kept, "HOME": str(home), "TMPDIR": str(home), "NO_COLOR": "1", "DOCKER_CONFIG": str(home)}
+        self.environment["HIVEMIND_CACHE_DIR"] = str(home / "cache")
 
     def start(self, *words: str, **variables: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

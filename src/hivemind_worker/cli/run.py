@@ -55,9 +55,15 @@ class _Run(click.Command):
               help="A variable for the task; without a value, the one it has here.")  # fmt: skip
 @click.option("--input", "paths", multiple=True, metavar="PATH", help="A file or folder for the task to read.")
 @click.option("--results", "directory", metavar="DIR", help="Fetch the result files into this folder.")
-@click.option("-r", "requirements", multiple=True, metavar="REQ", help="A Python package that the script needs.")
+@click.option(
+    "-r",
+    "requirements",
+    multiple=True,
+    metavar="REQ",
+    help="A Python package that the script needs, such as 'numpy>=2'; may be given several times.",
+)
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label of the task.")
-@options.of(*options.TO_POOL, "log_level", groups=("docker",))
+@options.of(*options.TO_POOL, "log_level", "cache_dir", groups=("docker", "images", "packages"))
 @look.options()
 def command(**given: Any) -> None:
     """Run one script or command as a task, and follow it live.

@@ -79,13 +79,14 @@ class Tap:
                 self._bytes -= len(output.data)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Both:
     """Tells two: the one who must know, and the tap."""
 
     observer: executor.Observer
     tap: Tap
     attempt: int
+    noted: int = 0
 
     def phase(self, phase: state.Phase) -> None:
         self.observer.phase(phase)
@@ -95,7 +96,9 @@ class _Both:
         self.observer.output(stream, offset, data)
 
     def note(self, text: str) -> None:
-        self.tap.add(following.Output(str(executor.Stream.SYSTEM), 0, f"{text}\n".encode(), self.attempt))
+        line = f"{text}\n".encode()
+        self.tap.add(following.Output(str(executor.Stream.SYSTEM), self.noted, line, self.attempt))
+        self.noted += len(line)
         self.observer.note(text)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("up")
 @options.of(
     *("node_id", "labels", "heartbeat_interval", "tls_ca_file", "tls_cert_file", "tls_key_file", "insecure"),
-    groups=("limits", "docker", "storage", "pool", "logging", "cleanup"),
+    groups=("limits", "docker", "storage", "pool", "logging", "images", "packages", "cleanup"),
 )
 @look.options()
 def command(**given: Any) -> None:

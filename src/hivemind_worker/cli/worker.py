@@ -16,7 +16,11 @@ log = logs.StructuredLogger(__name__)
 
 
 @click.command("worker")
-@options.of("tls_ca_file", "insecure", groups=("node", "limits", "docker", "storage", "logging", "cleanup"))
+@options.of(
+    "tls_ca_file",
+    "insecure",
+    groups=("node", "limits", "docker", "storage", "logging", "images", "packages", "cleanup"),
+)
 @look.options()
 def command(**given: Any) -> None:
     """Start the worker node. It registers with the Node Pool and runs the tasks it is given.

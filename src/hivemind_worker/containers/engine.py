@@ -94,11 +94,6 @@ class Engine:
         found: Mapping[str, Any] = await self._json("look at an image", f"images/{reference}/json")
         return found
 
-    async def images(self) -> list[Mapping[str, Any]]:
-        """All images that have a name or are nobody's base."""
-        found: list[Mapping[str, Any]] = await self._json("list images", "images/json")
-        return found
-
     async def image_sizes(self) -> Mapping[str, int]:
         """How many bytes each image has to itself, by its id: what its removal frees, layers of others not counted."""
         listed = await self._json("list images", "images/json", params={"shared-size": "1"})
@@ -247,6 +242,31 @@ class Engine:
             "unpack files", f"containers/{container}/archive", "PUT", params={"path": path}, data=io.BytesIO(tar)
         )
 
+    async def put_stream(self, container: str, path: str, tar: AsyncIterator[bytes], seconds: float) -> None:
+        """Unpack a tar of any size, given piece by piece, within `seconds`."""
+        await self._empty(
+            "unpack files", f"containers/{container}/archive", "PUT", params={"path": path}, data=tar, seconds=seconds
+        )
+
+    async def commit(self, container: str, repository: str, tag: str, labels: Mapping[str, str]) -> str:
+        """Make an image of an ended container's files; its id. The larger, the longer: 5 minutes at most."""
+        query = {"container": container, "repo": repository, "tag": tag, "pause": "0"}
+        made = await self._json(
+            "make an image", "commit", "POST", params=query, body={"Labels": dict(labels)}, seconds=300.0
+        )
+        return str(made["Id"])
+
+    async def images(self, label: str = "") -> list[Mapping[str, Any]]:
+        """All images that have a name or are nobody's base, or those with the label, `name` or `name=value`."""
+        query = {"filters": json.dumps({"label": [label]})} if label else {}
+        found: list[Mapping[str, Any]] = await self._json("list images", "images/json", params=query)
+        return found
+
+    async def written(self, container: str) -> int:
+        """How many bytes a container has written to its own file system. The engine counts them: not to be hurried."""
+        found = await self._json("count", f"containers/{container}/json", params={"size": "1"})
+        return int(found.get("SizeRw") or 0)
+
     async def get_archive(self, container: str, path: str, most: int) -> bytes:
         """One small file of a container as a tar. Raises NotThere; Refused when it is more than `most` bytes."""
         async with _deadline("read a file", CALL_SECONDS):
@@ -286,11 +306,12 @@ class Engine:
         method: str,
         *,
         params: Mapping[str, str] | None = None,
-        data: io.BytesIO | None = None,
+        data: io.BytesIO | AsyncIterator[bytes] | None = None,
+        seconds: float = CALL_SECONDS,
     ) -> None:
         headers = {} if data is None else {"Content-Type": "application/x-tar"}
         async with (
-            _deadline(doing, CALL_SECONDS),
+            _deadline(doing, seconds),
             self._open._query(path, method, params=params, data=data, headers=headers) as response,  # noqa: SLF001 - see module docs
         ):
             await response.read()

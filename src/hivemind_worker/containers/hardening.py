@@ -14,7 +14,7 @@ from typing import Any
 
 from hivemind_worker.capsule import system_calls
 from hivemind_worker.task import outcome, plan, spec
-from hivemind_worker.task.resources import MIB
+from hivemind_worker.task.resources import GIB, MIB
 
 USER = 65534
 """uid and gid of every task: `nobody` by convention, owner of nothing."""
@@ -26,7 +26,15 @@ PROGRAM = f"{PROGRAM_FOLDER}/hivemind-init"
 LABEL = "io.hivemind"
 NODE_LABEL = f"{LABEL}.node-id"
 ROLE_LABEL = f"{LABEL}.role"
-"""What one of our objects is for: `capsule`, `filler`, `program`, `workspace`."""
+"""What one of our objects is for: `capsule`, `filler`, `builder`, `program`, `workspace`, `packages`, `environment`."""
+
+KEEPER_LABEL = f"{LABEL}.keeper"
+"""On what outlives a node's process: which node made it."""
+
+ENVIRONMENT_LABEL = f"{LABEL}.environment"
+ASKED_LABEL = f"{LABEL}.asked"
+CONTENTS_LABEL = f"{LABEL}.contents"
+"""On an image with packages: its key, the key of what was asked for when it was made, its exact versions."""
 
 OOM_SCORE = 500
 """When the whole machine runs out of memory, tasks go before the worker and the owner's programs."""
@@ -34,6 +42,9 @@ OOM_SCORE = 500
 FILES = 1024
 """Open files of one process."""
 
+
+BUILDER_MEMORY = 2 * GIB
+"""Memory of a container in which packages are installed: uv took 0.3 GB for the largest tried (torch)."""
 
 _LEAST_QUOTA = 1_000  # the engine refuses less than 1 ms
 _PAGE_SLACK = MIB
@@ -197,6 +208,52 @@ def filler(around: Surroundings, image: str, mounts: Mapping[str, str]) -> dict[
             "NetworkMode": "none",
             "LogConfig": {"Type": "none", "Config": {}},
             "Mounts": [_volume(volume, folder, read_only=False) for volume, folder in mounts.items()],
+        },
+    }
+
+
+def builder(
+    around: Surroundings, image: Image, argv: Sequence[str], volumes: Mapping[str, tuple[str, bool]]
+) -> dict[str, Any]:
+    """A container in which packages are put into an image: it has a network, can write, and runs nothing of a task.
+
+    `volumes`: name → folder and whether it can only be read. Root inside, without any capability: what it writes must
+    be out of the tasks' reach. The engine's own bridge: it works wherever containers have a network at all.
+    """
+    return {
+        "Image": image.id,
+        "Hostname": "builder",
+        "User": "0:0",
+        "Entrypoint": list(argv),
+        "Cmd": [],
+        "WorkingDir": "/",
+        "Labels": {NODE_LABEL: around.node_id, ROLE_LABEL: "builder", f"{LABEL}.boot-id": around.boot_id},
+        "Healthcheck": {"Test": ["NONE"]},
+        "StopSignal": "SIGKILL",
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "OpenStdin": True,
+        "StdinOnce": True,  # without its worker it ends
+        "Tty": False,
+        "HostConfig": {
+            "NetworkMode": "bridge",
+            "Privileged": False,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges:true", f"seccomp={profile(image.machine)}"],
+            "Mounts": [_volume(name, folder, read_only=only) for name, (folder, only) in volumes.items()],
+            "Tmpfs": {"/tmp": _tmpfs(_SCRATCH, "mode=1777"), "/run": _tmpfs(MIB, "noexec", "mode=0755")},  # noqa: S108
+            "IpcMode": "private",
+            "CgroupnsMode": "private",
+            "Memory": BUILDER_MEMORY,
+            "MemorySwap": BUILDER_MEMORY,
+            "CpuShares": 512,  # half the weight of a task: those that run go first
+            "PidsLimit": 512,
+            "OomScoreAdj": OOM_SCORE,
+            "LogConfig": {"Type": "none", "Config": {}},
+            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+            "AutoRemove": False,
+            "Init": False,
         },
     }
 

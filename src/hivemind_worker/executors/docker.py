@@ -13,9 +13,21 @@ from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import accounts, messages
 from hivemind_worker.concurrency import clock, stopping, supervision
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening, images, ledger, leftovers, networks, program, usage, workspaces
+from hivemind_worker.containers import (
+    environments,
+    hardening,
+    images,
+    ledger,
+    leftovers,
+    networks,
+    program,
+    usage,
+    workspaces,
+)
 from hivemind_worker.executors import capsule_run, disk_watch, executor, live, verdict
 from hivemind_worker.settings import schema
+from hivemind_worker.supplies import answers as answering
+from hivemind_worker.supplies import sources as sourcing
 from hivemind_worker.task import errors, outcome, plan, state
 from hivemind_worker.telemetry import logs
 
@@ -38,11 +50,19 @@ class _Capsule:
     stream: engines.Attached | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Supply:
+    """Where packages come from, what was asked before, and which images are ours: no other is ever removed."""
+
+    sources: sourcing.Sources = dataclasses.field(default_factory=sourcing.Sources)
+    answers: answering.Answers = dataclasses.field(default_factory=answering.Answers)
+    ours: ledger.Ledger | None = None
+
+
 class DockerExecutor:
     """An executor on one container engine. `open` first; one event loop.
 
     `network` names the engine's network for tasks with egress, and is empty where the owner allows none.
-    ``ours`` remembers which images we fetched: no other is ever removed.
     """
 
     def __init__(
@@ -55,16 +75,25 @@ class DockerExecutor:
         network: str = "",
         runtime: str = "",
         pull_policy: schema.PullPolicy = schema.PullPolicy.IF_MISSING,
-        ours: ledger.Ledger | None = None,
+        supply: Supply | None = None,
     ) -> None:
         self._engine = engine
         self._store = store
         self._around = hardening.Surroundings(node_id, boot_id, "", "", runtime=runtime)
         self._jobs = supervision.Jobs("containers", _job_failed)
-        self._images = images.Images(engine=engine, jobs=self._jobs, policy=pull_policy, ours=ours)
+        supply = supply or Supply()
+        self._images = images.Images(engine=engine, jobs=self._jobs, policy=pull_policy, ours=supply.ours)
         self._program = program.Program(engine=engine, node_id=node_id, boot_id=boot_id)
         self._workspaces = workspaces.Workspaces(engine=engine, jobs=self._jobs, node_id=node_id, boot_id=boot_id)
         self._egress = networks.Egress(engine=engine, name=network)
+        self._environments = environments.Environments(
+            engine=engine,
+            jobs=self._jobs,
+            around=self._around,
+            sources=supply.sources,
+            answers=supply.answers,
+            ours=supply.ours,
+        )
         self._numbers = itertools.count()
         self._live = live.Live(self._jobs)
 
@@ -85,6 +114,7 @@ class DockerExecutor:
 
     async def close(self) -> None:
         """Finish removals that are under way and let go of the engine."""
+        await self._environments.close()
         await self._jobs.close(REMOVAL_SECONDS)
         with contextlib.suppress(errors.NodeFault):  # what stays is removed at the next start
             await self._workspaces.close()
@@ -100,10 +130,13 @@ class DockerExecutor:
             image = await stop.until(stopping.StopLevel.CANCEL, self._images.ensure(plan.image))
             setting = dataclasses.replace(setting, image_digest=image.digest)
             timings["prepare"] = clock.now() - began
+            if plan.requirements:
+                making = self._environments.ensure(image, plan.requirements, observer.note)
+                image = await _timed(timings, "environment", stop.until(stopping.StopLevel.CANCEL, making))
             return await self._in_capsule(plan, image, setting, stop, observer, timings)
         except stopping.Stopped:
             return verdict.stopped(setting, stop, timings)
-        except (errors.NodeFault, errors.ImageUnavailable, stores.NoSuchArtifact, ValueError, OSError) as error:
+        except (errors.HiveMindError, ValueError, OSError) as error:
             if isinstance(error, errors.NodeFault):
                 self._program.forget()
             return verdict.failed(setting, error, timings)

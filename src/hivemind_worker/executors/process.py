@@ -13,8 +13,11 @@ from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import accounts, messages
 from hivemind_worker.concurrency import clock, stopping, supervision
 from hivemind_worker.executors import capsule_run, disk_watch, executor, live, verdict
-from hivemind_worker.sandbox import launch, limits, probe, usage, workspaces
+from hivemind_worker.sandbox import environments, launch, limits, probe, usage, workspaces
 from hivemind_worker.sandbox import process as processes
+from hivemind_worker.settings import paths
+from hivemind_worker.supplies import answers as answering
+from hivemind_worker.supplies import sources as sourcing
 from hivemind_worker.task import errors, outcome, plan, state
 from hivemind_worker.telemetry import logs
 
@@ -34,20 +37,36 @@ class _Held:
     workspace: workspaces.Workspace | None = None
     group: limits.Group | None = None
     starting: asyncio.Task[processes.Sandbox] | None = None
+    environment: environments.Environment | None = None
 
 
 class ProcessExecutor:
     """An executor on this machine's own kernel. `open` first; one event loop.
 
-    `scratch`: a folder on a disk, reachable for everyone, for workspaces too large for memory.
+    `scratch`: a folder on a disk, reachable for everyone, for workspaces too large for memory; `cache`: another, for
+    environments, which outlive us.
     """
 
-    def __init__(self, *, store: stores.Store, scratch: Path = Path("/var/tmp")) -> None:  # noqa: S108 - see `workspaces`
+    def __init__(
+        self,
+        *,
+        store: stores.Store,
+        scratch: Path = Path("/var/tmp"),  # noqa: S108 - see `workspaces`
+        cache: Path | None = None,
+        sources: sourcing.Sources | None = None,
+    ) -> None:
         self._store = store
         self._scratch = scratch
         self._ground: probe.Ground | None = None
         self._jobs = supervision.Jobs("sandboxes", _job_failed)
         self._live = live.Live(self._jobs)
+        self._cache = cache or paths.cache_dir()
+        self._environments = environments.Environments(
+            folder=self._cache,
+            sources=sources or sourcing.Sources(),
+            jobs=self._jobs,
+            answers=answering.Answers(self._cache),
+        )
 
     @property
     def isolation(self) -> str:
@@ -64,9 +83,11 @@ class ProcessExecutor:
         self._ground = await probe.ground()
         await asyncio.to_thread(limits.sweep, self._ground.groups)
         await workspaces.sweep(self._scratch, self._ground.drop_to)
+        await asyncio.to_thread(environments.sweep, self._cache)
 
     async def close(self) -> None:
         """Finish removals that are under way."""
+        await self._environments.close()
         await self._jobs.close(REMOVAL_SECONDS)
 
     async def run(self, plan: plan.RunPlan, stop: stopping.Stop, observer: executor.Observer) -> outcome.Outcome:
@@ -113,9 +134,13 @@ class ProcessExecutor:
         if ground.groups.folders:
             held.group = limits.Group(ground.groups, asked.limits)
         timings["prepare"] = clock.now() - began
+        furnishing = ground.furnishing
+        if asked.requirements:
+            furnishing = await self._environment(ground, asked, stop, observer, timings, held)
+        began = clock.now()
         observer.phase(state.Phase.STARTING)
         # Never broken off: bubblewrap's child is only bound to its life once the namespaces stand, 4 ms later.
-        starting = processes.start(ground.furnishing, room, ground.machine, bwrap=ground.bwrap, drop_to=ground.drop_to)
+        starting = processes.start(furnishing, room, ground.machine, bwrap=ground.bwrap, drop_to=ground.drop_to)
         held.starting = self._jobs.start("start sandbox", starting)
         sandbox = await stop.until(stopping.StopLevel.CANCEL, _result(held.starting))
         if held.group is not None:
@@ -126,14 +151,14 @@ class ProcessExecutor:
                     f"the sandbox ended while it was made: {await sandbox.last_words()}"
                 ) from None
         sandbox.go()
-        timings["start"] = clock.now() - began - timings["prepare"]
+        timings["start"] = clock.now() - began
         inner = stop.child()
         watch: asyncio.Task[int] | None = None
         if held.workspace is not None:
             told = self._live.measuring((asked.task_id, asked.attempt), held.workspace.size)
             keep = disk_watch.keep(asked.limits.disk_bytes, told, inner)
             watch = asyncio.create_task(keep, name="watch disk")
-        spec = capsule_run.spec_of(asked, {"PATH": ground.furnishing.path}, messages.OnDisconnect.STOP)
+        spec = capsule_run.spec_of(asked, {"PATH": furnishing.path}, messages.OnDisconnect.STOP)
         run = capsule_run.CapsuleRun(
             pipe=sandbox,
             plan=asked,
@@ -159,6 +184,21 @@ class ProcessExecutor:
             heard.fault += f" It complained: {sandbox.complaint}"
         counted = (accounts.Reading() if group is None else group.read()).at_least(seen)
         return verdict.judge(setting, heard, stop, counted, timings)
+
+    async def _environment(
+        self,
+        ground: probe.Ground,
+        asked: plan.RunPlan,
+        stop: stopping.Stop,
+        observer: executor.Observer,
+        timings: dict[str, float],
+        held: _Held,
+    ) -> launch.Furnishing:
+        began = clock.now()
+        ensuring = self._environments.ensure(ground, asked.requirements, observer.note)
+        held.environment = await stop.until(stopping.StopLevel.CANCEL, ensuring)
+        timings["environment"] = clock.now() - began
+        return held.environment.furnish(ground.furnishing)
 
     async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
         """What the capsules that run use; see `executor.Executor.usage`."""
@@ -220,6 +260,8 @@ async def _remove(held: _Held) -> None:
         await asyncio.wait({held.starting})
         if not held.starting.cancelled() and held.starting.exception() is None:
             await held.starting.result().close()
+    if held.environment is not None:
+        held.environment.release()
     if held.group is not None:
         await asyncio.to_thread(held.group.remove)
     if held.workspace is not None:

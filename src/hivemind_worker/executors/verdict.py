@@ -85,6 +85,8 @@ def failed(setting: Setting, error: BaseException, timings: Mapping[str, float])
         reason = outcome.Reason.ENGINE_LOST
     elif isinstance(error, errors.ImageUnavailable):
         reason = outcome.Reason.IMAGE_UNAVAILABLE
+    elif isinstance(error, errors.DependencyFailed):
+        reason = outcome.Reason.DEPENDENCY_FAILED
     said = str(error) or type(error).__name__
     return _without_capsule(setting, outcome.Status.FAILED, reason, said, timings)
 

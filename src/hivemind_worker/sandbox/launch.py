@@ -7,7 +7,7 @@ libraries, a handful of files of /etc, a small /dev, two capped memory file syst
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -25,12 +25,16 @@ GROUP: Final = b"root:x:0:\nnogroup:x:65534:\n"
 
 @dataclass(frozen=True, slots=True)
 class Furnishing:
-    """What of the host is seen inside, read-only. ``links`` are made anew; ``path`` is PATH inside."""
+    """What of the host is seen inside, read-only. ``links`` are made anew; ``path`` is PATH inside.
+
+    ``elsewhere`` are folders of the host that lie in another place inside: place inside → folder of the host.
+    """
 
     folders: tuple[str, ...]
     links: Mapping[str, str]
     files: tuple[str, ...]
     path: str
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,21 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
+class Making:
+    """A sandbox of another sort: it makes what tasks use later. Nothing of a task runs in it; it has the network.
+
+    ``argv`` runs in it instead of hivemind-init; ``files`` are copied into it and ``folders`` can be written: place
+    inside → path on the host.
+    """
+
+    argv: tuple[str, ...]
+    files: Mapping[str, Path]
+    folders: Mapping[str, Path]
+
+
+@dataclass(frozen=True, slots=True)
 class Fds:
-    """Open files handed to bubblewrap: its contents and how we speak with it."""
+    """Open files handed to bubblewrap: its contents and how we speak with it. ``files`` are those of a `Making`."""
 
     program: int
     passwd: int
@@ -52,19 +69,30 @@ class Fds:
     filter: int
     info: int
     block: int
+    files: Mapping[str, int] = field(default_factory=dict)
 
 
-def arguments(furnishing: Furnishing, room: Room, fds: Fds, bwrap: str = "bwrap") -> list[str]:
+def arguments(
+    furnishing: Furnishing, room: Room, fds: Fds, bwrap: str = "bwrap", making: Making | None = None
+) -> list[str]:
     """Return the whole command line. Pure."""
-    said = [bwrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+    said = [bwrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts"]
+    # hivemind-init is made to be the first process; where it does not run, bubblewrap's own is.
+    said += ["--unshare-net", "--as-pid-1"] if making is None else []
     said += ["--unshare-cgroup-try", "--uid", str(USER), "--gid", str(USER), "--hostname", "capsule"]
-    said += ["--die-with-parent", "--new-session", "--as-pid-1", "--clearenv", "--cap-drop", "ALL"]
+    said += ["--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
     for folder in furnishing.folders:
         said += ["--ro-bind", folder, folder]
     for link, target in furnishing.links.items():
         said += ["--symlink", target, link]
     for file in furnishing.files:
         said += ["--ro-bind", file, file]
+    for place, path in making.folders.items() if making is not None else ():
+        said += ["--bind", str(path), place]
+    for place, folder in furnishing.elsewhere.items():
+        said += ["--ro-bind", folder, place]
+    for place, fd in fds.files.items():
+        said += ["--perms", "0555", "--ro-bind-data", str(fd), place]
     said += ["--perms", "0444", "--ro-bind-data", str(fds.passwd), "/etc/passwd"]
     said += ["--perms", "0444", "--ro-bind-data", str(fds.group), "/etc/group"]
     said += ["--perms", "0555", "--ro-bind-data", str(fds.program), PROGRAM]
@@ -77,4 +105,6 @@ def arguments(furnishing: Furnishing, room: Room, fds: Fds, bwrap: str = "bwrap"
         said += ["--bind", str(room.workspace), plan.WORKSPACE]
     said += ["--remount-ro", "/", "--chdir", "/"]
     said += ["--seccomp", str(fds.filter), "--info-fd", str(fds.info), "--block-fd", str(fds.block)]
-    return [*said, "--", PROGRAM]
+    return (
+        [*said, "--", PROGRAM] if making is None else [*said, "--setenv", "PATH", furnishing.path, "--", *making.argv]
+    )

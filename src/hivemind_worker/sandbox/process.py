@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from hivemind_worker.capsule import init, system_calls
@@ -95,7 +96,13 @@ class Sandbox:
 
 
 async def start(
-    furnishing: launch.Furnishing, room: launch.Room, machine: str, *, bwrap: str, drop_to: int | None
+    furnishing: launch.Furnishing,
+    room: launch.Room,
+    machine: str,
+    *,
+    bwrap: str,
+    drop_to: int | None,
+    making: launch.Making | None = None,
 ) -> Sandbox:
     """Make a sandbox. `drop_to`: the uid and gid bubblewrap runs under, when we are root. Do not cancel it half-way.
 
@@ -113,13 +120,16 @@ async def start(
         passwd, group, calls = (
             _content(theirs, data) for data in (launch.PASSWD, launch.GROUP, system_calls.filter_program(machine))
         )
-        fds = launch.Fds(program, passwd, group, calls, info_end, block_end)
+        files = {place: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for place, path in _files(making)}
+        for fd in files.values():
+            theirs.callback(os.close, fd)
+        fds = launch.Fds(program, passwd, group, calls, info_end, block_end, files)
         process = await asyncio.create_subprocess_exec(
-            *launch.arguments(furnishing, room, fds, bwrap),
+            *launch.arguments(furnishing, room, fds, bwrap, making),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            pass_fds=(program, passwd, group, calls, info_end, block_end),
+            pass_fds=(program, passwd, group, calls, info_end, block_end, *files.values()),
             limit=_BUFFER,
             env={},
             cwd="/",
@@ -146,6 +156,10 @@ async def start(
     sandbox = Sandbox(process, pid, tuple(pidfds), block)
     sandbox.listen()
     return sandbox
+
+
+def _files(making: launch.Making | None) -> tuple[tuple[str, Path], ...]:
+    return () if making is None else tuple(making.files.items())
 
 
 def _content(stack: contextlib.ExitStack, data: bytes) -> int:

@@ -11,13 +11,13 @@ import contextlib
 import fcntl
 import os
 import shutil
-import stat
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hivemind_worker.sandbox import reach
 from hivemind_worker.task import errors
 
 _PREFIX: Final = "hivemind-workspace-"
@@ -67,7 +67,7 @@ async def sweep(scratch: Path, owner: int | None) -> None:
         await asyncio.to_thread(scratch.mkdir, mode=0o711, parents=True, exist_ok=True)
     except OSError as error:
         raise errors.BadSettings(f"temp_dir {scratch} cannot be made ({error.strerror}): set another") from None
-    closed = None if owner is None else await asyncio.to_thread(_closed_to_others, scratch)
+    closed = None if owner is None else await asyncio.to_thread(reach.closed_to_others, scratch)
     if closed is not None:
         raise errors.BadSettings(
             f"temp_dir {scratch} is out of reach of the user that sandboxes are made under, uid {owner}: "
@@ -93,13 +93,6 @@ async def size_of(folder: Path) -> int:
     if not said:
         raise OSError(f"du cannot count {folder}")
     return int(said.split()[0])
-
-
-def _closed_to_others(folder: Path) -> Path | None:
-    """The first folder on the way, or itself, that only its owner or group may pass."""
-    whole = folder.resolve()
-    way = (*reversed(whole.parents), whole)
-    return next((each for each in way if not each.stat().st_mode & stat.S_IXOTH), None)
 
 
 def there(scratch: Path, young_seconds: float = YOUNG_SECONDS) -> list[Found]:

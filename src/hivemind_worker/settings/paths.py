@@ -29,6 +29,11 @@ def state_dir() -> Path:
     return Path("/var/lib") / NAME if is_root() else platformdirs.user_state_path(NAME, appauthor=False)
 
 
+def cache_dir() -> Path:
+    """What can be had again: environments, packages."""
+    return Path("/var/cache") / NAME if is_root() else platformdirs.user_cache_path(NAME, appauthor=False)
+
+
 def log_dir() -> Path:
     """The rotated log files."""
     return Path("/var/log") / NAME if is_root() else platformdirs.user_log_path(NAME, appauthor=False)

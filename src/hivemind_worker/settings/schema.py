@@ -177,6 +177,10 @@ class Storage(Group):
     """Workspaces of tasks in the sandbox that are too large for memory; each is removed after its task. On a disk, and
     open to enter for every user."""
 
+    cache_dir: Place = Field(default_factory=paths.cache_dir)
+    """What can be had again: environments of tasks in the sandbox, and the packages fetched for them. For a worker that
+    is root, open to enter for every user."""
+
     log_dir: Place = Field(default_factory=paths.log_dir, json_schema_extra={"plain": "LOG_DIR"})
     """The rotated log files."""
 

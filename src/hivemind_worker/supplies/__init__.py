@@ -1,0 +1,1 @@
+"""What tasks need beside themselves: environments of packages, how they are named, made and found again."""

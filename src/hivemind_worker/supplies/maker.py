@@ -1,0 +1,156 @@
+"""Makes one environment, inside a throw-away capsule: asked on standard input, answers on standard output, JSON lines.
+
+Run by the capsule's own python3 (3.8 or newer) with nothing but the standard library; never imported by the worker.
+First line in: what is asked. Lines out: ``python``, what runs here; ``pins``, the exact versions; then it waits for a
+line, since such an environment may be there already. After it: ``done``, or ``failed`` with the resolver's own words.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+WORDS = 4000  # of the resolver's, kept for an error: its explanations are at the end
+
+
+class Failed(Exception):
+    """It cannot be made; says why."""
+
+
+def main() -> int:
+    """Make it. The exit code is 0 when that was done or not wanted."""
+    asked = json.loads(sys.stdin.buffer.readline())
+    scratch = Path(asked["folder"]) / "scratch"
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        _make(asked, scratch)
+    except Failed as failed:
+        _say(failed=str(failed))
+        return 1
+    except OSError as error:
+        _say(failed=f"cannot write: {error}")
+        return 1
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return 0
+
+
+def _make(asked: dict[str, Any], scratch: Path) -> None:
+    _say(python=_python())
+    variables = _variables(asked, scratch)
+    wanted, pins = scratch / "requirements.in", scratch / "requirements.txt"
+    wanted.write_text("".join(line + "\n" for line in asked["requirements"]))
+    there = _there(asked, variables)
+    # What the image has already is preferred, so that it need not be brought a second time.
+    pins.write_text("".join("{}=={}\n".format(*each) for each in sorted(there.items())))
+    only = [] if asked["source_builds"] else ["--only-binary", ":all:"]
+    here = ["--python", sys.executable]
+    _uv(asked, variables, "pip", "compile", *here, "--no-header", "--no-annotate", "--quiet", *only,
+        "--output-file", str(pins), str(wanted))  # fmt: skip
+    found = [line.strip() for line in pins.read_text().splitlines() if line.strip()]
+    _say(pins=found)
+    if sys.stdin.readline().strip() != "go":
+        return
+    pins.write_text("".join(line + "\n" for line in found if not _satisfied(line, there)))
+    target = str(Path(asked["folder"]) / "environment")
+    shown = ["--system-site-packages"] if asked["inherit"] else []
+    _uv(asked, variables, "venv", *here, "--quiet", "--allow-existing", "--no-project", *shown, target)
+    if pins.read_text():
+        # Compiled now: in a capsule nothing can be kept, so each task would compile it anew.
+        _uv(asked, variables, "pip", "install", "--python", target + "/bin/python3", "--no-deps", "--compile-bytecode",
+            *only, "-r", str(pins))  # fmt: skip
+    _say(done=_bytes(target))
+
+
+def _uv(asked: dict[str, Any], variables: dict[str, str], *words: str) -> str:
+    """Run uv, hand on what it says as it says it. Raises Failed with its last words."""
+    try:
+        running = subprocess.Popen(
+            [asked["uv"], *words], env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, universal_newlines=True, errors="replace",
+        )  # fmt: skip
+    except OSError as error:
+        there = Path(asked["uv"]).exists()
+        why = "the worker's uv cannot run in this image: it is made for glibc, which Alpine's images lack"
+        raise Failed(why if there else f"uv is missing: {error}") from None
+    said = ""
+    assert running.stdout is not None
+    for line in running.stdout:
+        said = (said + line)[-WORDS:]
+        if line.strip():
+            _say(note=line.rstrip())
+    if running.wait() != 0:
+        raise Failed(said.strip() or f"uv ended with code {running.returncode}")
+    return said
+
+
+def _variables(asked: dict[str, Any], scratch: Path) -> dict[str, str]:
+    """All that uv is told by its environment: addresses may hold passwords, which a command line would show."""
+    found = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(scratch),
+        "TMPDIR": str(scratch),
+        "LANG": "C.UTF-8",
+        "NO_COLOR": "1",
+        "COLUMNS": "1000",
+        "UV_NO_CONFIG": "1",
+        "UV_NO_PROGRESS": "1",
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_LINK_MODE": "copy",
+        "UV_CACHE_DIR": asked["cache"] or str(scratch / "cache"),
+        "UV_DEFAULT_INDEX": asked["index_url"] or "https://pypi.org/simple",
+    }
+    if asked["wheels"]:
+        found["UV_FIND_LINKS"] = asked["wheels"]
+    if asked["proxy"]:
+        found.update(dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"), asked["proxy"]))
+    if asked["certificates"]:
+        bundle = scratch / "certificates.pem"
+        bundle.write_text(asked["certificates"])
+        found["SSL_CERT_FILE"] = str(bundle)
+    return found
+
+
+def _python() -> dict[str, str]:
+    return {
+        "version": platform.python_version(),
+        "abi": str(sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag),
+        "platform": "-".join([sysconfig.get_platform(), *platform.libc_ver()]),
+    }
+
+
+def _there(asked: dict[str, Any], variables: dict[str, str]) -> dict[str, str]:
+    """The packages that the image brings, where tasks see them: name → version."""
+    if not asked["inherit"]:
+        return {}
+    listed = subprocess.run(
+        [asked["uv"], "pip", "freeze", "--quiet", "--python", sys.executable], env=variables,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False, text=True,
+    )  # fmt: skip
+    pairs = [line.split("==", 1) for line in listed.stdout.splitlines() if "==" in line and "@" not in line]
+    return {name.strip(): version.strip() for name, version in pairs}
+
+
+def _satisfied(pin: str, there: dict[str, str]) -> bool:
+    name, sign, version = pin.partition("==")
+    return bool(sign) and there.get(name.strip()) == version.strip()
+
+
+def _bytes(folder: str) -> int:
+    return sum(Path(at, name).lstat().st_blocks * 512 for at, _, names in os.walk(folder) for name in names)
+
+
+def _say(**said: Any) -> None:
+    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""Environments, on each executor: made once for all who want them, found again, refused in the resolver's own words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import attempts
+import engine_api
+import package_index
+import pytest
+import waiting
+
+from hivemind_worker.concurrency import stopping
+from hivemind_worker.supplies import sources as sourcing
+from hivemind_worker.task import outcome
+
+SHOW = "import hm_probe, sys; print(hm_probe.VERSION, sys.prefix)"
+
+
+@dataclass
+class Place:
+    """Where executors come and go and what they made stays; `address` is this machine as a builder sees it."""
+
+    address: str
+    open: Callable[[sourcing.Sources], AbstractAsyncContextManager[attempts.Bench]]
+    traces: Callable[[], set[str]]
+
+    def sources(self, index: package_index.Index, **more: object) -> sourcing.Sources:
+        who = f"{index.credentials}@" if index.credentials else ""
+        url = f"http://{who}{self.address}:{index.port}/simple"
+        return sourcing.Sources(index_url=url, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def index() -> Iterator[package_index.Index]:
+    with package_index.serving() as made:
+        yield made
+
+
+@pytest.fixture(
+    params=[pytest.param("process", marks=pytest.mark.sandbox), pytest.param("docker", marks=pytest.mark.docker)]
+)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "docker":
+        url, image = request.getfixturevalue("docker_url"), request.getfixturevalue("python_image")
+        (bridge,) = engine_api.get(url, "/networks/bridge")["IPAM"]["Config"]
+        gateway = bridge.get("Gateway") or str(ipaddress.ip_network(bridge["Subnet"])[1])
+        before = _environments(url)
+
+        def in_containers(sources: sourcing.Sources) -> AbstractAsyncContextManager[attempts.Bench]:
+            # Another folder each time: what a restart finds, it finds at the engine.
+            return attempts.docker_bench(url, image, tmp_path / uuid.uuid4().hex, sources, keep=True)
+
+        try:
+            yield Place(gateway, in_containers, lambda: _builders(url))
+        finally:
+            for made in _environments(url) - before:
+                engine_api.delete(url, f"/images/{made}")
+        return
+    cache = Path(tempfile.mkdtemp(prefix="hivemind-test-cache-", dir="/var/tmp"))
+    cache.chmod(0o755)
+    try:
+        yield Place(
+            "127.0.0.1",
+            lambda sources: attempts.process_bench(tmp_path, sources, cache),
+            lambda: {str(path) for path in cache.glob("environments/.*")},
+        )
+    finally:
+        shutil.rmtree(cache)
+
+
+def _environments(url: str) -> set[str]:
+    return {
+        image["Id"] for image in engine_api.get(url, "/images/json", filters='{"label":["io.hivemind.environment"]}')
+    }
+
+
+def _builders(url: str) -> set[str]:
+    filters = '{"label":["io.hivemind.role=builder"]}'
+    return {found["Id"] for found in engine_api.get(url, "/containers/json", all="1", filters=filters)}
+
+
+async def test_twenty_tasks_at_once_share_one_build_and_a_restart_needs_none(
+    place: Place, index: package_index.Index
+) -> None:
+    index.offer("hm-probe", "1.2", "hm-below>=1")
+    index.offer("hm-below", "1.0")
+    index.offer("hm-below", "1.1")
+    watchers = [attempts.Watcher() for _ in range(20)]
+    async with place.open(place.sources(index)) as bench:
+        ended = await asyncio.gather(
+            *(bench.python(SHOW, requirements=("hm-probe",), watcher=watcher) for watcher in watchers)
+        )
+    said = b"1.2 /opt/hivemind/environment\n"
+    assert [(each.error, each.logs.text) for each in ended] == [("", said)] * 20
+    assert sorted(index.downloads()) == ["hm_below-1.1-py3-none-any.whl", "hm_probe-1.2-py3-none-any.whl"]
+    for watcher in watchers:
+        assert any("making an environment with hm-probe" in note for note in watcher.notes)
+    assert any("hm-below==1.1, hm-probe==1.2" in note for note in watchers[0].notes)
+    index.asked.clear()
+    async with place.open(place.sources(index)) as bench:
+        again = await asyncio.gather(*(bench.python(SHOW, requirements=("hm-probe",)) for _ in range(20)))
+    assert [each.logs.text for each in again] == [said] * 20
+    assert index.asked == []
+    assert {ended[0].image_digest} == {each.image_digest for each in again}
+    assert not place.traces()
+
+
+async def test_the_run_itself_cannot_write_its_environment_nor_reach_the_index(
+    place: Place, index: package_index.Index
+) -> None:
+    index.offer("hm-probe", "1.0")
+    script = (
+        "import hm_probe, os, socket\n"
+        "try: open(hm_probe.__file__, 'a')\n"
+        "except OSError as error: print(type(error).__name__)\n"
+        f"try: socket.create_connection(({place.address!r}, {index.port}), 2)\n"
+        "except OSError as error: print('unreachable')\n"
+    )
+    async with place.open(place.sources(index)) as bench:
+        ended = await bench.python(script, requirements=("hm-probe",))
+    first, second = ended.logs.text.decode().split()
+    assert first in {"OSError", "PermissionError"}
+    assert second == "unreachable"
+
+
+@pytest.mark.parametrize(
+    ("requirements", "words"),
+    [
+        (("hm-missing",), "hm-missing was not found in the package registry"),
+        (("hm-probe>=7",), "hm-probe"),
+        (("hm-left", "hm-right"), "your requirements are unsatisfiable"),
+        (("hm-source",), "hm-source"),
+    ],
+    ids=["missing", "version", "conflict", "no wheel"],
+)
+async def test_what_cannot_be_had_is_said_in_the_resolvers_words(
+    place: Place, index: package_index.Index, requirements: tuple[str, ...], words: str
+) -> None:
+    index.offer("hm-probe", "1.0")
+    index.offer("hm-probe", "2.0")
+    index.offer("hm-left", "1.0", "hm-probe==1.0")
+    index.offer("hm-right", "1.0", "hm-probe==2.0")
+    index.files["hm_source-1.0.tar.gz"] = b"no wheel"
+    async with place.open(place.sources(index)) as bench:
+        ended = await bench.python("print('never')", requirements=requirements)
+    assert (ended.status, ended.reason) == (outcome.Status.FAILED, outcome.Reason.DEPENDENCY_FAILED)
+    assert words in ended.error
+    assert not ended.try_again
+    assert not place.traces()
+
+
+async def test_a_password_of_the_index_is_in_no_word_for_the_task(place: Place, index: package_index.Index) -> None:
+    index.credentials = "reader:s3cret"
+    index.offer("hm-probe", "1.0")
+    watcher = attempts.Watcher()
+    async with place.open(place.sources(index)) as bench:
+        good = await bench.python(SHOW, requirements=("hm-probe",), watcher=watcher)
+        bad = await bench.python("print()", requirements=("hm-missing",), watcher=watcher)
+    assert good.status is outcome.Status.COMPLETED, good.error
+    assert bad.reason is outcome.Reason.DEPENDENCY_FAILED
+    assert "s3cret" not in "".join([*watcher.notes, bad.error])
+
+
+async def test_who_is_cancelled_leaves_the_build_to_others_and_the_last_one_ends_it(
+    place: Place, index: package_index.Index
+) -> None:
+    index.offer("hm-probe", "1.0")
+    index.silent = True
+    stops = [stopping.Stop(), stopping.Stop()]
+    async with place.open(place.sources(index)) as bench:
+        runs = [asyncio.create_task(bench.python(SHOW, requirements=("hm-probe",), stop=stop)) for stop in stops]
+        await waiting.wait_until(lambda: index.asked, description="the index is asked", seconds=30)
+        stops[0].request(stopping.StopLevel.CANCEL, "cancelled")
+        first = await asyncio.wait_for(runs[0], 5)
+        assert first.status is outcome.Status.CANCELLED
+        assert place.traces()  # it goes on for the other
+        stops[1].request(stopping.StopLevel.CANCEL, "cancelled")
+        second = await asyncio.wait_for(runs[1], 5)
+        assert second.status is outcome.Status.CANCELLED
+        await waiting.wait_until(lambda: not place.traces(), description="nothing of the build is left", seconds=15)
+        index.silent = False
+        index.released.set()
+        assert (await bench.python(SHOW, requirements=("hm-probe",))).status is outcome.Status.COMPLETED
+
+
+async def test_the_build_has_its_own_clock(place: Place, index: package_index.Index) -> None:
+    index.silent = True
+    async with place.open(place.sources(index, seconds=3.0)) as bench:
+        ended = await bench.python("print()", requirements=("hm-probe",), limits={"timeout_seconds": 1.0})
+    assert ended.reason is outcome.Reason.DEPENDENCY_FAILED
+    assert "package_environment_timeout" in ended.error
+
+
+async def test_an_environment_that_is_too_large_is_refused(place: Place, index: package_index.Index) -> None:
+    index.offer("hm-probe", "1.0", size=40_000_000)
+    async with place.open(place.sources(index, limit_bytes=20_000_000)) as bench:
+        ended = await bench.python("print()", requirements=("hm-probe",))
+    assert ended.reason is outcome.Reason.DEPENDENCY_FAILED
+    assert "package_environment_limit_bytes" in ended.error
+
+
+@contextlib.contextmanager
+def _wheels() -> Iterator[Path]:
+    """A folder with one wheel, open to everyone."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        local = package_index.Index()
+        local.offer("hm-local", "3.0")
+        for file, content in local.files.items():
+            (folder / file).write_bytes(content)
+            (folder / file).chmod(0o644)
+        yield folder
+
+
+async def test_wheels_of_this_machine_are_offered_and_names_resolved_anew_when_old(
+    place: Place, index: package_index.Index
+) -> None:
+    index.offer("hm-probe", "1.0")
+    with _wheels() as wheels:
+        sources = place.sources(index, wheels=wheels, refresh_seconds=0.001)
+        async with place.open(sources) as bench:
+            ended = await bench.python(
+                "import hm_local, hm_probe; print(hm_local.VERSION, hm_probe.VERSION)",
+                requirements=("hm-local", "hm-probe"),
+            )
+            assert ended.logs.text == b"3.0 1.0\n", ended.error
+            index.offer("hm-probe", "1.1")
+            newer = await bench.python(SHOW, requirements=("hm-probe",))
+            assert newer.logs.text.startswith(b"1.1 "), newer.error
+            index.offer("hm-probe", "1.2")
+            newest = await bench.python(SHOW, requirements=("hm-probe",))
+            exact = await bench.python(SHOW, requirements=("hm-probe==1.1",))
+            index.asked.clear()
+            again = await bench.python(SHOW, requirements=("hm-probe==1.1",))
+        assert newest.logs.text.startswith(b"1.2 ")
+        assert (exact.logs.text, again.logs.text) == (newer.logs.text,) * 2
+        assert index.asked == []

@@ -1,0 +1,109 @@
+"""A package index of a test's own, on this machine: hand-made wheels, every request counted, slow or silent at will."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import http.server
+import io
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Index:
+    """What is offered: file name → bytes. `asked` are the paths in order. While `silent` is set nothing is answered."""
+
+    port: int = 0
+    files: dict[str, bytes] = field(default_factory=dict)
+    about: dict[str, bytes] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    credentials: str = ""
+    silent: bool = False
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def offer(self, name: str, version: str, *needs: str, source: str = "", size: int = 0) -> None:
+        """Offer a wheel whose module is called as it is, with `source`, and `size` bytes of ballast."""
+        module = name.replace("-", "_")
+        needed = "".join(f"Requires-Dist: {each}\n" for each in needs)
+        about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needed}"
+        found = {
+            f"{module}.py": (source or f"VERSION = {version!r}\n").encode(),
+            f"{module}-{version}.dist-info/METADATA": about.encode(),
+            f"{module}-{version}.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        }  # fmt: skip
+        if size:
+            found[f"{module}_ballast.bin"] = bytes(size)
+        rows = [f"{path},sha256={_sum(content)},{len(content)}" for path, content in found.items()]
+        record = f"{module}-{version}.dist-info/RECORD"
+        found[record] = "\n".join([*rows, f"{record},,", ""]).encode()
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as wheel:
+            for path, content in found.items():
+                wheel.writestr(path, content)
+        file = f"{module}-{version}-py3-none-any.whl"
+        self.files[file] = packed.getvalue()
+        self.about[f"{file}.metadata"] = found[f"{module}-{version}.dist-info/METADATA"]
+
+    def downloads(self) -> list[str]:
+        """The files that were fetched, in order."""
+        return [path.rpartition("/")[2] for path in self.asked if path.endswith((".whl", ".tar.gz"))]
+
+
+def _sum(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Index]:
+    """An empty index on all addresses of this machine."""
+    index = Index()
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            index.asked.append(self.path)
+            if index.silent:
+                index.released.wait(60)
+            wanted = "Basic " + base64.b64encode(index.credentials.encode()).decode()
+            if index.credentials and self.headers.get("Authorization") != wanted:
+                self._send(401, b"who are you?")
+                return
+            *_, where, name = self.path.rstrip("/").split("/")
+            if where == "files" and (content := index.files.get(name) or index.about.get(name)):
+                self._send(200, content, "application/octet-stream")
+                return
+            links = "".join(
+                f'<a href="/files/{file}#sha256={hashlib.sha256(content).hexdigest()}"'
+                f"{' data-core-metadata=true' if f'{file}.metadata' in index.about else ''}>{file}</a>\n"
+                for file, content in index.files.items()
+                if file.startswith((f"{name.replace('-', '_')}-", f"{name}-"))
+            )
+            self._send(200 if links else 404, links.encode())
+
+        def _send(self, status: int, content: bytes, kind: str = "text/html") -> None:
+            with contextlib.suppress(ConnectionError):
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Cache-Control", "max-age=0")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("0.0.0.0", 0), Answer)
+    server.daemon_threads = False
+    index.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield index
+    finally:
+        index.released.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
