@@ -1,17 +1,107 @@
-"""Machine learning: a script with its framework ready, or an estimator by name."""
+"""Machine learning: a script with its framework ready, or an estimator by name that a program of ours trains."""
 
 from __future__ import annotations
 
-from hivemind_worker.kinds import kind
-from hivemind_worker.task import errors, spec
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hivemind_worker.kinds import kind, program_files
+from hivemind_worker.task import errors, estimators, learning, spec
+
+_TOOLS = (
+    "matplotlib==3.11.2",
+    "numpy==2.4.6",
+    "polars==2.1.0",
+    "scikit-learn==1.9.1",
+    "cvttf-notosanscjk-regular==1.0",
+)
+"""What all three environments have: tables, splitting and measuring, plots and letters for them."""
+
+_SHARED = (
+    *("given.py", "learning_columns.py", "learning_data.py", "learning_problem.py", "learning_results.py"),
+    *("learning_plots.py", "learning_scores.py"),
+)
+_NETWORK = ("network_data.py", "network_training.py", *_SHARED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Framework:
+    """The files of one framework's program, the first of which is run, and the packages that they import.
+
+    The versions are exact, so that all tasks of a framework share one environment until we change them here.
+    """
+
+    scripts: tuple[str, ...]
+    requirements: tuple[str, ...]
+
+
+_FRAMEWORKS: Mapping[str, _Framework] = {
+    "scikit-learn": _Framework(
+        ("learn.py", "learn_scikit_learn.py", "scikit_learn_estimators.py", "scikit_learn_onnx.py", *_SHARED),
+        (*_TOOLS, "onnxruntime==1.32.0", "skl2onnx==1.20.0"),
+    ),
+    "pytorch": _Framework(
+        ("learn.py", "learn_pytorch.py", "pytorch_networks.py", *_NETWORK),
+        (*_TOOLS, "torch==2.13.0"),
+    ),
+    "tensorflow": _Framework(
+        ("learn.py", "learn_tensorflow.py", "tensorflow_networks.py", *_NETWORK),
+        (
+            *_TOOLS,
+            "keras==3.15.1",
+            # The build without CUDA is a quarter of the size, and there is none but for this processor.
+            "tensorflow-cpu==2.21.0; platform_machine == 'x86_64'",
+            "tensorflow==2.21.0; platform_machine != 'x86_64'",
+        ),
+    ),
+}
 
 
 class MachineLearningKind:
-    """Not written yet."""
+    """Runs ``code`` with its framework ready, or the program that trains ``estimator`` on ``training_data``."""
 
     def program(self, task: spec.TaskSpec) -> kind.Program:
-        """Refuse."""
-        raise errors.InvalidTask("type", f"{task.kind} tasks are not run by this version")
+        """Return the script or our program, what the task says of learning as a file, and the framework's packages."""
+        asked = task.learning
+        if asked is None:
+            raise errors.InvalidTask("model_type", f"missing; one of {', '.join(learning.MODEL_TYPES)}")
+        framework = _FRAMEWORKS[asked.model_type]
+        if task.code is not None:
+            script = program_files.own_script(task)
+            settings = program_files.files(task, (), _said(asked))
+            return kind.Program(script.argv, (script.file, *settings), framework.requirements)
+        estimator = learning.estimator_of(asked)
+        settings_said = _said(asked) | {"estimator": estimator}
+        if asked.model_type == "scikit-learn":
+            settings_said["classes"] = {
+                problem: {"name": named.name, "parameters": list(named.parameters)}
+                for problem, named in estimators.SCIKIT_LEARN[estimator].items()
+            }
+        return kind.Program(
+            program_files.argv(framework.scripts[0]),
+            program_files.files(task, framework.scripts, settings_said),
+            framework.requirements,
+        )
+
+
+def _said(asked: learning.Learning) -> dict[str, object]:
+    return {
+        "model_type": asked.model_type,
+        "training_data": asked.training_data,
+        "target": asked.target,
+        "features": list(asked.features),
+        "hyper_parameters": {
+            name: estimators.plain(f"hyper_parameters.{name[:60]}", value)
+            for name, value in asked.hyper_parameters.items()
+        },
+        "problem": asked.problem,
+        "test_size": asked.test_size,
+        "seed": asked.seed,
+        "cross_validation": asked.cross_validation,
+        "epochs": asked.epochs,
+        "batch_size": asked.batch_size,
+        "early_stopping": asked.early_stopping,
+    }
 
 
 KIND = MachineLearningKind()

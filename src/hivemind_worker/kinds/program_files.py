@@ -1,4 +1,4 @@
-"""The programs that run inside the capsule as files of a plan: their sources, their settings, their own folder.
+"""The programs that run inside the capsule as files of a plan: ours with their settings, or the task's own script.
 
 The folder keeps them apart from the task's inputs: an input called ``json.py`` shadows nothing that they import.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_worker.task import errors, plan, spec
@@ -18,7 +19,27 @@ FOLDER = ".hivemind"
 SETTINGS = f"{FOLDER}/settings.json"
 """What a kind tells its program: the task's own fields, checked."""
 
+SCRIPT = "task.py"
+"""What the task's own script is called in the workspace: the reference document's name."""
+
 _PROGRAMS = Path(__file__).parent / "programs"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnScript:
+    """The task's own script as a file, and the command that runs it: unbuffered, so that output can be followed."""
+
+    argv: tuple[str, ...]
+    file: plan.InputFile
+
+
+def own_script(task: spec.TaskSpec) -> OwnScript:
+    """Return ``python3 -u task.py ARGS…`` and the file. Raises :class:`errors.InvalidTask` where there is no script."""
+    if task.code is None:
+        raise errors.InvalidTask("code", "missing")
+    if SCRIPT in task.input_files:
+        raise errors.InvalidTask("input_files", f"{SCRIPT!r} is where the task's own code goes; rename yours")
+    return OwnScript(("python3", "-u", SCRIPT, *task.args), plan.InputFile(SCRIPT, content=task.code.encode()))
 
 
 def argv(script: str) -> tuple[str, ...]:

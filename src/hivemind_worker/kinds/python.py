@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from hivemind_worker.kinds import kind
-from hivemind_worker.task import errors, plan, spec
-
-SCRIPT = "task.py"
-"""What the script is called in the workspace: the reference document's name."""
+from hivemind_worker.kinds import kind, program_files
+from hivemind_worker.task import spec
 
 
 class PythonKind:
     """Runs ``code`` with ``args``."""
 
     def program(self, task: spec.TaskSpec) -> kind.Program:
-        """Return ``python3 -u task.py ARGS…``: unbuffered, so that output can be followed while the task runs."""
-        if task.code is None:
-            raise errors.InvalidTask("code", "missing")
-        if SCRIPT in task.input_files:
-            raise errors.InvalidTask("input_files", f"{SCRIPT!r} is where the task's own code goes; rename yours")
-        return kind.Program(
-            ("python3", "-u", SCRIPT, *task.args), (plan.InputFile(SCRIPT, content=task.code.encode()),)
-        )
+        """Return the command that runs the script, and the script."""
+        script = program_files.own_script(task)
+        return kind.Program(script.argv, (script.file,))
 
 
 KIND = PythonKind()

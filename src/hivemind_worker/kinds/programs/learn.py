@@ -1,0 +1,35 @@
+"""Trains an estimator: threads and folders set before any library is there, then the framework's own program."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import given
+
+_PROGRAMS = {"scikit-learn": "learn_scikit_learn", "pytorch": "learn_pytorch", "tensorflow": "learn_tensorflow"}
+
+
+def work() -> int:
+    """Train; 0 when the results are written."""
+    settings = given.settings()
+    _surroundings(given.threads())
+    program = importlib.import_module(_PROGRAMS[settings["model_type"]])
+    code: int = program.learn(settings)
+    return code
+
+
+def _surroundings(threads: int) -> None:
+    """Libraries read these as they are imported. More threads than cores of the quota only wait for each other."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # the order of its sums differs from machine to machine
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what makes sums on a GPU repeatable
+    for name in ("MPLCONFIGDIR", "KERAS_HOME", "XDG_CACHE_HOME", "TORCH_HOME"):
+        os.environ.setdefault(name, "/tmp/caches")  # noqa: S108 - the capsule's own, gone with it
+
+
+if __name__ == "__main__":
+    given.run(work)

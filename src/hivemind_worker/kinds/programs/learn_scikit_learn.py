@@ -1,0 +1,229 @@
+"""Trains an estimator of scikit-learn: preprocessing and model in one pipeline, measured, kept as joblib and ONNX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils._param_validation import InvalidParameterError
+
+import given
+import learning_columns
+import learning_data
+import learning_plots
+import learning_problem
+import learning_results
+import learning_scores
+import scikit_learn_estimators
+import scikit_learn_onnx
+
+Array = npt.NDArray[Any]
+Inputs = pl.DataFrame | Array
+
+_IMPORTANCE_ROWS = 500
+_IMPORTANCE_FEATURES = 50
+
+
+def learn(settings: dict[str, Any]) -> int:
+    """Read, split, fit, measure, write. 0 when the results are there."""
+    data = learning_data.read(settings)
+    problem = learning_problem.find(settings, data, list(settings["classes"]))
+    told = learning_results.begin(settings, data, problem)
+    columns, inputs = _inputs(told)
+    split = learning_problem.split(settings, data, problem, told.seed)
+    print(f"read {len(data.rows):,} rows: {len(split.train):,} to learn from, {len(split.test):,} to be tested on")
+    chosen = settings["classes"][problem]
+    said = settings["hyper_parameters"]
+    estimator = scikit_learn_estimators.make(chosen["name"], chosen["parameters"], said, told.seed, told.labels)
+    pipeline = _pipeline(estimator, columns, _take(inputs, split.train))
+    told.content["class"] = chosen["name"]
+    target = data.target if problem != "clustering" else None
+    if settings["cross_validation"]:
+        assert target is not None  # clustering has none, and the task was refused
+        _cross_validate(told, pipeline, inputs, target, split.train)
+    with told.step("fit"):
+        _fit(told, pipeline, _take(inputs, split.train), None if target is None else target[split.train])
+    print(f"fitted {chosen['name']} in {told.seconds['fit']:g} s")
+    told.content["hyper_parameters"] = _parameters(estimator)
+    told.content["inputs"] = columns.describe() if columns is not None else [{"name": "features", "kind": "array"}]
+    with told.step("measure"):
+        (_measure_clusters if problem == "clustering" else _measure)(told, pipeline, inputs, split)
+        _curve(told, estimator)
+    _keep(told, pipeline, inputs, columns, split)
+    learning_results.write_metrics(told, split)
+    return 0
+
+
+def _inputs(told: learning_results.Told) -> tuple[learning_columns.Columns | None, Inputs]:
+    features = told.data.features
+    if isinstance(features, pl.DataFrame):
+        columns = learning_columns.prepare(features, told.settings["features"])
+        for note in columns.notes:
+            told.note(note)
+        return columns, columns.table
+    flat = features.reshape(len(features), -1)
+    if flat.shape[1] != features.shape[-1]:
+        told.note(f"each row of shape {features.shape[1:]} is learned from as {flat.shape[1]} numbers")
+    return None, flat
+
+
+def _pipeline(estimator: Any, columns: learning_columns.Columns | None, train: Inputs) -> Pipeline:
+    scaled = scikit_learn_estimators.is_scaled(estimator)
+    if columns is not None:
+        assert isinstance(train, pl.DataFrame)
+        first: ColumnTransformer | Pipeline = learning_columns.preprocessing(columns, train, scaled=scaled)
+    else:
+        steps: list[tuple[str, Any]] = [("missing", SimpleImputer(strategy="median", keep_empty_features=True))]
+        first = Pipeline([*steps, ("scale", StandardScaler())] if scaled else steps)
+    return Pipeline([("preprocessing", first), ("model", estimator)])
+
+
+def _take(inputs: Inputs, rows: Array) -> Inputs:
+    return inputs[rows]
+
+
+def _fit(told: learning_results.Told, pipeline: Pipeline, inputs: Inputs, target: Array | None) -> None:
+    estimator = pipeline[-1]
+    extra: dict[str, Any] = {}
+    if isinstance(estimator, (GradientBoostingClassifier, GradientBoostingRegressor)):
+        extra["model__monitor"] = _say_trees
+    middle, spread = 0.0, 1.0
+    if target is not None and isinstance(estimator, MLPRegressor) and estimator.loss == "squared_error":
+        middle, spread = float(np.mean(target)), float(np.std(target)) or 1.0
+        target = (target - middle) / spread
+    try:
+        pipeline.fit(inputs, target, **extra)
+    except InvalidParameterError as error:
+        raise given.Refusal(f"hyper_parameters: {error}") from None
+    except ValueError as error:
+        raise given.Refusal(f"{told.settings['estimator']} cannot learn this: {error}") from None
+    if (middle, spread) != (
+        0.0,
+        1.0,
+    ):  # it learns slowly what is far from 0; its last layer is linear, and so takes the units back in
+        estimator.coefs_[-1] *= spread
+        estimator.intercepts_[-1] = estimator.intercepts_[-1] * spread + middle
+
+
+def _say_trees(at: int, model: Any, _: dict[str, Any]) -> bool:
+    """A line for each tenth of the trees; never ends the training."""
+    trees = model.n_estimators
+    if (at + 1) % max(1, trees // 10) == 0:
+        print(f"tree {at + 1} of {trees}: loss {model.train_score_[at]:.6g}")
+    return False
+
+
+def _cross_validate(
+    told: learning_results.Told, pipeline: Pipeline, inputs: Inputs, target: Array, rows: Array
+) -> None:
+    scores = []
+    with told.step("cross_validation"):
+        folds = learning_problem.folds(told.settings, target[rows], told.problem, told.seed)
+        for at, (train, test) in enumerate(folds, start=1):
+            _fit(told, pipeline, _take(inputs, rows[train]), target[rows[train]])
+            scores.append(told.score(rows[test], _predict(told, pipeline, _take(inputs, rows[test]))))
+            name = "accuracy" if told.problem == "classification" else "r2"
+            value = scores[-1][name]
+            print(f"fold {at} of {len(folds)}: {name} " + ("none" if value is None else f"{value:.4f}"))
+    told.content["cross_validation"] = learning_scores.summary(scores)
+
+
+def _predict(told: learning_results.Told, pipeline: Pipeline, inputs: Inputs) -> learning_results.Predicted:
+    values = np.asarray(pipeline.predict(inputs))
+    if told.problem != "classification" or not hasattr(pipeline, "predict_proba"):
+        return learning_results.Predicted(values)
+    shares = np.asarray(pipeline.predict_proba(inputs), dtype=float)
+    assert told.labels is not None
+    known = [str(label) for label in pipeline.classes_]
+    if len(known) < len(told.labels):  # a fold, or a small part to learn from, that lacks a class
+        wide = np.zeros((len(shares), len(told.labels)))
+        wide[:, [[str(label) for label in told.labels].index(name) for name in known]] = shares
+        shares = wide
+    return learning_results.Predicted(values, shares)
+
+
+def _measure(told: learning_results.Told, pipeline: Pipeline, inputs: Inputs, split: learning_problem.Split) -> None:
+    """Scores of both parts, those of a model that knows nothing beside them, predictions and the plot."""
+    told.content["train"] = told.score(split.train, _predict(told, pipeline, _take(inputs, split.train)))
+    rows = split.test if len(split.test) else split.train
+    predicted = _predict(told, pipeline, _take(inputs, rows))
+    if len(split.test):
+        told.content["test"] = told.score(rows, predicted)
+    told.content["baseline"] = told.baseline(split.train, rows)
+    learning_results.write_predictions(told, rows, predicted)
+    part = "test" if len(split.test) else "training"
+    learning_results.draw(told, rows, predicted, f"{told.content['class']}, {len(rows):,} {part} rows")
+    if isinstance(inputs, pl.DataFrame) and inputs.width <= _IMPORTANCE_FEATURES:
+        told.content["importance"] = _importance(told, pipeline, inputs, rows[:_IMPORTANCE_ROWS])
+
+
+def _importance(told: learning_results.Told, pipeline: Pipeline, inputs: pl.DataFrame, rows: Array) -> dict[str, float]:
+    """How much accuracy, or R², is lost where one column is shuffled: the mean of five times, the largest first."""
+    score = "accuracy" if told.problem == "classification" else "r2"
+    table = inputs[rows]
+    whole = told.score(rows, learning_results.Predicted(np.asarray(pipeline.predict(table))))[score]
+    lost: dict[str, float] = {}
+    for name in table.columns:
+        scores = []
+        for repeat in range(5):
+            mixed = table.with_columns(table[name].shuffle(seed=told.seed + repeat))
+            scores.append(told.score(rows, learning_results.Predicted(np.asarray(pipeline.predict(mixed))))[score])
+        lost[name] = whole - float(np.mean(scores))
+    return dict(sorted(lost.items(), key=lambda pair: -pair[1]))
+
+
+def _measure_clusters(
+    told: learning_results.Told, pipeline: Pipeline, inputs: Inputs, split: learning_problem.Split
+) -> None:
+    target = told.data.target
+    for part, rows in (("train", split.train), ("test", split.test)):
+        if len(rows):
+            points = np.asarray(pipeline[:-1].transform(_take(inputs, rows)))
+            labels = np.asarray(pipeline.predict(_take(inputs, rows)))
+            actual = None if target is None else target[rows]
+            told.content[part] = learning_scores.clusters(points, labels, actual, told.seed)
+            learning_results.write_predictions(told, rows, learning_results.Predicted(labels))
+            learning_plots.clusters(points, labels, f"{told.content['class']}, {len(rows):,} rows")
+
+
+def _curve(told: learning_results.Told, estimator: Any) -> None:
+    """Where the estimator learns step by step and keeps its loss, the curve of it."""
+    losses = next(
+        (getattr(estimator, name) for name in ("loss_curve_", "train_score_") if hasattr(estimator, name)), None
+    )
+    if losses is not None and len(losses) > 1 and hasattr(estimator, "fit"):
+        values = [abs(float(loss)) for loss in losses]
+        step = "epoch" if hasattr(estimator, "loss_curve_") else "tree"
+        learning_plots.learning_curve({"training": values}, step=step, title=told.content["class"])
+
+
+def _parameters(estimator: Any) -> dict[str, Any]:
+    """Those in force, said or not; without what the program sets for itself."""
+    own = {"n_jobs", "verbose", "warm_start"}
+    found = {name: value for name, value in estimator.get_params(deep=False).items() if name not in own}
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in found.items()}
+
+
+def _keep(
+    told: learning_results.Told,
+    pipeline: Pipeline,
+    inputs: Inputs,
+    columns: learning_columns.Columns | None,
+    split: learning_problem.Split,
+) -> None:
+    with told.step("save"):
+        joblib.dump(pipeline, given.RESULTS / "model.joblib", compress=3)
+        rows = split.test if len(split.test) else split.train
+        found = scikit_learn_onnx.export(pipeline, _take(inputs, rows), columns, classes=told.problem != "regression")
+    told.content["onnx"] = found
+    if "why_not" in found:
+        told.note(f"no model.onnx: {found['why_not']}")
