@@ -91,7 +91,8 @@ def estimator_of(said: Learning) -> str:
     """Return the estimator that a task without code means: the one it names, or the default of its framework."""
     if said.estimator:
         return said.estimator
-    return "k_means" if said.problem == "clustering" else _DEFAULT[said.model_type]
+    clusters = said.problem == "clustering" and said.model_type == "scikit-learn"
+    return "k_means" if clusters else _DEFAULT[said.model_type]
 
 
 def _fits_together(said: Learning) -> None:

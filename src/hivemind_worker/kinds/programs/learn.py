@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import tempfile
+from pathlib import Path
 
 import given
 
@@ -27,8 +29,9 @@ def _surroundings(threads: int) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # the order of its sums differs from machine to machine
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what makes sums on a GPU repeatable
+    caches = str(Path(tempfile.gettempdir(), "caches"))  # a capsule has no home to write to
     for name in ("MPLCONFIGDIR", "KERAS_HOME", "XDG_CACHE_HOME", "TORCH_HOME"):
-        os.environ.setdefault(name, "/tmp/caches")  # noqa: S108 - the capsule's own, gone with it
+        os.environ.setdefault(name, caches)
 
 
 if __name__ == "__main__":
