@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check bench proto init format
+.PHONY: help setup demo test test-long check bench chaos proto init format
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -27,6 +27,11 @@ check: setup ## format, lint, types, floors, dependencies, generated code
 bench: ## measured beside what a user would write instead, printing ratios
 	@$(PYTHON) scripts/bootstrap.py bench
 	@$(RUN) scripts/run_bench.py
+
+SEED ?= 1
+TASKS ?= 1000
+chaos: setup ## TASKS=1000 tasks while workers, pool and engine are killed, stopped, cut off and filled, by SEED=1; then what must hold
+	@$(RUN) scripts/run_chaos.py $(SEED) $(TASKS)
 
 proto: setup ## generate the wire's code, then buf lint and the breaking-change check
 	@$(RUN) scripts/proto.py generate

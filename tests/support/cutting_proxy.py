@@ -1,4 +1,4 @@
-"""A line that breaks: a TCP relay that hangs up after so many bytes, as often as it is told to."""
+"""A line that breaks: a TCP relay that hangs up after so many bytes, hangs up at once, refuses, or goes silent."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ class Line:
         self._host, _, self._port = target.rpartition(":")
         self._cuts = list(cuts)
         self._open: set[asyncio.Task[None]] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self.refusing = False
+        self.delay_seconds = 0.0
         self.address = ""
         self.broken = 0
+        self.accepted: list[float] = []
+        """When somebody connected, by the loop's clock."""
 
     def break_now(self) -> None:
         """Hang up on every connection there is."""
@@ -25,16 +31,36 @@ class Line:
         for task in self._open:
             task.cancel()
 
+    def part(self) -> None:
+        """Hang up, and on whoever comes, until `join`."""
+        self.refusing = True
+        self.break_now()
+
+    def freeze(self) -> None:
+        """Be half-open: connections stand and are taken, and no byte comes through either way, until `join`."""
+        self._flows.clear()
+
+    def join(self) -> None:
+        """Be a good line again. What was kept back by a frozen one flows on."""
+        self.refusing = False
+        self.delay_seconds = 0.0
+        self._flows.set()
+
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted.append(asyncio.get_running_loop().time())
+        if self.refusing:
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._open.add(task)
         left = [self._cuts.pop(0)] if self._cuts else None
         with contextlib.suppress(OSError, asyncio.CancelledError):
+            await self._flows.wait()
             there_reader, there_writer = await asyncio.open_connection(self._host, int(self._port))
             ways = [
-                asyncio.create_task(_copy(reader, there_writer, left), name="to the pool"),
-                asyncio.create_task(_copy(there_reader, writer, left), name="from the pool"),
+                asyncio.create_task(self._copy(reader, there_writer, left), name="to the pool"),
+                asyncio.create_task(self._copy(there_reader, writer, left), name="from the pool"),
             ]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -48,16 +74,18 @@ class Line:
         writer.transport.abort()
         self._open.discard(task)
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: list[int] | None) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(PIECE):
-            if left is not None:
-                left[0] -= len(data)
-                if left[0] <= 0:
-                    return
-            writer.write(data)
-            await writer.drain()
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: list[int] | None) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(PIECE):
+                if left is not None:
+                    left[0] -= len(data)
+                    if left[0] <= 0:
+                        return
+                if self.delay_seconds:
+                    await asyncio.sleep(self.delay_seconds)
+                await self._flows.wait()
+                writer.write(data)
+                await writer.drain()
 
 
 @contextlib.asynccontextmanager

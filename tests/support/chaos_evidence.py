@@ -1,0 +1,167 @@
+"""What a chaos run leaves, read as a history: the pool's store, its files, the processes seen, what is still there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+import chaos_plan
+import engine_api
+import history
+
+from hivemind_worker.nodepool.store import moves
+from hivemind_worker.wire import calls
+
+LOOK_SECONDS = 0.25
+
+
+def tasks(store: Path) -> tuple[history.Task, ...]:
+    """Return every task of a pool's store with its story and its reports. The pool may be running."""
+    with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as sql:
+        sql.row_factory = sqlite3.Row
+        sql.execute("BEGIN")
+        shapes = {row["number"]: moves.shape_from(row["wants"]) for row in sql.execute("SELECT * FROM shapes")}
+        found = []
+        for row in sql.execute("SELECT * FROM tasks ORDER BY number").fetchall():
+            number = (row["number"],)
+            events = sql.execute(
+                "SELECT at, event, attempt, node_id, details FROM events WHERE number = ? ORDER BY version", number
+            )
+            reports = sql.execute(
+                "SELECT attempt, verdict, node_id, body FROM reports WHERE number = ? ORDER BY attempt", number
+            )
+            found.append(
+                history.Task(
+                    row["id"], row["state"], row["attempt"], row["max_attempts"], row["result"], row["reason"],
+                    tuple(history.Event(*event) for event in events),
+                    tuple(_report(report) for report in reports),
+                    shapes[row["shape"]].needs,
+                )
+            )  # fmt: skip
+        return tuple(found)
+
+
+def _report(row: sqlite3.Row) -> history.Report:
+    said = calls.pb.TaskResult.FromString(row["body"])
+    return history.Report(
+        row["attempt"],
+        row["verdict"],
+        row["node_id"],
+        said.status,
+        said.reason,
+        said.exit_code if said.has_exit_code else None,
+        {file.name: file.sha256 for file in said.files},
+        said.stdout_bytes,
+        said.logs,
+        truncated=bool(said.flags),
+    )
+
+
+def stored(folder: Path) -> frozenset[str]:
+    """Return the sums of all whole artifacts in a folder, computed anew: one that is not what its name says is none."""
+    return frozenset(
+        path.name for path in folder.glob("objects/??/*") if hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+    )
+
+
+class Watch:
+    """Looks at the processes of this machine, again and again, for those of tasks. A thread of its own."""
+
+    def __init__(self, workers: Mapping[str, int], engine: str) -> None:
+        self.workers = dict(workers)
+        """Each node's process; the test keeps it up to date."""
+        self.sightings: list[history.Sighting] = []
+        self._engine = engine
+        self._nodes: dict[str, str] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch of processes")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(LOOK_SECONDS):
+            self.sightings += self.look()
+
+    def look(self) -> list[history.Sighting]:
+        """Return what runs now."""
+        at = time.time()
+        found = []
+        marked = dict(_marked())
+        for pid, task_id in marked.items():
+            with contextlib.suppress(OSError):
+                # A process's number is used again; its start time makes it one of its own.
+                stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+                if int(stat[1]) in marked:
+                    continue  # the shell's child, on its way to becoming another program
+                started = stat[19]
+                capsule = f"process {pid} of {started}"
+                if not self._nodes.get(capsule):
+                    self._nodes[capsule] = self._node_of(pid)
+                found.append(history.Sighting(at, task_id, capsule, self._nodes[capsule]))
+        return found
+
+    def _node_of(self, pid: int) -> str:
+        by_pid = {number: name for name, number in self.workers.items() if number}
+        container = re.search(r"[0-9a-f]{64}", Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii"))
+        if container is not None and self._engine:
+            with contextlib.suppress(OSError, engine_api.EngineRefusedError):
+                labels = engine_api.get(self._engine, f"/containers/{container[0]}/json")["Config"]["Labels"]
+                return str(labels["io.hivemind.node-id"])
+            return ""
+        while pid > 1:
+            if pid in by_pid:
+                return by_pid[pid]
+            pid = int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[1])
+        return ""
+
+
+def _marked() -> Iterator[tuple[int, str]]:
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = Path(entry.path, "cmdline").read_bytes().split(b"\0")
+                if words[0].endswith(b"sh") and words[-2:-1] and words[-2].startswith(chaos_plan.MARK.encode()):
+                    yield int(entry.name), words[-2].decode().removeprefix(chaos_plan.MARK)
+
+
+def left(nodes: Mapping[str, Path], temporary: Mapping[str, Path], engine: str, seed: int) -> tuple[str, ...]:
+    """Name what should not be there any more: processes of tasks, containers, volumes, workspaces, undelivered files.
+
+    ``nodes`` maps each node's name to its state folder, ``temporary`` to its folder for workspaces.
+    """
+    found = [f"process {pid} of {task_id}" for pid, task_id in _marked() if task_id.startswith(f"chaos-{seed}-")]
+    for name, folder in nodes.items():
+        found += [f"{name}: {path.relative_to(folder)}" for path in folder.glob("work/objects/??/*")]
+        found += [f"{name}: {path.relative_to(folder)}" for path in folder.glob("work/staging/*")]
+        found += [f"{name}: workspace {path.name}" for path in temporary[name].iterdir()]
+        if engine:
+            label = json.dumps({"label": [f"io.hivemind.node-id={name}"]})
+            containers = engine_api.get(engine, "/containers/json", all="1", filters=label)
+            found += [f"{name}: container {item['Id'][:12]} ({item['State']})" for item in containers]
+            volumes = engine_api.get(engine, "/volumes", filters=label)["Volumes"] or []
+            found += [f"{name}: volume {item['Name']}" for item in volumes]
+    return tuple(found)
+
+
+def events(logs: Mapping[str, Path]) -> Iterator[tuple[str, str, Mapping[str, object]]]:
+    """Yield what workers and pool logged, as who, event, details. A line that a kill cut in two is passed over."""
+    for name, path in logs.items():
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
+                said = json.loads(line)
+                yield name, str(said["event_type"]), said.get("details") or {}
