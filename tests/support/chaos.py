@@ -160,18 +160,14 @@ async def _cancel(client: asynchronous.AsyncClient, task_id: str, after: float) 
 
 
 async def _until_open(client: asynchronous.AsyncClient, most: int, striking: asyncio.Task[None]) -> None:
-    async def few() -> bool:
+    still = most + 1
+    while still > most:
         if striking.done():
             striking.result()  # what went wrong there is not waited for in vain
-        try:
+        await asyncio.sleep(0.1)
+        with contextlib.suppress(errors.Unavailable):
             info = await client.info()
-        except errors.Unavailable:
-            return False
-        still = sum(info.tasks_by_state.get(word, 0) for word in set(state.TaskState) - state.ENDED)
-        return still <= most
-
-    look: Callable[[], Awaitable[bool]] = few
-    await waiting.wait_until(look, description=f"at most {most} tasks are open", seconds=10**6)
+            still = sum(info.tasks_by_state.get(word, 0) for word in set(state.TaskState) - state.ENDED)
 
 
 async def _strike(world: chaos_world.World, terms: Terms) -> None:

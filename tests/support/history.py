@@ -12,8 +12,8 @@ from hivemind_worker.task import resources
 class Expected:
     """What a task must come to. ``files`` maps a result file's name to the SHA-256 of what the task wrote.
 
-    ``may_be_cancelled``: its submitter asked for that, so it may also end so. ``exit_code``, ``stdout_bytes`` and ``logs`` of None:
-    not known.
+    ``may_be_cancelled``: its submitter asked for that, so it may also end so. ``exit_code``, ``stdout_bytes`` and
+    ``logs`` of None: not known.
     """
 
     status: str = "completed"

@@ -26,7 +26,7 @@ def possible() -> bool:
 class PrivateEngine:
     """The engine, running or not. What it holds outlives its ends."""
 
-    def __init__(self, home: Path, bridge: str, *, live_restore: bool) -> None:
+    def __init__(self, home: Path, bridge: int, *, live_restore: bool) -> None:
         self.home = home
         self.url = f"unix://{home}/docker.sock"
         self._bridge = bridge
@@ -103,6 +103,6 @@ def running(*, live_restore: bool = False, with_python: bool = False) -> Iterato
         yield made
     finally:
         made.end()
-        subprocess.run([test_engine._ip(), "link", "delete", bridge], check=False, capture_output=True)
+        subprocess.run([test_engine._ip(), "link", "delete", f"hmtest{bridge}"], check=False, capture_output=True)
         test_engine._unmount_below(home)
         shutil.rmtree(home, ignore_errors=True)
