@@ -19,10 +19,10 @@ import engine_api
 import system_packages
 
 BUSYBOX = "hivemind-test/busybox:1"  # /bin/busybox and its links: 2 MB, for all that needs no Python
-PYTHON = "hivemind-test/python:1"  # a minimal Debian with its Python
+PYTHON = "hivemind-test/python:2"  # a minimal Debian with its Python, its venv module and certificates
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hivemind-test"
 # Rebuilt when the recipe changes: its number is part of the archive's name.
-RECIPE = 1
+RECIPE = 2
 # Documentation, translations and package lists: half of the size, and no test reads them.
 UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/cache/apt", "var/lib/apt/lists")
 PULLED = "python:3.11-slim"
@@ -106,7 +106,14 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
 def _pack_python(archive: Path) -> None:
     root = archive.parent / "root"
     debootstrap = system_packages.program("debootstrap") or "debootstrap"
-    command = [debootstrap, "--variant=minbase", "--include=python3", _release(), str(root), *_mirror()]
+    command = [
+        debootstrap,
+        "--variant=minbase",
+        "--include=python3,python3-venv,ca-certificates",
+        _release(),
+        str(root),
+        *_mirror(),
+    ]
     environment = {**os.environ, "PATH": system_packages.ADMIN_PATH}
     built = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

@@ -20,7 +20,7 @@ from installed import HIVEMIND
 
 from hivemind_worker.containers import engine as engines
 
-pytestmark = [pytest.mark.docker, pytest.mark.long]
+pytestmark = [pytest.mark.docker, pytest.mark.long, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = f"hivemind-test/worker:{uuid.uuid4().hex[:8]}"
