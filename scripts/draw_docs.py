@@ -9,6 +9,8 @@ import ast
 import sys
 from pathlib import Path
 
+import draw_events
+
 from hivemind_worker.capsule import table
 from hivemind_worker.settings import paths, reference
 from hivemind_worker.task import state
@@ -27,7 +29,8 @@ def main() -> int:
 
 def pages() -> dict[str, str]:
     """File name in docs/ → what it must say."""
-    return {"files.md": files_page(), "settings.md": settings_page(), "states.md": states_page()}
+    events = draw_events.page(WRITTEN_BY.format(source="the calls that log them"))
+    return {"files.md": files_page(), "settings.md": settings_page(), "states.md": states_page(), "events.md": events}
 
 
 # As in ARCHITECTURE.md, from the top down; a test there proves that no room is missing.

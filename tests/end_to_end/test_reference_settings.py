@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import draw_events
 import engine_api
 import installed
 import pytest
@@ -156,8 +157,9 @@ def test_what_tasks_may_use_together(
     told.client.wait([*tasks, never], 40)
 
 
-def test_task_timeout(tmp_path: Path) -> None:
-    with worker(tmp_path, TASK_TIMEOUT="1.5", DOCKER_ENABLED="false") as found:
+def test_task_timeout_and_rotated_logs(tmp_path: Path) -> None:
+    rotated = {"HIVEMIND_LOG_FILE_BYTES": "1200", "HIVEMIND_LOG_FILE_COUNT": "2", "LOG_DIR": "./logs"}
+    with worker(tmp_path, TASK_TIMEOUT="1.5", DOCKER_ENABLED="false", **rotated) as found:
         ended = found.ended("sleep 60")
         assert ended.reason is outcome.Reason.TIMEOUT
         assert ended.result is not None
@@ -170,6 +172,11 @@ def test_task_timeout(tmp_path: Path) -> None:
             each.result.limits.timeout_seconds for each in (shorter, longer) if each.result and each.result.limits
         ]
         assert limits == [0.5, 1.5]
+    files = sorted((tmp_path / "logs").iterdir())
+    assert [path.name for path in files] == ["worker.log", "worker.log.1", "worker.log.2"]
+    for path in files:
+        assert 0 < path.stat().st_size <= 1200
+        assert all(json.loads(line)["event_type"] for line in path.read_text().splitlines())
 
 
 def test_max_concurrent_tasks(told: Worker) -> None:
@@ -276,3 +283,5 @@ def test_log_dir(told: Worker) -> None:
 
     waiting.wait_for(lambda: len(said()) >= 2, description="the task's events are in the log folder")
     assert {event["node_id"] for event in said()} == {told.node_id}
+    listed = {event.name for event in draw_events.events()} | {"library", "log_events_lost"}
+    assert {event["event_type"] for event in told.events()} <= listed  # docs/events.md has them all

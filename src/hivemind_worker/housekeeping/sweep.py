@@ -191,6 +191,6 @@ class Housekeeping:
         now_full = frozenset(disk.name for disk in full)
         for disk in full:
             if disk.name not in self._complained:  # once, not every five minutes
-                said = {"disk": disk.name, "percent": round(disk.percent, 1), "allowed": self._terms.disk_percent}
-                log.log_system_event("cleanup_not_enough", said, level="warning")
+                fullness = {"disk": disk.name, "percent": round(disk.percent, 1), "allowed": self._terms.disk_percent}
+                log.log_system_event("cleanup_not_enough", fullness, level="warning")
         self._complained = now_full
