@@ -80,11 +80,20 @@ def _likeliest(path: str) -> str:
             break
     telling = telling[:SAMPLE]
     best = charset_normalizer.from_bytes(telling).best()
+    if (best is None or not best.coherence) and _is_koi8(telling):
+        return "koi8-r"
     if best is not None:
         return str(best.encoding)
     if b"\0" in telling:
         raise given.Refusal(f"{given.shown(path)} is no text in any encoding known here; say options.encoding")
     return "cp1252"
+
+
+def _is_koi8(telling: bytes) -> bool:
+    """Russian in KOI8, which the library takes for Japanese: nearly all of it small Cyrillic letters."""
+    foreign = [letter for letter in telling.decode("koi8-r") if not letter.isascii()]
+    small = sum("а" <= letter <= "ё" for letter in foreign)
+    return small > 0.85 * len(foreign)
 
 
 def decoded(path: str, encoding: str) -> Iterator[str]:
