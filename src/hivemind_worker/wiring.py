@@ -35,7 +35,7 @@ RESULTS_SECONDS = 600.0
 """Longest that collecting results may take: 4 GiB at 7 MB/s, slower than any disk that works."""
 
 IMAGES_FOLDER = "images"
-"""Where in the state folder it stands which images we fetched and made, and when each was used last."""
+"""Where in the cache folder it stands which images we fetched and made, and when each was used last."""
 
 LOG_NAMES = ("worker", "pool", "up")
 """The names that the services log under, each a file in the log folder."""
@@ -154,10 +154,11 @@ def build_housekeeping(settings: schema.Settings, more: Sequence[place.Place] = 
     """Return what keeps this machine tidy: images, environments, workspaces, logs, and the places given."""
     from hivemind_worker.containers import engine as engines  # noqa: PLC0415
     from hivemind_worker.containers import ledger  # noqa: PLC0415
-    from hivemind_worker.housekeeping import disks, images, logs, policy, sweep, workspaces  # noqa: PLC0415
+    from hivemind_worker.housekeeping import disks, environments, images, logs, packages, policy, sweep, workspaces  # noqa: PLC0415
 
     its, kept = settings.cleanup, settings.storage
     places: list[place.Place] = [
+        environments.Environments(kept.cache_dir),
         workspaces.Workspaces(kept.temp_dir),
         logs.Logs(kept.log_dir, LOG_NAMES),
         *more,
@@ -165,7 +166,8 @@ def build_housekeeping(settings: schema.Settings, more: Sequence[place.Place] = 
     if settings.docker.docker_enabled and settings.docker.isolation is not schema.Isolation.SANDBOX:
         engine = engines.Engine(settings.docker.docker_host)
         pinned = (*its.keep_images, *settings.images.preload_images)
-        places.insert(0, images.Images(engine, ledger.Ledger(kept.state_dir / IMAGES_FOLDER), lambda: pinned))
+        places.insert(0, images.Images(engine, ledger.Ledger(kept.cache_dir / IMAGES_FOLDER), lambda: pinned))
+        places.insert(1, packages.Packages(engine))
     return sweep.Housekeeping(
         places,
         policy.Terms(disk_percent=its.cleanup_disk_percent, days=its.cleanup_days),
@@ -232,7 +234,7 @@ async def _containers(settings: schema.Settings, files: stores.Store, node_id: s
         supply=docker.Supply(
             sources.of(settings.packages),
             answers.Answers(settings.storage.cache_dir),
-            ledger.Ledger(settings.storage.state_dir / IMAGES_FOLDER),
+            ledger.Ledger(settings.storage.cache_dir / IMAGES_FOLDER),
         ),
     )
 

@@ -123,6 +123,7 @@ async def test_a_day_on_the_engine_touches_nothing_of_the_owners(stage: Stage) -
 async def test_what_the_owner_has_made_of_an_image_of_ours_makes_it_stay(stage: Stage) -> None:
     named = stage.make("named-by-owner", ours=True)
     replaced = stage.make("replaced-by-owner", ours=True)
+    older = str(engine_api.get(stage.url, f"/images/{replaced}/json")["Id"])
     stage.make("replaced-by-owner", ours=False)
     gone = stage.make("removed-by-owner", ours=True)
     free = stage.make("free", ours=True)
@@ -132,9 +133,11 @@ async def test_what_the_owner_has_made_of_an_image_of_ours_makes_it_stay(stage: 
     stage.time = EPOCH + HOUR
     found = {thing.name: thing for thing in await stage.place.look()}
     assert found[named].held == f"its owner calls it {stage.repository}:the-owners-name"
-    assert found[replaced].held.startswith("not ours any more")
+    assert found[replaced].held.startswith("not ours")
     assert gone not in found
     assert not await stage.place.remove(found[replaced])  # whatever anybody has decided
+    assert found[older].held == ""  # what we fetched under that name is still ours
+    assert await stage.place.remove(found[older])
     assert found[free].held == ""
     assert found[free].size_bytes == SIZE
     stage.use(free)  # a task has begun to use it since

@@ -16,8 +16,8 @@ EVENT = json.dumps({"timestamp": "2026-01-01T00:00:00.000Z", "level": "info", "e
 DAYS_AGO = 1_700_000_000.0
 
 
-def folders(home: Path) -> tuple[str, str]:
-    return f"--state-dir={home / 'state'}", f"--temp-dir={home / 'temp'}"
+def folders(home: Path) -> tuple[str, str, str]:
+    return f"--state-dir={home / 'state'}", f"--temp-dir={home / 'temp'}", f"--cache-dir={home / 'cache'}"
 
 
 def old_logs(folder: Path) -> tuple[Path, Path]:
@@ -66,7 +66,10 @@ def test_the_worker_tidies_by_itself(tmp_path: Path) -> None:
     ours, others = old_logs(tmp_path / "log")
     with services.Services(shell) as started:
         _, address = started.pool()
-        started.worker("tidy", address, "--isolation=sandbox", "--cleanup-interval=0.5", "--cleanup-memory-percent=0.1")
+        cache = f"--cache-dir={tmp_path / 'cache'}"
+        started.worker(
+            "tidy", address, "--isolation=sandbox", cache, "--cleanup-interval=0.5", "--cleanup-memory-percent=0.1"
+        )
         waiting.wait_for(lambda: not ours.exists(), description="the worker removes the old log", seconds=20)
         log = tmp_path / "log" / "worker.log"
         waiting.wait_for(lambda: "memory_let_go" in log.read_text(), description="memory is let go", seconds=20)

@@ -51,7 +51,7 @@ def command(dry_run: bool, **given: Any) -> None:  # noqa: FBT001  (click's own 
         shown.note(f"{disk.name or '/'} is {disk.percent:.1f} % full")
     shown.note(_summary(report, dry_run=dry_run))
     # An engine that may be absent is no failure; one that the owner counts on is.
-    optional = {"images"} if settings.docker.isolation is schema.Isolation.AUTO else set()
+    optional = {"images", "packages"} if settings.docker.isolation is schema.Isolation.AUTO else set()
     failed = any(each.trouble and each.decision.goes and not each.decision.for_room for each in report.done)
     sys.exit(exit_codes.FAILURE if failed or report.troubles.keys() - optional else exit_codes.OK)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 
+from hivemind_worker.containers import engine as engines
 from hivemind_worker.host import capacity
 from hivemind_worker.housekeeping import policy
 
@@ -21,6 +23,27 @@ def of(folder: Path) -> str:
     except OSError:
         return ""
     return str(there)
+
+
+async def of_engine(engine: engines.Engine) -> str:
+    """Return the disk that an engine, connected, keeps its things on; empty where this process cannot see that.
+
+    Raises EngineLost, engine.Refused.
+    """
+    if not engine.local:
+        return ""
+    root = str((await engine.info()).get("DockerRootDir", ""))
+    if root and (found := await asyncio.to_thread(_of_existing, Path(root))):
+        return found
+    try:  # we may be in a container of that very engine: then our own root lies on its disk
+        await engine.inspect(socket.gethostname())
+    except engines.Refused:
+        return ""
+    return "/"
+
+
+def _of_existing(folder: Path) -> str:
+    return of(folder) if folder.exists() else ""
 
 
 async def measure(names: Iterable[str]) -> dict[str, policy.Disk]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import ledger
 from hivemind_worker.housekeeping import disks, policy
-from hivemind_worker.task import errors
 
 
 class Images:
@@ -35,28 +32,24 @@ class Images:
             known = {image["Id"]: image for image in await self._engine.images()}
             sizes = await self._engine.image_sizes()
             users = _users(await self._engine.containers())
-            disk = await self._disk()
-            records = await asyncio.to_thread(self._ours.records)
-            ids = {record.name: await self._id(record.name) for record in records}
+            disk = await disks.of_engine(self._engine)
+            records = await self._true_records(known)
         finally:
             await self._engine.close()
         pinned = {_full(reference) for reference in self._pinned()}
         things = []
         for record in records:
-            if not ids[record.name]:
-                await asyncio.to_thread(self._ours.forget, record.name)  # somebody else has removed it
-                continue
-            image = known.get(ids[record.name], {})
+            image = known.get(record.image_id, {})
             others = _names(image) - {_full(each.name) for each in records}
             kind = policy.Kind.ENVIRONMENT if record.kind is ledger.Kind.ENVIRONMENT else policy.Kind.IMAGE
-            held = _held(record, ids[record.name], pinned=pinned, users=users, known=known, others=others)
-            size = sizes.get(ids[record.name], 0)
+            held = _held(record, pinned=pinned, users=users, known=known, others=others)
+            size = sizes.get(record.image_id, 0)
             things.append(
                 policy.Thing(
                     kind=kind, name=record.name, size_bytes=size, last_used=record.last_used, disk=disk, held=held
                 )
             )
-        mine = {ids[record.name] for record in records}
+        mine = {record.image_id for record in records}
         for each, image in known.items():
             if each not in mine:
                 called = min(_names(image)) if _names(image) else each
@@ -80,28 +73,21 @@ class Images:
             await asyncio.to_thread(self._ours.forget, thing.name)
         return removed
 
+    async def _true_records(self, known: Collection[str]) -> list[ledger.Record]:
+        """The records, once they say what is so: somebody else may have removed an image, or given away its name."""
+        records = await asyncio.to_thread(self._ours.records)
+        for record in records:
+            if await self._id(record.name) != record.image_id:
+                await asyncio.to_thread(self._ours.forget, record.name)
+                if record.image_id in known:  # what we fetched is still there, under no name of ours
+                    await asyncio.to_thread(self._ours.note, record.image_id, record.image_id, record.kind)
+        return await asyncio.to_thread(self._ours.records)
+
     async def _id(self, name: str) -> str:
         try:
             return str((await self._engine.image(name))["Id"])
         except engines.NotThere:
             return ""
-
-    async def _disk(self) -> str:
-        """The disk that the engine keeps its images on, where this process can see it; empty where it cannot."""
-        if not self._engine.local:
-            return ""
-        root = str((await self._engine.info()).get("DockerRootDir", ""))
-        if root and (found := await asyncio.to_thread(_where, Path(root))):
-            return found
-        try:  # we may be in a container of that very engine: then our own root lies on its disk
-            await self._engine.inspect(socket.gethostname())
-        except errors.HiveMindError:
-            return ""
-        return "/"
-
-
-def _where(root: Path) -> str:
-    return disks.of(root) if root.exists() else ""
 
 
 def _users(containers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -111,7 +97,6 @@ def _users(containers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _held(
     record: ledger.Record,
-    image_id: str,
     *,
     pinned: Collection[str],
     users: Mapping[str, str],
@@ -119,13 +104,11 @@ def _held(
     others: Collection[str],
 ) -> str:
     """Why an image of ours must stay; empty where it may go."""
-    made_of_it = sum(image.get("ParentId") == image_id for image in known.values())
-    if record.image_id != image_id:
-        return "not ours any more: another image has been given its name"
+    made_of_it = sum(image.get("ParentId") == record.image_id for image in known.values())
     if _full(record.name) in pinned:
         return "pinned (keep_images, preload_images)"
-    if image_id in users:
-        return f"in use by container {users[image_id]}"
+    if record.image_id in users:
+        return f"in use by container {users[record.image_id]}"
     if made_of_it:
         return f"{made_of_it} other image{'s are' if made_of_it > 1 else ' is'} made of it"
     if others:

@@ -31,7 +31,7 @@ class Kind(enum.StrEnum):
     IMAGE = "image"
 
 
-HAVE_AN_AGE: Final = frozenset({Kind.ARTIFACT, Kind.LOG, Kind.ENVIRONMENT, Kind.CACHE})
+HAVE_AN_AGE: Final = frozenset({Kind.ARTIFACT, Kind.LOG, Kind.ENVIRONMENT})
 """Kinds that go after some days however much room there is."""
 
 GIVE_ROOM: Final = frozenset({Kind.ENVIRONMENT, Kind.CACHE, Kind.IMAGE})
