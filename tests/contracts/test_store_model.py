@@ -77,14 +77,29 @@ class Node:
     boot: int = 0
     lease_until: float = 0.0
     alive: bool = False
+    faults: int = 0
+    faulted_at: float = 0.0
+    rest_until: float = 0.0
     knows: set[tuple[str, int]] = dataclasses.field(default_factory=set)
+
+    def ended(self, given_at: float, now: float, *, at_fault: bool) -> None:
+        """Incidents in a row count, each once, however many attempts it took."""
+        if given_at <= self.faulted_at:
+            return
+        if at_fault:
+            self.faults, self.faulted_at = self.faults + 1, now
+            self.rest_until = now + (1, 4, 16, 60)[min(self.faults, 4) - 1]
+        elif self.faults:
+            self.faults, self.rest_until = 0, 0.0
 
 
 class StoreMachine(stateful.RuleBasedStateMachine):
     """The store and the model, side by side."""
 
     def make(self, path: Path) -> store.Store:
-        return sqlite.SqliteStore(path, LEASE, lambda: self.now)
+        kept = sqlite.SqliteStore(path, LEASE, lambda: self.now)
+        kept._offset = 0.0  # the machine's own clock has no part in this
+        return kept
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,6 +201,9 @@ class StoreMachine(stateful.RuleBasedStateMachine):
                 assert got == lost[name]
                 for task_id, _ in got:
                     self.tasks[task_id].assigned_at = self.now
+            elif not answer.cancel and node.rest_until > self.now:
+                assert not got
+                assert answer.again_in == pytest.approx(node.rest_until - self.now)
             elif not answer.cancel:
                 new += [(task_id, attempt, name) for task_id, attempt in got]
                 assert len(got) <= most
@@ -193,7 +211,10 @@ class StoreMachine(stateful.RuleBasedStateMachine):
                 assert not got
             if arrives:
                 node.knows |= got
-        takers = sum(not lost[name] and not answer.cancel for name, answer in zip(names, given, strict=True))
+        takers = sum(
+            not lost[name] and not answer.cancel and self.nodes[name].rest_until <= self.now
+            for name, answer in zip(names, given, strict=True)
+        )
         assert sorted(task_id for task_id, _, _ in new) == waiting[: most * takers]  # the oldest, and each once
         for task_id, attempt, name in new:
             task = self.tasks[task_id]
@@ -252,6 +273,7 @@ class StoreMachine(stateful.RuleBasedStateMachine):
             task.state = "running"
             return "accepted"
         task.reported[attempt] = "duplicate"  # which the same report would be from now on
+        self.nodes[task.holder].ended(task.assigned_at, self.now, at_fault=how == "node's fault")
         if how == "node's fault" and not task.cancel and task.attempt < task.attempts:
             task.state = "queued"
             return "accepted"

@@ -91,7 +91,9 @@ def one_accepted_end(run: history.History) -> Found:
         if task.state in state.ENDED and len(ends) != 1:
             yield task.id, f"{len(ends)} ends: {', '.join(event.event for event in ends)}"
         accepted = [report for report in task.reports if report.verdict == "accepted"]
-        final = [report for report in accepted if not _nodes_fault(report) or report.attempt == task.result]
+        final = [
+            report for report in accepted if report.attempt == task.result or not outcome.is_nodes_fault(report.reason)
+        ]
         if len(final) > 1:
             yield (
                 task.id,
@@ -105,10 +107,6 @@ def one_accepted_end(run: history.History) -> Found:
             yield task.id, "completed without a report"
 
 
-def _nodes_fault(report: history.Report) -> bool:
-    return report.reason in set(outcome.Reason) and outcome.FAULTS[outcome.Reason(report.reason)] is outcome.Fault.NODE
-
-
 def the_right_end(run: history.History) -> Found:
     """As its submitter had reason to expect; a node's fault ends a task only when its attempts are used up."""
     for task in run.tasks:
@@ -117,8 +115,7 @@ def the_right_end(run: history.History) -> Found:
             continue
         if task.state == state.TaskState.CANCELLED and wanted.may_be_cancelled:
             continue
-        given_up = task.reason in set(outcome.Reason) and outcome.FAULTS[outcome.Reason(task.reason)]
-        if given_up is outcome.Fault.NODE:
+        if outcome.is_nodes_fault(task.reason):
             if task.attempt < task.max_attempts:
                 yield task.id, f"{task.reason} ended it at attempt {task.attempt} of {task.max_attempts}"
         elif (task.state, task.reason) != (wanted.status, wanted.reason):

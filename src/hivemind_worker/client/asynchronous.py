@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,10 +143,9 @@ class AsyncClient:
         return [state.TaskState(word) for word in answer.states]
 
     async def retry(self, ids: str | Sequence[str]) -> list[str]:
-        """Submit ended tasks anew and return the new ids. Not tried twice: each try would make more tasks."""
-        await self.info()  # waits for the pool as long as patience allows, which the call itself must not
-        request = calls.pb.RetryTasksRequest(task_ids=_several(ids))
-        answer = await self._open.ask(self._open.pool.RetryTasks, request, "retrying", repeat=False)
+        """Submit ended tasks anew and return the new ids."""
+        request = calls.pb.RetryTasksRequest(task_ids=_several(ids), idempotency_key=uuid.uuid4().hex)
+        answer = await self._open.ask(self._open.pool.RetryTasks, request, "retrying")
         _accepted(answer.success, answer.message, "retrying")
         return list(answer.new_task_ids)
 

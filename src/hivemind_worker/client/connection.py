@@ -58,10 +58,10 @@ class Connection:
         """Return a fresh count of failures: what may be tried again, and after which pause."""
         return Tries(self.address, self._patience)
 
-    async def ask(self, call: Unary[Q, A], request: Q, doing: str, *, repeat: bool = True) -> A:
+    async def ask(self, call: Unary[Q, A], request: Q, doing: str) -> A:
         """Return the answer to ``request``; ``doing`` is what an error says was tried.
 
-        Without ``repeat`` nothing is sent twice: for what is not harmless a second time. Raises
+        Tried again while patience lasts: every call of this protocol is harmless a second time. Raises
         :class:`errors.Unavailable` when patience has ended, and whatever the pool refused it with.
         """
         tries = self.tries()
@@ -69,8 +69,6 @@ class Connection:
             try:
                 return await call(request, timeout=CALL_SECONDS)
             except grpc.aio.AioRpcError as error:
-                if not repeat:
-                    raise self.error(error, doing) from error
                 await tries.again(error, doing)
 
     @contextlib.contextmanager

@@ -23,6 +23,8 @@ class _Waiter:
     """Whether it waits for tasks to come; otherwise one look answers it."""
     look: bool = True
     """Whether the next round must look for what concerns this session alone."""
+    again: asyncio.TimerHandle | None = None
+    """Looks again when its node has rested."""
 
 
 class Dispatch:
@@ -56,6 +58,8 @@ class Dispatch:
             # An answer that came in this very moment is the node's already, and must not get lost.
             given = waiter.answer.result() if _answered(waiter) else records.Given()
         finally:
+            if waiter.again is not None:
+                waiter.again.cancel()
             if self._waiting.get(poll.node_id) is waiter:
                 del self._waiting[poll.node_id]
         if given.refused is not None:
@@ -118,11 +122,22 @@ class Dispatch:
             log.log_system_event("hand_out_failed", {"polls": len(polls)}, level="error", error=error)
             given = [records.Given(refused=error)] * len(polls)
         for waiter, found in zip(waiters, given, strict=True):
+            self._look_in(waiter, found.again_in)
             answer = dataclasses.replace(found, cancel=self._not_told(waiter.poll, found.cancel))
             with contextlib.suppress(asyncio.InvalidStateError):
                 # One that is gone meanwhile: what it was given is repeated at its session's next poll.
                 if answer or not waiter.stays:
                     waiter.answer.set_result(answer)
+
+    def _look_in(self, waiter: _Waiter, seconds: float) -> None:
+        """Look at a waiting poll again after so many seconds; not at all for 0."""
+        if waiter.again is not None:
+            waiter.again.cancel()
+            waiter.again = None
+        if seconds > 0 and not waiter.answer.done():
+            # A moment later than said: in the very moment the store would still call it resting.
+            loop = asyncio.get_running_loop()
+            waiter.again = loop.call_later(seconds + 0.01, self.look_again, waiter.poll.node_id)
 
     def _not_told(self, poll: records.Poll, cancel: Sequence[records.Ref]) -> tuple[records.Ref, ...]:
         """Cancellations that no poll of this session was answered before; heartbeats repeat them all."""

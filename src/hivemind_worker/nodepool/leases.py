@@ -10,18 +10,35 @@ from hivemind_worker.telemetry import logs
 LOOKS_PER_LEASE = 20
 """A lost lease is seen this part of a lease late at most; a look costs one step in an index."""
 
+AWAY = 0.5
+"""The part of a lease that may lie between two looks. Nodes beat at least twice in a lease: in less than half of one
+nobody can have been missed."""
+
 log = logs.StructuredLogger(__name__)
 
 
 async def watch(kept: store.Store, lease_seconds: float, stop: stopping.Stop) -> None:
-    """Give up what is lost until the stop. A store that cannot be written is tried again at the next look."""
+    """Give up what is lost until the stop. A store that cannot be written is tried again at the next look.
+
+    A pool that was away itself (its process stopped, its disk full, its machine asleep) judges nobody by that time:
+    heartbeats could not be heard. Leases then begin anew, as after a start.
+    """
+    last = kept.now()
+    refused = False
     async for _ in periodic.every(lease_seconds / LOOKS_PER_LEASE, stop):
+        away = kept.now() - last
         try:
-            lost = await kept.expire()
+            if away > lease_seconds * AWAY:
+                await kept.begin_leases_anew()
+                log.log_system_event("leases_begun_anew", {"away_seconds": round(away, 1)}, level="warning")
+            else:
+                _tell(await kept.expire())
         except errors.Unavailable as error:
-            log.log_system_event("leases_not_watched", level="error", error=error)
+            if not refused:
+                log.log_system_event("leases_not_watched", level="error", error=error)
+            refused = True
         else:
-            _tell(lost)
+            last, refused = kept.now(), False
 
 
 def _tell(lost: records.Lost) -> None:

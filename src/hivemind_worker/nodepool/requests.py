@@ -168,6 +168,13 @@ def ids(said: Sequence[str]) -> list[str]:
     return list(_bounded("task_ids", said, TASKS_AT_ONCE))
 
 
+def key(said: str) -> str:
+    """Return an idempotency key. Raises :class:`errors.UserError` for one that is too long."""
+    if len(said) > 200:
+        raise errors.UserError("idempotency_key: at most 200 characters")
+    return said
+
+
 def sums(said: Sequence[str]) -> list[str]:
     """Return names of artifacts. Raises :class:`errors.UserError` for too many."""
     return list(_bounded("sha256", said, 50_000))

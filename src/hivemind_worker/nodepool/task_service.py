@@ -29,11 +29,9 @@ class TaskManager(calls.TaskManagerServicer):
     async def SubmitTasks(self, request: pb.SubmitTasksRequest, context: calls.Context) -> pb.SubmitTasksResponse:
         """Keep all of these tasks or none."""
         tasks = requests.new_tasks(request.tasks, self._parts.max_attempts)
-        if len(request.idempotency_key) > 200:
-            raise errors.UserError("idempotency_key: at most 200 characters")
         await self._need_inputs(request.tasks)
         digest = hashlib.sha256("".join(f"{task.id}\0{task.digest}\0" for task in tasks).encode()).hexdigest()
-        ids = await self._parts.store.submit(tasks, request.idempotency_key, digest)
+        ids = await self._parts.store.submit(tasks, requests.key(request.idempotency_key), digest)
         return pb.SubmitTasksResponse(success=True, task_ids=ids)
 
     async def _need_inputs(self, tasks: Sequence[pb.Task]) -> None:
@@ -166,14 +164,15 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.once
     async def RetryTasks(self, request: pb.RetryTasksRequest, context: calls.Context) -> pb.RetryTasksResponse:
         """Submit ended tasks anew."""
-        return pb.RetryTasksResponse(
-            success=True, new_task_ids=await self._parts.store.retry(requests.ids(request.task_ids))
-        )
+        key = requests.key(request.idempotency_key)
+        new = await self._parts.store.retry(requests.ids(request.task_ids), key)
+        return pb.RetryTasksResponse(success=True, new_task_ids=new)
 
     @answering.once
     async def ListNodes(self, request: pb.ListNodesRequest, context: calls.Context) -> pb.ListNodesResponse:
         """Tell of every node."""
-        return pb.ListNodesResponse(nodes=[telling.node(node) for node in await self._parts.store.nodes()])
+        now = self._parts.store.now()
+        return pb.ListNodesResponse(nodes=[telling.node(node, now) for node in await self._parts.store.nodes()])
 
     @answering.once
     async def DrainNode(self, request: pb.DrainNodeRequest, context: calls.Context) -> pb.DrainNodeResponse:

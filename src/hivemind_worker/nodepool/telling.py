@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from hivemind_worker.nodepool import assignment
 from hivemind_worker.nodepool.store import records, store
-from hivemind_worker.task import state
+from hivemind_worker.task import outcome, state
 from hivemind_worker.wire import calls, translate
 
 pb = calls.pb
 
 _ALL_DRAIN = "every node drains: `hivemind node resume ID` gives one tasks again"
+_ALL_REST = "every node rests for a while: its last attempts failed by its own fault (`hivemind nodes` says which)"
 
 
 async def tasks(kept: store.Store, found: Sequence[records.Task]) -> list[pb.TaskInfo]:
@@ -22,6 +23,8 @@ async def tasks(kept: store.Store, found: Sequence[records.Task]) -> list[pb.Tas
         sites = [node.site for node in alive if not node.draining]
         if alive and not sites:
             return [_task(task, sites, _ALL_DRAIN) for task in found]
+        if sites and all(node.draining or node.rest_until > kept.now() for node in alive):
+            return [_task(task, sites, _ALL_REST) for task in found]
     return [_task(task, sites) for task in found]
 
 
@@ -53,7 +56,10 @@ def _task(task: records.Task, sites: Sequence[assignment.Site], why: str = "") -
 def _result(task: records.Task) -> pb.TaskResult:
     """The accepted report, or the pool's own words where none was."""
     if task.result is not None:
-        return pb.TaskResult.FromString(task.result)
+        said = pb.TaskResult.FromString(task.result)
+        if outcome.is_nodes_fault(task.reason):
+            said.error = task.error  # with what the attempts before came to: only the pool knows
+        return said
     return pb.TaskResult(status=str(task.state), reason=task.reason, error=task.error)
 
 
@@ -73,8 +79,12 @@ def event(happened: records.Event) -> pb.TaskEvent:
     )
 
 
-def node(known: records.Node) -> pb.NodeInfo:
+def node(known: records.Node, now: float) -> pb.NodeInfo:
     """Return a message about a node; what is free is counted from what it was given."""
+    message = known.message
+    if known.alive and known.rest_until > now:
+        rests = f"rests for {known.rest_until - now:.0f} s: its last attempts failed by its own fault"
+        message = f"{message}; {rests}" if message else rests
     return pb.NodeInfo(
         node_id=known.node_id,
         status=known.status if known.alive else "lost",
@@ -88,6 +98,6 @@ def node(known: records.Node) -> pb.NodeInfo:
         last_heartbeat_at=known.heartbeat_at,
         draining=known.draining,
         readings=known.readings,
-        message=known.message,
+        message=message,
         max_concurrent_tasks=known.max_concurrent_tasks,
     )

@@ -61,6 +61,14 @@ FAULTS: Mapping[Reason, Fault] = {
 """The one table of blame."""
 
 
+def is_nodes_fault(reason: str) -> bool:
+    """Whether ``reason``, which may be any text, is one of those that are the node's fault."""
+    return reason in _NODES_FAULTS
+
+
+_NODES_FAULTS = frozenset(str(reason) for reason, fault in FAULTS.items() if fault is Fault.NODE)
+
+
 class Flag(enum.StrEnum):
     """What deserves a word although it is no failure."""
 

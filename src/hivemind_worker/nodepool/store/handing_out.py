@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import database, moves, records, sessions, writing
+from hivemind_worker.nodepool.store import database, moves, records, resting, sessions, writing
 from hivemind_worker.task import errors, outcome, resources, state
 
 _NO_TASKS_WHILE = frozenset({"draining", "unhealthy", "offline"})
@@ -50,6 +50,9 @@ def hand_out(on: writing.Transaction, polls: Sequence[records.Poll], lease_secon
             given[place] = _look(on, poll, held)
         paused = poll.paused if poll.session_id else row["status"] in _NO_TASKS_WHILE
         if given[place] or paused or row["draining"]:
+            continue
+        if (rest := resting.left(row, on.now)) > 0:
+            given[place] = records.Given(again_in=rest)
             continue
         worker = _worker(on.sql, poll, sessions.node_from(row), held)
         if worker.slots > 0:

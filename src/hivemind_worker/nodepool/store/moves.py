@@ -76,7 +76,26 @@ def give_up(on: writing.Transaction, task: database.Row, why: str) -> None:
     elif task["attempt"] < task["max_attempts"]:
         requeue(on, task, f"{reason}: {why}")
     else:
-        end(on, task, state.Move.FAIL, reason, f"{why}; attempt {task['attempt']} of {task['max_attempts']}")
+        end(on, task, state.Move.FAIL, reason, f"{why}; {given_up(on.sql, task)}")
+
+
+def given_up(sql: database.Connection, task: database.Row) -> str:
+    """Say that this was the last of a task's attempts, and how each one before it ended, on which node."""
+    last: dict[int, str] = {}
+    for event in story(sql, task["number"]):
+        if event.event in _UNDONE and event.attempt < task["attempt"]:
+            last[event.attempt] = f"attempt {event.attempt} on {event.node_id}: {event.details[:_TOLD_CHARS]}"
+    told = list(last.values())
+    if len(told) > 2 * _TOLD:
+        told[_TOLD:-_TOLD] = [f"… {len(told) - 2 * _TOLD} more …"]
+    here = f"attempt {task['attempt']} of {task['max_attempts']} on {task['node_id']}, and the task is given up"
+    return f"{here}; before it {'; '.join(told)}" if told else here
+
+
+_UNDONE = frozenset({str(state.Move.REQUEUE), "late_report"})
+_TOLD_CHARS = 200
+_TOLD = 3
+"""Of a long row of attempts the first and the last three are told: what began it, and how it stands."""
 
 
 def requeue(on: writing.Transaction, task: database.Row, why: str, *, accepted: bool = False) -> None:

@@ -113,7 +113,10 @@ class NewNode:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node as the pool knows it. ``alive``: its lease has not run out."""
+    """A node as the pool knows it. ``alive``: its lease has not run out.
+
+    ``faults``: incidents in a row that were its own fault; it is given nothing until ``rest_until``.
+    """
 
     node_id: str
     session_id: str
@@ -132,6 +135,8 @@ class Node:
     heartbeat_at: float = 0.0
     lease_until: float = 0.0
     alive: bool = True
+    faults: int = 0
+    rest_until: float = 0.0
     attempts: tuple[Ref, ...] = ()
     used: resources.Resources = field(default_factory=resources.Resources)
 
@@ -198,11 +203,15 @@ class Handed:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What one poll is answered. ``refused`` stands for the error where the poll itself was not in order."""
+    """What one poll is answered. ``refused`` stands for the error where the poll itself was not in order.
+
+    ``again_in``: the node rests for so many more seconds, and is to be looked at again then.
+    """
 
     tasks: tuple[Handed, ...] = ()
     cancel: tuple[Ref, ...] = ()
     refused: errors.HiveMindError | None = None
+    again_in: float = 0.0
 
     def __bool__(self) -> bool:
         return bool(self.tasks or self.cancel or self.refused)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hivemind_worker.nodepool.store import database, moves, records, sessions, writing
+from hivemind_worker.nodepool.store import database, moves, records, resting, sessions, writing
 from hivemind_worker.task import errors, outcome, state
 
 _MOVES = {
@@ -81,6 +81,7 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
             "MISSING_ARTIFACT",
         )
     _keep(on, task, task["attempt"], said, records.Verdict.ACCEPTED)
+    resting.after_end(on, said.node_id, task["assigned_at"], said.reason)
     queued = task["state"] == state.TaskState.QUEUED
     if said.try_again and not task["cancel_requested"] and task["attempt"] < task["max_attempts"]:
         told = ": ".join(part for part in (said.reason, said.error[:500]) if part)
@@ -96,7 +97,10 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
     move = _MOVES[said.status]
     if task["cancel_requested"] and said.try_again:
         move = state.Move.CANCEL
-    moves.end(on, task, move, said.reason, said.error, accepted=True)
+    error = said.error
+    if said.try_again and move is state.Move.FAIL:
+        error = f"{error or said.reason}; {moves.given_up(on.sql, task)}"
+    moves.end(on, task, move, said.reason, error, accepted=True)
     return records.Answer(records.Verdict.ACCEPTED)
 
 

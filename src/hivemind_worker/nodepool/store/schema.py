@@ -104,7 +104,16 @@ CREATE TABLE sessions (                   -- also those of the past: "replaced" 
 CREATE INDEX sessions_of_node ON sessions (node_id, at);
 """
 
-_STEPS: tuple[tuple[str, str], ...] = (("the first tables", _FIRST),)
+_RESTING = """
+ALTER TABLE nodes ADD COLUMN faults INTEGER NOT NULL DEFAULT 0;      -- incidents in a row that were its own fault
+ALTER TABLE nodes ADD COLUMN faulted_at REAL NOT NULL DEFAULT 0;     -- when the last of them was reported
+ALTER TABLE nodes ADD COLUMN rest_until REAL NOT NULL DEFAULT 0;
+"""
+
+_STEPS: tuple[tuple[str, str], ...] = (
+    ("the first tables", _FIRST),
+    ("nodes that fail by their own fault rest", _RESTING),
+)
 """What each version added, from version 1 on. A step that was released is never changed."""
 
 

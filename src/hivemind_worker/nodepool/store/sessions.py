@@ -140,8 +140,8 @@ def may_resume(task: database.Row, attempt: int, node_id: str) -> bool:
     )
 
 
-def expire(on: writing.Transaction, lease_seconds: float) -> records.Lost:
-    """See :meth:`store.Store.expire`."""
+def expire(on: writing.Transaction, lease_seconds: float, leases_since: float) -> records.Lost:
+    """See :meth:`store.Store.expire`. ``leases_since``: when all leases began anew."""
     late = on.sql.execute("SELECT node_id FROM nodes WHERE alive = 1 AND lease_until < ?", (on.now,)).fetchall()
     nodes, attempts = [], []
     for node in late:
@@ -154,8 +154,8 @@ def expire(on: writing.Transaction, lease_seconds: float) -> records.Lost:
     overdue = on.sql.execute(
         "SELECT tasks.* FROM nodes JOIN tasks ON tasks.node_id = nodes.node_id"
         " WHERE nodes.boot_id = '' AND tasks.state IN ('assigned', 'running')"
-        " AND tasks.assigned_at + tasks.timeout + ? < ?",
-        (lease_seconds, on.now),
+        " AND max(tasks.assigned_at + tasks.timeout, ?) + ? < ?",
+        (leases_since, lease_seconds, on.now),
     ).fetchall()
     for task in overdue:
         attempts.append(moves.ref(task))
@@ -164,8 +164,12 @@ def expire(on: writing.Transaction, lease_seconds: float) -> records.Lost:
 
 
 def begin_leases_anew(on: writing.Transaction, lease_seconds: float) -> None:
-    """After a start of the pool: nobody could renew a lease while it was away."""
+    """The pool was away, and nobody could renew a lease: each has a whole one from now on."""
     on.sql.execute("UPDATE nodes SET lease_until = ? WHERE alive = 1", (on.now + lease_seconds,))
+    # A clock that was set back meanwhile: what was given in its future would not be missed until then.
+    on.sql.execute(
+        "UPDATE tasks SET assigned_at = ? WHERE state IN ('assigned', 'running') AND assigned_at > ?", (on.now, on.now)
+    )
 
 
 def drain(on: writing.Transaction, node_id: str, *, draining: bool) -> None:
@@ -197,6 +201,8 @@ def node_from(
         heartbeat_at=row["heartbeat_at"],
         lease_until=row["lease_until"],
         alive=bool(row["alive"]),
+        faults=row["faults"],
+        rest_until=row["rest_until"],
         attempts=attempts,
         used=used or resources.Resources(),
     )

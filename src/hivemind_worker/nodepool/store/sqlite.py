@@ -37,6 +37,7 @@ class SqliteStore:
         # The wall clock once, and then one that cannot be set: a jump must not run out every lease at once.
         self._clock = clock
         self._offset = time.time() - clock()
+        self._leases_since = 0.0
 
     def now(self) -> float:
         """See :meth:`store.Store.now`."""
@@ -53,7 +54,7 @@ class SqliteStore:
         writer = writing.Writer(self._path, self.now, self._tell)
         try:
             await writer.start()
-            await writer.do(functools.partial(sessions.begin_leases_anew, lease_seconds=self._lease))
+            await self._begin_leases_anew(writer)
         except BaseException:
             await writer.close()
             self._lock.release()
@@ -76,9 +77,9 @@ class SqliteStore:
         """See :meth:`store.Store.submit`."""
         return await self._write.do(lambda on: submissions.submit(on, tasks, key, key_digest))
 
-    async def retry(self, task_ids: Sequence[str]) -> tuple[str, ...]:
+    async def retry(self, task_ids: Sequence[str], key: str = "") -> tuple[str, ...]:
         """See :meth:`store.Store.retry`."""
-        return await self._write.do(lambda on: submissions.retry(on, task_ids))
+        return await self._write.do(lambda on: submissions.retry(on, task_ids, key))
 
     async def cancel(self, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
         """See :meth:`store.Store.cancel`."""
@@ -107,7 +108,15 @@ class SqliteStore:
 
     async def expire(self) -> records.Lost:
         """See :meth:`store.Store.expire`."""
-        return await self._write.do(lambda on: sessions.expire(on, self._lease))
+        return await self._write.do(lambda on: sessions.expire(on, self._lease, self._leases_since))
+
+    async def begin_leases_anew(self) -> None:
+        """See :meth:`store.Store.begin_leases_anew`."""
+        await self._begin_leases_anew(self._write)
+
+    async def _begin_leases_anew(self, writer: writing.Writer) -> None:
+        await writer.do(functools.partial(sessions.begin_leases_anew, lease_seconds=self._lease))
+        self._leases_since = self.now()
 
     async def drain(self, node_id: str, *, draining: bool) -> None:
         """See :meth:`store.Store.drain`."""

@@ -41,10 +41,12 @@ class Store(Protocol):
         something else.
         """
 
-    async def retry(self, task_ids: Sequence[str]) -> tuple[str, ...]:
+    async def retry(self, task_ids: Sequence[str], key: str = "") -> tuple[str, ...]:
         """Submit ended tasks anew under new ids; return those.
 
-        Not idempotent. Raises :class:`errors.NoSuchTask`, :class:`errors.Conflict` for a task that has not ended.
+        Idempotent with a ``key``: used before for the same tasks it returns the ids of then. Raises
+        :class:`errors.NoSuchTask`, :class:`errors.Conflict` for a task that has not ended, or a key that stands for
+        something else.
         """
 
     async def cancel(self, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
@@ -76,7 +78,8 @@ class Store(Protocol):
         """Answer all waiting polls in one batch, in order, and renew their leases. Raises for none of them alone.
 
         An attempt that was handed to a session, has not started and is not among what the session says it holds is
-        in the answer again: its first answer was lost.
+        in the answer again: its first answer was lost. A node whose attempts failed by its own fault rests for a
+        while: it is given nothing, and told when to be looked at again.
         """
 
     async def report(self, report: records.Report) -> records.Answer:
@@ -89,6 +92,9 @@ class Store(Protocol):
 
     async def expire(self) -> records.Lost:
         """Give up the attempts of nodes whose lease has run out: queued again, failed, or cancelled. Idempotent."""
+
+    async def begin_leases_anew(self) -> None:
+        """Give every living node a whole lease from now on: the pool was away, and nobody could renew one."""
 
     async def drain(self, node_id: str, *, draining: bool) -> None:
         """Give a node no further tasks, or tasks again. Idempotent. Raises :class:`errors.UnknownNode`."""

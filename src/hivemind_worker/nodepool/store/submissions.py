@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import uuid_utils
 
@@ -14,15 +15,20 @@ from hivemind_worker.task import errors, outcome, state
 
 def submit(on: writing.Transaction, tasks: Sequence[records.NewTask], key: str, key_digest: str) -> tuple[str, ...]:
     """See :meth:`store.Store.submit`."""
-    if key:
-        known = on.sql.execute("SELECT digest, ids FROM submissions WHERE key = ?", (key,)).fetchone()
-        if known is not None and known["digest"] != key_digest:
-            raise errors.Conflict(f"the idempotency key {key[:80]!r} was used before, for other tasks")
-        if known is not None:
-            return tuple(json.loads(known["ids"]))
-    ids = tuple(_keep(on, task) for task in tasks)
-    if key:
-        on.sql.execute("INSERT INTO submissions VALUES (?, ?, ?, ?)", (key, key_digest, json.dumps(ids), on.now))
+    return _once(on, key, key_digest, lambda: tuple(_keep(on, task) for task in tasks))
+
+
+def _once(on: writing.Transaction, key: str, key_digest: str, make: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the ids that ``make`` makes, or those of the first time that this key came with this digest."""
+    if not key:
+        return make()
+    known = on.sql.execute("SELECT digest, ids FROM submissions WHERE key = ?", (key,)).fetchone()
+    if known is not None and known["digest"] != key_digest:
+        raise errors.Conflict(f"the idempotency key {key[:80]!r} was used before, for other tasks")
+    if known is not None:
+        return tuple(json.loads(known["ids"]))
+    ids = make()
+    on.sql.execute("INSERT INTO submissions VALUES (?, ?, ?, ?)", (key, key_digest, json.dumps(ids), on.now))
     return ids
 
 
@@ -70,8 +76,13 @@ def _intern(on: writing.Transaction, shape: assignment.Shape) -> int:
     return int(on.sql.execute("INSERT INTO shapes (wants) VALUES (?)", (text,)).lastrowid or 0)
 
 
-def retry(on: writing.Transaction, task_ids: Sequence[str]) -> tuple[str, ...]:
+def retry(on: writing.Transaction, task_ids: Sequence[str], key: str) -> tuple[str, ...]:
     """See :meth:`store.Store.retry`."""
+    digest = hashlib.sha256("".join(f"anew\0{task_id}\0" for task_id in task_ids).encode()).hexdigest()
+    return _once(on, key, digest, lambda: _anew(on, task_ids))
+
+
+def _anew(on: writing.Transaction, task_ids: Sequence[str]) -> tuple[str, ...]:
     new = []
     for task_id in task_ids:
         old = moves.need(on.sql, task_id)
