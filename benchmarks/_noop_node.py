@@ -60,7 +60,7 @@ async def main(address: str, folder: Path) -> None:
         max_concurrent_tasks=SLOTS,
     )
     pool = client.NodePoolClient(channel.Access(address, None, insecure=False))
-    node = worker_node.WorkerNode(terms, pool=pool, runs=NoopExecutor(), files=store.Store(folder), readings=dict)
+    node = worker_node.WorkerNode(terms, pool=pool, runs=NoopExecutor(), files=store.Store(folder), watched=None)
     stop = stopping.Stop()
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGTERM, lambda: stop.request(stopping.StopLevel.DRAIN, "SIGTERM")

@@ -7,7 +7,8 @@ wait for the container library.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from hivemind_worker.artifacts import store as stores
     from hivemind_worker.client import asynchronous
     from hivemind_worker.executors import executor
+    from hivemind_worker.health import report
+    from hivemind_worker.host import monitor
     from hivemind_worker.housekeeping import place, sweep
     from hivemind_worker.kinds import kind
-    from hivemind_worker.node import worker_node
+    from hivemind_worker.node import fitness, worker_node
     from hivemind_worker.nodepool import server
     from hivemind_worker.task import resources
 
@@ -55,6 +58,30 @@ def build_client(settings: schema.Settings, progress: Progress | None = None) ->
         patience=CLIENT_PATIENCE,
         progress=progress,
     )
+
+
+def worker_door(settings: schema.Settings, worker: worker_node.WorkerNode) -> AbstractAsyncContextManager[object]:
+    """Return the block within which a worker answers over HTTP, as the settings say. Entering it raises BadSettings."""
+    its = settings.monitoring
+    return _door(settings, worker.health, worker.metrics, its.http_listen if its.http_enabled else "", "worker")
+
+
+def pool_door(settings: schema.Settings, pool: server.NodePool) -> AbstractAsyncContextManager[object]:
+    """Return the same for a pool."""
+    its = settings.pool
+    return _door(settings, pool.health, pool.metrics, its.http_listen if its.http_enabled else "", "pool")
+
+
+def _door(
+    settings: schema.Settings, health: report.Health, metrics: Callable[[], Awaitable[tuple[bytes, str]]], listen: str,
+    what: str,
+) -> AbstractAsyncContextManager[object]:  # fmt: skip
+    if not listen:
+        return nullcontext()
+    from hivemind_worker.health import finding, serving, web  # noqa: PLC0415
+
+    note = settings.storage.state_dir / (finding.WORKER if what == "worker" else finding.POOL)
+    return serving.Door(web.app(health, metrics), listen, note=note, hosts_too=settings.monitoring.http_hosts)
 
 
 def build_pool(settings: schema.Settings) -> server.NodePool:
@@ -101,8 +128,10 @@ async def build_worker(
     its = settings.limits
     node_id = node_identity.keep(settings.storage.state_dir, settings.node.node_id)
     files = stores.Store(settings.storage.work_dir)
+    watched = _monitor(settings) if measured else None
+    devices = watched.gpu_ids() if watched is not None else ()
     there = capacity.capped(
-        capacity.measure(settings.storage.work_dir),
+        capacity.measure(settings.storage.work_dir, gpus=len(devices)),
         max_cpu_cores=its.max_cpu_cores,
         max_memory_gb=its.max_memory_gb,
         max_disk_gb=its.max_disk_gb,
@@ -123,11 +152,14 @@ async def build_worker(
             drain_seconds=its.drain_timeout,
             allow_egress=settings.docker.allow_egress,
             stop_past_lease=settings.node.past_lease is schema.PastLease.STOP,
+            gpu_devices=devices,
+            resource_wait_seconds=settings.monitoring.resource_wait_seconds,
+            fitness=_fitness(settings),
         ),
         pool=client.NodePoolClient(access),
         runs=around(runs) if around else runs,
         files=files,
-        readings=_readings(settings) if measured else dict,
+        watched=watched,
     )
     if measured:  # a worker of one command has no time to grow old
         _beside(worker, settings, files)
@@ -136,6 +168,7 @@ async def build_worker(
 
 def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: stores.Store) -> None:
     """Have the worker's machine kept tidy while it works."""
+    from hivemind_worker.host import readings  # noqa: PLC0415
     from hivemind_worker.housekeeping import artifacts, memory  # noqa: PLC0415
 
     its = settings.cleanup
@@ -143,7 +176,7 @@ def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: st
     worker.beside("housekeeping", build_housekeeping(settings, [kept]).run)
     if its.cleanup_enabled:
         relief = memory.Memory(
-            _readings(settings),
+            readings.Readings(settings.storage.work_dir).numbers,
             allowed=its.cleanup_memory_percent,
             interval=settings.monitoring.monitor_interval,
         )
@@ -177,10 +210,28 @@ def build_housekeeping(settings: schema.Settings, more: Sequence[place.Place] = 
     )
 
 
-def _readings(settings: schema.Settings) -> Callable[[], dict[str, float]]:
-    from hivemind_worker.host import readings  # noqa: PLC0415
+def _monitor(settings: schema.Settings) -> monitor.ResourceMonitor:
+    from hivemind_worker.host import accelerators, monitor  # noqa: PLC0415
 
-    return readings.Readings(settings.storage.work_dir).measure
+    return monitor.ResourceMonitor(settings.storage.work_dir, accelerators.Accelerators())
+
+
+def _fitness(settings: schema.Settings) -> fitness.Limits:
+    from hivemind_worker.health import checks  # noqa: PLC0415
+    from hivemind_worker.node import fitness  # noqa: PLC0415
+
+    its = settings.monitoring
+    return fitness.Limits(
+        interval=its.monitor_interval,
+        probe_seconds=its.health_probe_seconds,
+        overload_cpu_percent=its.overload_cpu_percent,
+        overload_memory_percent=its.overload_memory_percent,
+        unhealthy=checks.Thresholds(
+            cpu_percent=its.unhealthy_cpu_percent,
+            memory_percent=its.unhealthy_memory_percent,
+            disk_percent=its.unhealthy_disk_percent,
+        ),
+    )
 
 
 def build_store(folder: Path) -> stores.Store:

@@ -42,6 +42,7 @@ def reader(tmp_path: Path) -> dict[str, str]:
         "HIVEMIND_STATE_DIR": str(tmp_path / "state"),
         "HIVEMIND_LOG_DIR": str(tmp_path / "log"),
         "HIVEMIND_ISOLATION": "sandbox",
+        "HIVEMIND_OVERLOAD_CPU_PERCENT": "100",  # whatever else this machine is busy with
         "TERM": "dumb",
     }
 

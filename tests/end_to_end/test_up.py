@@ -61,7 +61,7 @@ def test_the_operator_s_view_and_cancelling(up: Up) -> None:
         lambda: up.ask("status", task_id, "-q").text == "running\n", description="the task runs", seconds=30
     )
     (node,) = up.ask("nodes", "--json").objects
-    assert list(node) == ["node_id", "status", "capacity", "free", "attempts"]
+    assert list(node) == ["node_id", "status", "capacity", "free", "attempts", "message", "readings"]
     assert node["attempts"] == [{"task_id": task_id, "attempt": 1}]
     assert up.ask("wait", task_id, "--timeout", "0.2").code == 75
     assert up.ask("cancel", task_id).code == 0

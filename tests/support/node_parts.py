@@ -12,9 +12,9 @@ from subprocess_executor import SubprocessExecutor
 
 from hivemind_worker.artifacts import store
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.host import readings
+from hivemind_worker.host import monitor
 from hivemind_worker.kinds import kind
-from hivemind_worker.node import worker_node
+from hivemind_worker.node import fitness, worker_node
 from hivemind_worker.pool_client import channel, client
 from hivemind_worker.task import plan, resources
 
@@ -44,13 +44,14 @@ class Node:
             "poll_seconds": 5.0,
             "drain_seconds": 20.0,
             "short_poll_seconds": 0.05,
+            "fitness": fitness.Limits(overload_cpu_percent=100.0),  # whatever else this machine is busy with
         }
         self.node = worker_node.WorkerNode(
             worker_node.Terms(**{**given, **terms}),
             pool=client.NodePoolClient(channel.Access(address)),
             runs=self.runs,
             files=self.files,
-            readings=readings.Readings(folder).measure,
+            watched=monitor.ResourceMonitor(folder),
         )
 
 

@@ -13,7 +13,9 @@ from hivemind_worker.concurrency import stopping
 
 
 @click.command("pool")
-@options.of(*("state_dir", "log_dir", "tls_cert_file", "tls_key_file", "insecure"), groups=("pool", "logging"))
+@options.of(
+    *("state_dir", "log_dir", "tls_cert_file", "tls_key_file", "insecure", "http_hosts"), groups=("pool", "logging")
+)
 @look.options()
 def command(**given: Any) -> None:
     """Start the Node Pool: it takes tasks from submitters and hands them to worker nodes."""
@@ -22,7 +24,7 @@ def command(**given: Any) -> None:
 
     async def work(stop: stopping.Stop) -> None:
         pool = wiring.build_pool(settings)
-        async with service.serving(pool) as address:
+        async with service.serving(pool) as address, wiring.pool_door(settings, pool):
             shown.note(f"the pool listens at {address}")
             await service.beside(pool, stop, lambda: _until(stop))
 

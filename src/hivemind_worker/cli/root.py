@@ -31,6 +31,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "retry": ("retry", "Submit ended tasks anew."),
     "nodes": ("nodes", "List the worker nodes."),
     "node": ("node", "Drain or resume a worker node."),
+    "health": ("health", "Ask the worker and the pool here whether they are well."),
     "config": ("config", "Show the settings and where they come from."),
     "doctor": ("doctor", "Probe whether tasks can run here, and how well they are fenced."),
     "clean": ("clean", "Tidy this machine, or tell what would go and why."),

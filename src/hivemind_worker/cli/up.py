@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("up")
 @options.of(
     *("node_id", "labels", "heartbeat_interval", "tls_ca_file", "tls_cert_file", "tls_key_file", "insecure"),
-    groups=("limits", "docker", "storage", "pool", "logging", "images", "packages", "cleanup"),
+    groups=("limits", "docker", "storage", "pool", "monitoring", "logging", "images", "packages", "cleanup"),
 )
 @look.options()
 def command(**given: Any) -> None:
@@ -39,8 +39,9 @@ def command(**given: Any) -> None:
     async def serve(pool: server.NodePool, stop: stopping.Stop) -> None:
         async with service.serving(pool) as address:
             worker = await wiring.build_worker(_to(settings, address), shown.note)
-            _say(address, shown)
-            await service.beside(pool, stop, lambda: worker.run(stop))
+            async with wiring.pool_door(settings, pool), wiring.worker_door(settings, worker):
+                _say(address, shown)
+                await service.beside(pool, stop, lambda: worker.run(stop))
 
     sys.exit(service.run(settings, "up", work, shown))
 

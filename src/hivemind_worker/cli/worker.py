@@ -19,7 +19,7 @@ log = logs.StructuredLogger(__name__)
 @options.of(
     "tls_ca_file",
     "insecure",
-    groups=("node", "limits", "docker", "storage", "logging", "images", "packages", "cleanup"),
+    groups=("node", "limits", "docker", "storage", "monitoring", "logging", "images", "packages", "cleanup"),
 )
 @look.options()
 def command(**given: Any) -> None:
@@ -32,7 +32,8 @@ def command(**given: Any) -> None:
     async def work(stop: stopping.Stop) -> None:
         with holding.folder(settings.storage.state_dir):
             worker = await wiring.build_worker(settings, _note)
-            await worker.run(stop)
+            async with wiring.worker_door(settings, worker):
+                await worker.run(stop)
 
     sys.exit(service.run(settings, "worker", work, look.current()))
 

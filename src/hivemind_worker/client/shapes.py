@@ -103,6 +103,7 @@ class Node:
     message: str = ""
     max_concurrent_tasks: int = 0
     last_heartbeat_at: float = 0.0
+    readings: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The object of ``hivemind nodes --json``; a node that is given nothing says so before all else."""
@@ -112,6 +113,8 @@ class Node:
             "capacity": dataclasses.asdict(self.capacity),
             "free": dataclasses.asdict(self.free),
             "attempts": [{"task_id": task_id, "attempt": attempt} for task_id, attempt in self.attempts],
+            "message": self.message,
+            "readings": dict(self.readings),
         }
 
 
@@ -179,6 +182,7 @@ def node_from(message: calls.pb.NodeInfo) -> Node:
         message=message.message,
         max_concurrent_tasks=message.max_concurrent_tasks,
         last_heartbeat_at=message.last_heartbeat_at,
+        readings=dict(message.readings),
     )
 
 

@@ -21,12 +21,14 @@ RESERVED_DISK_BYTES = resources.GIB
 _NO_LIMIT = 2**60
 
 
-def measure(work_dir: Path, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> resources.Resources:
+def measure(
+    work_dir: Path, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup"), gpus: int = 0
+) -> resources.Resources:
     """Return what tasks may use together on this machine now.
 
     Cores: the affinity of this process, cut by its cgroup's quota. Memory: the machine's, cut by the cgroup's limit.
     Disk: what is free where ``work_dir`` is or will be. A limit of any cgroup above ours counts too. ``proc`` and
-    ``cgroups`` are where the kernel shows them. GPUs are not counted by this version.
+    ``cgroups`` are where the kernel shows them; ``gpus`` is how many devices `accelerators` found.
     """
     groups = _groups(proc, cgroups)
     cores = min([float(len(os.sched_getaffinity(0))), *_core_quotas(groups)])
@@ -36,6 +38,7 @@ def measure(work_dir: Path, proc: Path = Path("/proc"), cgroups: Path = Path("/s
         cpu_cores=cores,
         memory_bytes=memory - min(memory // 10, RESERVED_MEMORY_BYTES),
         disk_bytes=free - min(free // 20, RESERVED_DISK_BYTES),
+        gpus=gpus,
     )
 
 

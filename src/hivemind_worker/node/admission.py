@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 from hivemind_worker.task import resources
 
@@ -10,17 +11,35 @@ AS_MANY_AS_FIT = 64
 """How many tasks one answer of the pool may bring where the owner set no number: its size, not a limit on the node."""
 
 
-class Admission:
-    """Reservations, which together never exceed ``capacity``, and are never more than ``max_tasks`` (0: any number)."""
+@dataclass(frozen=True, slots=True)
+class _Reservation:
+    needs: resources.Resources
+    devices: tuple[str, ...]
 
-    def __init__(self, capacity: resources.Resources, max_tasks: int) -> None:
+
+class Admission:
+    """Reservations, which together never exceed ``capacity``, and are never more than ``max_tasks`` (0: any number).
+
+    ``now`` is what of the capacity there is at present: it shrinks where others take of the machine, and grows back.
+    What is reserved stays reserved. ``devices`` names the GPUs; each is one attempt's alone.
+    """
+
+    def __init__(self, capacity: resources.Resources, max_tasks: int, devices: Sequence[str] = ()) -> None:
         self.capacity = capacity
         self.max_tasks = max_tasks
-        self._reserved: dict[Hashable, resources.Resources] = {}
+        self.now = capacity
+        self._devices = tuple(devices)
+        self._reserved: dict[Hashable, _Reservation] = {}
 
     def never(self, needs: resources.Resources) -> str:
         """Say why ``needs`` can never be met here, even with nothing else running; empty when they can."""
         return "; ".join(needs.lacking(self.capacity))
+
+    def lacking(self, needs: resources.Resources) -> str:
+        """Say why ``needs`` cannot be met now; empty when they can."""
+        if not self._slot_free:
+            return f"tasks: {self.max_tasks} at once (max_concurrent_tasks), {len(self._reserved)} are here"
+        return "; ".join(needs.lacking(self.free))
 
     def reserve(self, key: Hashable, needs: resources.Resources) -> bool:
         """Reserve ``needs`` for ``key`` if they fit now; false, and nothing reserved, if not.
@@ -29,24 +48,35 @@ class Admission:
         """
         if key in self._reserved:
             raise ValueError(f"{key} has a reservation already")
-        if not self._slot_free or not needs.fits(self.free):
+        if self.lacking(needs):
             return False
-        self._reserved[key] = needs
+        taken = {device for each in self._reserved.values() for device in each.devices}
+        left = [device for device in self._devices if device not in taken]
+        self._reserved[key] = _Reservation(needs, tuple(left[: needs.gpus]))
         return True
+
+    def devices(self, key: Hashable) -> tuple[str, ...]:
+        """Name the GPUs that ``key`` has reserved, by their ids."""
+        found = self._reserved.get(key)
+        return () if found is None else found.devices
 
     def release(self, key: Hashable) -> None:
         """Give back what is reserved for ``key``; nothing happens where nothing is."""
         self._reserved.pop(key, None)
 
+    def resize(self, now: resources.Resources) -> None:
+        """Say what of the capacity there is at present; more than the capacity is never given out."""
+        self.now = now.at_most(self.capacity)
+
     @property
     def reserved(self) -> resources.Resources:
         """The sum of all reservations."""
-        return sum(self._reserved.values(), resources.Resources())
+        return sum((each.needs for each in self._reserved.values()), resources.Resources())
 
     @property
     def free(self) -> resources.Resources:
-        """What is left of the capacity."""
-        return self.capacity - self.reserved
+        """What is left of what there is at present; never less than nothing."""
+        return (self.now - self.reserved).at_least(resources.Resources())
 
     @property
     def slots(self) -> int:

@@ -149,6 +149,8 @@ class Attempt:
             return _stopped(stopped.reason)
         except errors.EngineLost as error:
             return _failed(outcome.Reason.ENGINE_LOST, str(error))
+        except errors.NoRoom as error:
+            return _failed(outcome.Reason.NODE_SHUTDOWN, f"handed back: {error}")
         except errors.PeerError as error:
             return _failed(outcome.Reason.INVALID_TASK, f"input_files: cannot be fetched: {error}")
         except Exception as error:  # noqa: BLE001  (a defect of ours must not end the other attempts)
@@ -163,7 +165,10 @@ class Attempt:
         assert self._ready is not None
         (ready, needs), self._ready = self._ready, None
         if not self._has_room:
+            self.note(f"waits for room on this node: {self._means.room.why(needs)}")
             await self.stop.until(stopping.StopLevel.CANCEL, self._means.room.take(self.about, needs))
+        if needs.gpus:
+            ready = dataclasses.replace(ready, gpu_devices=self._means.room.reservations.devices(self.about))
         self._enter(state.Phase.PREPARING)
         if self.stop.level >= stopping.StopLevel.CANCEL:
             raise stopping.Stopped(self.stop.level, self.stop.reason_for(stopping.StopLevel.CANCEL))

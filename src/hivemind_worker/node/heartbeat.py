@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.node import attempt, roster, status
+from hivemind_worker.node import attempt, fitness, measuring, roster, status
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import calls
@@ -33,7 +34,8 @@ class Heartbeat:
         seconds: float,
         means: attempt.Means,
         attempts: roster.Roster,
-        readings: Callable[[], Mapping[str, float]],
+        told: measuring.Measuring,
+        fit: fitness.Fitness,
     ) -> None:
         self._seconds = seconds
         self._node_id = means.node_id
@@ -41,25 +43,35 @@ class Heartbeat:
         self._line = means.line
         self._room = means.room
         self._attempts = attempts
-        self._readings = readings
+        self._fit = fit
+        self._told = told
         self._directed = False
 
     async def run(self, stop: stopping.Stop) -> None:
         """Beat until the stop. What goes wrong is told and tried again."""
         trouble = ""
         while not stop.requested:
+            self._fit.changed.clear()
             pause = self.interval * (1 - random.uniform(0, JITTER))  # noqa: S311  (spreads load)
             try:
                 await stop.until(stopping.StopLevel.DRAIN, self._beat())
                 trouble = ""
+                self._told.beat(answered=True)
             except stopping.Stopped:
                 return
             except errors.HiveMindError as error:
                 pause = min(RETRY_SECONDS, pause)
+                self._told.beat(answered=False)
                 if str(error) != trouble:
                     trouble = str(error)
                     log.log_system_event("heartbeat_failed", {"why": trouble}, level="warning")
-            await stop.wait(timeout=pause)
+            await self._until_due(stop, pause)
+
+    async def _until_due(self, stop: stopping.Stop, seconds: float) -> None:
+        """Pause, but not when the node has become fit or unfit: the pool is told at once."""
+        with contextlib.suppress(TimeoutError, stopping.Stopped):
+            async with asyncio.timeout(seconds):
+                await stop.until(stopping.StopLevel.DRAIN, self._fit.changed.wait())
 
     async def last_word(self) -> None:
         """Say that the node goes, so that what it holds is given to others at once. Never raises for the pool."""
@@ -82,16 +94,17 @@ class Heartbeat:
         """The node's word for itself now."""
         if self._room.closed or self._directed:
             return status.NodeStatus.DRAINING
-        return status.NodeStatus.BUSY if self._attempts.held() else status.NodeStatus.IDLE
+        if fitness.UNFIT & self._room.holds.keys():
+            return status.NodeStatus.UNHEALTHY
+        return status.NodeStatus.BUSY if self._room.holds or self._attempts.held() else status.NodeStatus.IDLE
 
     async def _beat(self) -> None:
-        readings = await asyncio.to_thread(self._readings)
         told = ""
 
         async def tell(session_id: str) -> calls.pb.UpdateNodeStatusResponse:
             nonlocal told
             told = session_id
-            return await self._pool.send_heartbeat(self._request(session_id, self.word, readings))
+            return await self._pool.send_heartbeat(self._request(session_id, self.word, self._fit.numbers))
 
         answer = await self._line.call(tell)
         if not answer.success:
@@ -114,4 +127,5 @@ class Heartbeat:
             session_id=session_id,
             readings=readings,
             held=self._attempts.held(),
+            message="; ".join(self._room.holds.values()),
         )

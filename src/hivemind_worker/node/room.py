@@ -4,51 +4,79 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 from hivemind_worker.node import admission
-from hivemind_worker.task import resources
+from hivemind_worker.task import errors, resources
+
+WAIT_SECONDS = 300.0
+"""How long an attempt waits for room where nobody says: the reference document's own number."""
 
 
 class Room:
-    """Hands out reservations in order of arrival: a large task is not overtaken for ever by small ones."""
+    """Hands out reservations in order of arrival: a large task is not overtaken for ever by small ones.
 
-    def __init__(self, reservations: admission.Admission) -> None:
+    ``wait_seconds`` is how long one waits at most.
+    """
+
+    def __init__(self, reservations: admission.Admission, wait_seconds: float = WAIT_SECONDS) -> None:
         self.reservations = reservations
         self.changed = asyncio.Event()
+        self.holds: Mapping[str, str] = {}
+        self._wait_seconds = wait_seconds
         self._waiting: collections.OrderedDict[Hashable, tuple[resources.Resources, asyncio.Future[None]]] = (
             collections.OrderedDict()
         )
         self._closed: set[str] = set()
 
     def take_now(self, key: Hashable, needs: resources.Resources) -> bool:
-        """Reserve ``needs`` for ``key`` if they fit and nobody waits; false if not."""
-        return not self._waiting and self.reservations.reserve(key, needs)
+        """Reserve ``needs`` for ``key`` if they fit, nobody waits and the node is fit; false if not."""
+        return not self._waiting and not self.holds and self.reservations.reserve(key, needs)
 
     async def take(self, key: Hashable, needs: resources.Resources) -> None:
         """Wait until ``needs`` are reserved for ``key``; give them back with ``leave``.
 
-        They must be able to fit at all (`Admission.never`), or this waits for ever.
+        Raises :class:`errors.NoRoom`, with the reason, when that has taken too long.
         """
         if self.take_now(key, needs):
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[key] = (needs, granted)
         try:
-            await granted
+            async with asyncio.timeout(self._wait_seconds):
+                await granted
+        except TimeoutError:
+            if not granted.done() or granted.cancelled():
+                raise errors.NoRoom(
+                    f"insufficient resources: waited {self._wait_seconds:g} s for room: {self.why(needs)}"
+                ) from None
         finally:
             self._waiting.pop(key, None)
+            self._let_in()
+
+    def why(self, needs: resources.Resources) -> str:
+        """Say why ``needs`` must wait now."""
+        return "; ".join(self.holds.values()) or self.reservations.lacking(needs) or "others came first"
 
     def leave(self, key: Hashable) -> None:
         """Give back what ``key`` has, if anything, and let those in who wait."""
         self.reservations.release(key)
-        for waiting, (needs, granted) in list(self._waiting.items()):
-            if granted.done():
-                continue
-            if not self.reservations.reserve(waiting, needs):
-                break
-            granted.set_result(None)
+        self._let_in()
         self.changed.set()
+
+    def resize(self, now: resources.Resources) -> None:
+        """Say what of the node's capacity there is at present, and let those in who fit."""
+        if now.at_most(self.reservations.capacity) != self.reservations.now:
+            self.reservations.resize(now)
+            self._let_in()
+
+    def hold(self, holds: Mapping[str, str]) -> None:
+        """Let nobody in for as long as there are such reasons, by cause; none lets them in again."""
+        news = bool(holds) is not bool(self.holds)
+        self.holds = dict(holds)
+        if news:
+            self._let_in()
+            self.changed.set()
 
     def close(self, why: str) -> None:
         """Take no further tasks, for as long as this reason holds."""
@@ -69,5 +97,15 @@ class Room:
 
     @property
     def paused(self) -> bool:
-        """Whether no task should come now: closed, full, or some wait already."""
-        return self.closed or bool(self._waiting) or self.reservations.full
+        """Whether no task should come now: closed, not fit, full, or some wait already."""
+        return self.closed or bool(self.holds) or bool(self._waiting) or self.reservations.full
+
+    def _let_in(self) -> None:
+        if self.holds:
+            return
+        for waiting, (needs, granted) in list(self._waiting.items()):
+            if granted.done():
+                continue
+            if not self.reservations.reserve(waiting, needs):
+                break
+            granted.set_result(None)

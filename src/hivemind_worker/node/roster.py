@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+from hivemind_worker.capsule import accounts
 from hivemind_worker.concurrency import clock, stopping, supervision
-from hivemind_worker.node import attempt, reporting, status
+from hivemind_worker.node import attempt, measuring, reporting, status
 from hivemind_worker.task import outcome
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import calls
@@ -30,8 +31,9 @@ log = logs.StructuredLogger(__name__)
 class Roster:
     """Takes attempts in and keeps them until the pool has acknowledged their end."""
 
-    def __init__(self, means: attempt.Means, drain_seconds: float) -> None:
+    def __init__(self, means: attempt.Means, drain_seconds: float, told: measuring.Measuring) -> None:
         self._means = means
+        self._told = told
         self._drain_seconds = drain_seconds
         self._attempts: dict[reporting.Attempt, attempt.Attempt] = {}
         self._ended: collections.OrderedDict[reporting.Attempt, outcome.Outcome] = collections.OrderedDict()
@@ -60,6 +62,7 @@ class Roster:
             self._attempts[known].drop()
         log.log_task_event("attempt_accepted", message.id, {"attempt": message.attempt, "type": message.type})
         self._attempts[about] = accepted = attempt.Attempt(self._means, message)
+        self._told.accepted()
         accepted.admit()
         self._jobs.start(f"{message.id} attempt {message.attempt}", self._run(accepted))
         return True
@@ -82,12 +85,20 @@ class Roster:
             if not held.dropped
         ]
 
-    def statuses(self) -> tuple[status.AttemptStatus, ...]:
-        """Tell of every attempt, for a snapshot."""
+    def statuses(
+        self, usage: Mapping[tuple[str, int], accounts.Usage] | None = None
+    ) -> tuple[status.AttemptStatus, ...]:
+        """Tell of every attempt, for a snapshot, with what each was last seen to use."""
+        usage = usage or {}
         now = clock.now()
         return tuple(
             status.AttemptStatus(
-                about.task_id, about.attempt, str(held.story.phase), now - held.story.started, held.story.tell()
+                about.task_id,
+                about.attempt,
+                str(held.story.phase),
+                now - held.story.started,
+                held.story.tell(),
+                usage.get((about.task_id, about.attempt)),
             )
             for about, held in self._attempts.items()
         )
@@ -137,6 +148,8 @@ class Roster:
         finally:
             del self._attempts[accepted.about]
             self.ended_count += 1
+            if accepted.ended is not None:
+                self._told.ended(accepted.ended)
             if accepted.ended is not None and not accepted.dropped:
                 self._ended[accepted.about] = accepted.ended
                 while len(self._ended) > REMEMBERED:

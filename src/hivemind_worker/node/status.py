@@ -5,8 +5,11 @@ from __future__ import annotations
 import collections
 import datetime as dt
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from hivemind_worker.capsule import accounts
 from hivemind_worker.task import resources
 
 LAST_ERRORS = 20
@@ -19,6 +22,7 @@ class NodeStatus(enum.StrEnum):
     IDLE = "idle"
     BUSY = "busy"
     DRAINING = "draining"
+    UNHEALTHY = "unhealthy"
     OFFLINE = "offline"
 
 
@@ -33,18 +37,26 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class AttemptStatus:
-    """An attempt that the node holds. ``seconds`` since it was accepted; ``story`` its phases so far."""
+    """An attempt that the node holds. ``seconds`` since it was accepted; ``story`` its phases so far.
+
+    ``usage`` is what its capsule was last seen to use; ``None`` before the first look, and where nobody can tell.
+    """
 
     task_id: str
     attempt: int
     phase: str
     seconds: float
     story: str
+    usage: accounts.Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything about the node at one moment."""
+    """Everything about the node at one moment.
+
+    ``holds`` says why it takes no tasks, by cause; ``machine`` is the newest look at the machine in the reference
+    document's JSON, empty where nothing is measured.
+    """
 
     node_id: str
     boot_id: str
@@ -61,6 +73,8 @@ class Snapshot:
     attempts: tuple[AttemptStatus, ...]
     ended: int
     last_errors: tuple[Trouble, ...]
+    holds: Mapping[str, str] = field(default_factory=dict)
+    machine: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Troubles:

@@ -11,13 +11,18 @@ from hivemind_worker import kinds
 from hivemind_worker.artifacts import store
 from hivemind_worker.concurrency import stopping, supervision
 from hivemind_worker.executors import executor
+from hivemind_worker.health import report
+from hivemind_worker.host import monitor
 from hivemind_worker.kinds import kind
 from hivemind_worker.node import (
     admission,
     attempt,
+    checkup,
+    fitness,
     heartbeat,
     intake,
     keeping,
+    measuring,
     past_lease,
     recovery,
     registration,
@@ -46,7 +51,8 @@ class Terms:
     pool may hold a question for work, ``drain_seconds`` that running tasks get to finish at the end,
     ``short_poll_seconds`` between the questions to a pool that knows no long polls. ``allow_egress``: whether a task
     that asks for it may reach the network. ``stop_past_lease``: whether tasks are stopped once the pool has been away
-    for longer than the lease, rather than finished and offered.
+    for longer than the lease, rather than finished and offered. ``gpu_devices`` names the GPUs of ``capacity``.
+    ``resource_wait_seconds`` is how long an attempt waits for room; ``fitness`` says when the node takes none.
     """
 
     node_id: str
@@ -61,13 +67,16 @@ class Terms:
     short_poll_seconds: float = 1.0
     stop_past_lease: bool = False
     allow_egress: bool = False
+    gpu_devices: tuple[str, ...] = ()
+    resource_wait_seconds: float = room.WAIT_SECONDS
+    fitness: fitness.Limits = field(default_factory=fitness.Limits)
 
 
 class WorkerNode:
     """A worker node: registers with the pool, runs what it is given, reports how that ended.
 
     It opens and closes ``pool`` and ``runs``, and owns ``files``: what is in there at the start is removed.
-    ``readings`` measures the host for the heartbeats; it is called in a thread.
+    ``watched`` is this machine, looked at in a thread; without it nothing is measured.
     """
 
     def __init__(
@@ -77,13 +86,17 @@ class WorkerNode:
         pool: client.NodePoolClient,
         runs: executor.Executor,
         files: store.Store,
-        readings: Callable[[], Mapping[str, float]],
+        watched: monitor.ResourceMonitor | None,
     ) -> None:
         self._pool = pool
         self._executor = runs
         self._files = files
         self._troubles = status.Troubles()
-        self._room = room.Room(admission.Admission(terms.capacity, terms.max_concurrent_tasks))
+        self._monitor = watched
+        reservations = admission.Admission(terms.capacity, terms.max_concurrent_tasks, terms.gpu_devices)
+        self._room = room.Room(reservations, terms.resource_wait_seconds)
+        self._fitness = fitness.Fitness(terms.fitness, self._room, runs, watched, self._turnover)
+        self._told = measuring.Measuring()
         self._line = session.Session(pool)
         self._keeping = keeping.Keeping(files)
         self._beside: dict[str, Callable[[stopping.Stop], Awaitable[None]]] = {}
@@ -100,7 +113,7 @@ class WorkerNode:
             troubles=self._troubles,
             allow_egress=terms.allow_egress,
         )
-        self._attempts = roster.Roster(means, terms.drain_seconds)
+        self._attempts = roster.Roster(means, terms.drain_seconds, self._told)
         self._identity = registration.Identity(
             node_id=terms.node_id,
             boot_id=str(uuid.uuid4()),
@@ -115,7 +128,8 @@ class WorkerNode:
             labels=terms.labels,
         )
         self._registration = registration.Registration(self._identity, self._line, self._attempts)
-        self._heartbeat = heartbeat.Heartbeat(terms.heartbeat_seconds, means, self._attempts, readings)
+        self._heartbeat = heartbeat.Heartbeat(terms.heartbeat_seconds, means, self._attempts, self._told, self._fitness)
+        self.health: report.Health = checkup.checker(self._pool, self._line, self._room, self._fitness)
         self._past_lease = past_lease.PastLease(means, self._attempts) if terms.stop_past_lease else None
         self._intake = intake.Intake(terms.poll_seconds, terms.short_poll_seconds, means, self._attempts)
 
@@ -136,6 +150,7 @@ class WorkerNode:
         loops.add("registration", "link", self._registration.run)
         loops.add("heartbeat", "link", self._heartbeat.run)
         loops.add("intake", "link", self._intake.run)
+        loops.add("fitness", "link", self._fitness.run)
         if self._past_lease is not None:
             loops.add("past lease", "link", self._past_lease.run)
         for name, loop in self._beside.items():
@@ -153,6 +168,8 @@ class WorkerNode:
                 await self._heartbeat.last_word()
                 await self._executor.close()
                 await self._pool.close()
+                if self._monitor is not None:
+                    await asyncio.to_thread(self._monitor.close)
                 log.log_system_event("worker_stopped", {"why": stop.reason, "ended": self._attempts.ended_count})
 
     def beside(self, name: str, loop: Callable[[stopping.Stop], Awaitable[None]]) -> None:
@@ -179,9 +196,26 @@ class WorkerNode:
             capacity=self._identity.capacity,
             reserved=self._room.reservations.reserved,
             max_concurrent_tasks=self._identity.max_concurrent_tasks,
-            attempts=self._attempts.statuses(),
+            attempts=self._attempts.statuses(self._fitness.usage),
             ended=self._attempts.ended_count,
             last_errors=self._troubles.last(),
+            holds=dict(self._room.holds),
+            machine={} if self._monitor is None else self._monitor.get_current_metrics(),
+        )
+
+    def _turnover(self) -> fitness.Turnover:
+        held = tuple(((each.task_id, each.attempt), each.phase) for each in self._attempts.statuses())
+        return fitness.Turnover(self._attempts.ended_count, held)
+
+    async def metrics(self) -> tuple[bytes, str]:
+        """Return the node's metrics in Prometheus' text format, and that format's content type."""
+        ready, _ = self.health.ready()
+        return self._told.exposition(
+            self.snapshot(),
+            self._fitness,
+            version=self._identity.version,
+            ready=ready,
+            heard_at=self._line.heard_at,
         )
 
     def _log_start(self) -> None:

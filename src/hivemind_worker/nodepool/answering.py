@@ -5,15 +5,26 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NoReturn, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from hivemind_worker.artifacts import store as artifact_store
 from hivemind_worker.artifacts import writing
+from hivemind_worker.concurrency import clock
+from hivemind_worker.nodepool import measuring
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import calls, verdicts
 
-Servicer = TypeVar("Servicer")
+
+class Measured(Protocol):
+    """A servicer whose calls are counted."""
+
+    @property
+    def told(self) -> measuring.Measuring:
+        """What is told of each call."""
+
+
+Servicer = TypeVar("Servicer", bound=Measured)
 Asked = TypeVar("Asked")
 Told = TypeVar("Told")
 
@@ -27,10 +38,16 @@ def once(
 
     @functools.wraps(method)
     async def answered(servicer: Servicer, request: Asked, context: calls.Context) -> Told:
+        began, well = clock.now(), False
         try:
-            return await method(servicer, request, context)
+            told = await method(servicer, request, context)
+            well = True
         except Exception as error:  # noqa: BLE001  (whatever it is, the other end must hear of it)
             await _fail(context, method.__name__, error)
+        else:
+            return told
+        finally:
+            servicer.told.call(method.__name__, clock.now() - began, answered=well)
 
     return answered
 

@@ -41,12 +41,16 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A node as far as tasks care: what it offers, whether it is free now or not."""
+    """A node as far as tasks care: what it offers, whether it is free now or not.
+
+    ``unfit`` is its own word for why it takes no task at present; empty while it does.
+    """
 
     node_id: str
     capacity: resources.Resources
     labels: Mapping[str, str] = field(default_factory=dict)
     capabilities: frozenset[str] = frozenset()
+    unfit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +152,19 @@ def why_waiting(shape: Shape, sites: Iterable[Site]) -> str:
 
     Where some node is large enough and suited, it waits for its turn.
     """
-    small, unsuited = "", ""
+    small, unsuited, unfit = "", "", ""
     for site in sites:
         why = _unsuited(shape, site)
         lacking = shape.needs.lacking(site.capacity)
         if not why and not lacking:
-            return "waits for a node to have room"
+            if not site.unfit:
+                return "waits for a node to have room"
+            unfit = unfit or f"waits for a node to be fit; {site.node_id}: {site.unfit}"
+            continue
         if why:
             unsuited = unsuited or f"no node suits it; {site.node_id}: {why}"
         else:
             lacks = "; ".join(lacking).replace(" free", " in all")
             small = small or f"no node is large enough; {site.node_id}: {lacks}"
     # The nearest miss helps most: a node of the right sort that is too small, before one of another sort.
-    return small or unsuited or "no node is connected"
+    return unfit or small or unsuited or "no node is connected"

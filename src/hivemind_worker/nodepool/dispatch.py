@@ -77,6 +77,11 @@ class Dispatch:
                 waiter.look = True
                 self._wake.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many polls wait for tasks now."""
+        return sum(not waiter.poll.paused for waiter in self._waiting.values())
+
     def look_again(self, node_id: str) -> None:
         """Something about this node has changed."""
         waiter = self._waiting.get(node_id)

@@ -15,7 +15,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[i
 
 from hivemind_worker.artifacts import store as artifact_store
 from hivemind_worker.concurrency import stopping, supervision
-from hivemind_worker.nodepool import attempt_logs, changes, dispatch, files, leases, service, task_service
+from hivemind_worker.health import report
+from hivemind_worker.nodepool import attempt_logs, changes, checkup, dispatch, files, leases, service, task_service
 from hivemind_worker.nodepool.store import sqlite
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
@@ -83,6 +84,7 @@ class NodePool:
         self._loops: asyncio.Task[supervision.Ending] | None = None
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
+        self.health: report.Health = checkup.checker(self.store, data, self._not_serving)
 
     async def start(self) -> str:
         """Open the store, listen, serve; return the address, host:port, with the port that was taken.
@@ -97,6 +99,7 @@ class NodePool:
             await asyncio.to_thread(self._artifacts.prepare)
             self.store.listen(self._parts.dispatch.heard)
             self.store.listen(self._parts.followers.heard)
+            self.store.listen(self._parts.told.heard)
             server = self._serve()
             self.address = self._bind(server, credentials)
             await server.start()
@@ -112,6 +115,15 @@ class NodePool:
         """Wait until the pool has stopped; raises where one of its loops failed."""
         if self._loops is not None:
             await asyncio.shield(self._loops)
+
+    async def metrics(self) -> tuple[bytes, str]:
+        """Return the pool's metrics in Prometheus' text format, and that format's content type."""
+        return await self._parts.told.exposition(self.store, self._parts.dispatch.waiting)
+
+    def _not_serving(self) -> str:
+        if self._server is None or self._stop.requested:
+            return "the pool does not serve: it has not started, or it stops"
+        return "a loop of the pool has ended" if self._loops is None or self._loops.done() else ""
 
     async def stop(self) -> None:
         """Stop in order: answer what waits, let calls finish, then close the store. Does nothing a second time."""

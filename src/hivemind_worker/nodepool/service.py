@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hivemind_worker import __version__
-from hivemind_worker.nodepool import answering, attempt_logs, changes, dispatch, files, requests
+from hivemind_worker.nodepool import answering, attempt_logs, changes, dispatch, files, measuring, requests
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.task import errors, outcome
 from hivemind_worker.wire import calls, translate
@@ -35,6 +35,7 @@ class Parts:
     followers: changes.Followers
     lease_seconds: float
     max_attempts: int
+    told: measuring.Measuring = field(default_factory=measuring.Measuring)
 
 
 class NodeManager(calls.NodeManagerServicer):
@@ -42,6 +43,7 @@ class NodeManager(calls.NodeManagerServicer):
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self.told = parts.told
 
     @answering.once
     async def RegisterNode(self, request: pb.RegisterNodeRequest, context: calls.Context) -> pb.RegisterNodeResponse:
@@ -115,6 +117,8 @@ class NodeManager(calls.NodeManagerServicer):
         if said is not None:
             report = await self._end(report, request.result, said)
         answer = await self._parts.store.report(report)
+        if said is not None:
+            self.told.report(answer.verdict)
         success = answer.verdict in (records.Verdict.ACCEPTED, records.Verdict.DUPLICATE)
         return pb.ReportTaskResultResponse(success=success, message=answer.message, verdict=_VERDICTS[answer.verdict])
 

@@ -24,6 +24,7 @@ class TaskManager(calls.TaskManagerServicer):
 
     def __init__(self, parts: service.Parts) -> None:
         self._parts = parts
+        self.told = parts.told
 
     @answering.once
     async def SubmitTasks(self, request: pb.SubmitTasksRequest, context: calls.Context) -> pb.SubmitTasksResponse:

@@ -81,6 +81,7 @@ def several(given: Any) -> Any:
     return given
 
 
+Names = Annotated[tuple[Name, ...], pydantic.BeforeValidator(several)]
 Images = Annotated[tuple[Image, ...], pydantic.BeforeValidator(several)]
 
 

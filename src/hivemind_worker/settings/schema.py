@@ -211,6 +211,13 @@ class Pool(Group):
     max_attempts: int = Field(3, ge=1, le=100)
     """How often a task is tried, the first time included, when it names no number and its node was at fault."""
 
+    http_listen: Address = "127.0.0.1:0"
+    """Where the pool answers /livez, /readyz, /healthz and /metrics; port 0 takes a free one, `hivemind health` finds
+    it."""
+
+    http_enabled: bool = True
+    """Whether it answers there at all."""
+
     preload_images: Images = ()
     """Images that every node shall have ready before a task asks for them; nodes learn of them when they register."""
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import ByteSize, Field
 
-from hivemind_worker.settings.fields import Address, Amount, Group, Percent, Place, Seconds, Size, Url
+from hivemind_worker.settings.fields import Address, Amount, Group, Names, Percent, Place, Seconds, Size, Url
 from hivemind_worker.settings.fields import Images as References
 from hivemind_worker.task.resources import GIB
 
@@ -94,6 +94,10 @@ class Monitoring(Group):
 
     http_enabled: bool = True
     """Whether it answers there at all."""
+
+    http_hosts: Names = ()
+    """Names of this machine, parted by commas, by which it may be asked over HTTP; addresses, localhost and its own
+    host name always may."""
 
 
 class Cleanup(Group):

@@ -21,6 +21,7 @@
     │   └── UnknownNode         the pool has forgotten us; register again
     ├── NodeFault               this node failed the task; the pool tries elsewhere
     │   ├── EngineLost          the container engine stopped answering
+    │   ├── NoRoom              it had no room for the task in time
     │   ├── JournalBroken       journal/writer: the disk does not take what must be written down first
     │   ├── Refused             containers/engine: it answered no
     │   │   └── NotThere        containers/engine: it has no such image, container or volume
@@ -115,6 +116,10 @@ class UnknownNode(PeerError):
 
 class NodeFault(HiveMindError):
     """This node failed the task through no fault of the task's."""
+
+
+class NoRoom(NodeFault):
+    """The node had no room for the task within the time that it may wait."""
 
 
 class EngineLost(NodeFault):

@@ -54,7 +54,7 @@ def stopping_after(stop: stopping.Stop, seconds: float) -> asyncio.Task[None]:
 
 
 def test_what_the_heap_holds_for_nobody_goes_back_to_the_system(tmp_path: Path) -> None:
-    measure = readings.Readings(tmp_path).measure
+    measure = readings.Readings(tmp_path).numbers
     blocks = [bytes(20_000) for _ in range(5_000)]
     kept = blocks[::50]  # holes between what is still used: the heap does not shrink by itself
     full = measure()["worker_memory_bytes"]

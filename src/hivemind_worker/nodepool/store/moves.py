@@ -140,12 +140,18 @@ def _write(
         "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
         (task["number"], version, on.now, event, attempt, node_id, details),
     )
+    given = task["assigned_at"]
+    ended = "ended_at" in sets
     on.changes.append(
         records.Change(
             task["id"],
             state.TaskState(str(sets.get("state", task["state"]))),
             node_id or task["node_id"],
             bool(task["cancel_requested"]) or event == CANCEL_REQUESTED,
+            reason=str(sets.get("reason", "")),
+            waited_seconds=max(given - task["submitted_at"], 0.0) if given else 0.0,
+            # One that was too short for news of its start began when it was given out, as near as we can know.
+            ran_seconds=max(on.now - (task["started_at"] or given), 0.0) if ended and given else None,
         )
     )
 

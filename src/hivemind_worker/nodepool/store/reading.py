@@ -113,6 +113,14 @@ def nodes(sql: database.Connection) -> tuple[records.Node, ...]:
     return tuple(found)
 
 
+def oldest_queued(sql: database.Connection) -> float:
+    """See :meth:`store.Store.oldest_queued`."""
+    found = sql.execute(
+        "SELECT submitted_at FROM tasks INDEXED BY by_state WHERE state = 'queued' ORDER BY number LIMIT 1"
+    ).fetchone()
+    return float(found["submitted_at"]) if found else 0.0
+
+
 def counts(sql: database.Connection) -> dict[str, int]:
     """See :meth:`store.Store.counts`."""
     found = dict.fromkeys(map(str, state.TaskState), 0)

@@ -76,12 +76,20 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A committed change of a task, for those who wait for one. ``node_id`` is whom it concerns."""
+    """A committed change of a task, for those who wait for one. ``node_id`` is whom it concerns.
+
+    ``new``: it has just been submitted. Of one that has ended: why, how long it waited for its last attempt, and how
+    long that took (``None``: it never came to one).
+    """
 
     task_id: str
     state: state.TaskState
     node_id: str = ""
     cancel_requested: bool = False
+    new: bool = False
+    reason: str = ""
+    waited_seconds: float = 0.0
+    ran_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +151,9 @@ class Node:
     @property
     def site(self) -> assignment.Site:
         """The node as far as tasks care."""
-        return assignment.Site(self.node_id, self.capacity, self.labels, frozenset(self.capabilities))
+        return assignment.Site(
+            self.node_id, self.capacity, self.labels, frozenset(self.capabilities), unfit=self.message
+        )
 
 
 @dataclass(frozen=True, slots=True)

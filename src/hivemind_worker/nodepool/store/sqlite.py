@@ -138,6 +138,10 @@ class SqliteStore:
         """See :meth:`store.Store.nodes`."""
         return await self._read.ask(reading.nodes)
 
+    async def oldest_queued(self) -> float:
+        """See :meth:`store.Store.oldest_queued`."""
+        return await self._read.ask(reading.oldest_queued)
+
     async def counts(self) -> dict[str, int]:
         """See :meth:`store.Store.counts`."""
         return await self._read.ask(reading.counts)

@@ -111,5 +111,8 @@ class Store(Protocol):
     async def nodes(self) -> tuple[records.Node, ...]:
         """Return every node, by name."""
 
+    async def oldest_queued(self) -> float:
+        """Return when the task that has been queued longest was submitted; 0 where none is queued."""
+
     async def counts(self) -> dict[str, int]:
         """Return how many tasks are in which state; every state is named."""

@@ -64,7 +64,7 @@ def _keep(on: writing.Transaction, task: records.NewTask) -> str:
         on.sql.execute("INSERT INTO task_labels VALUES (?, ?, ?)", (label, value, number))
     told = f"anew, after {task.retry_of}" if task.retry_of else ""
     on.sql.execute("INSERT INTO events VALUES (?, 0, ?, 'submit', 0, '', ?)", (number, on.now, told))
-    on.changes.append(records.Change(task_id, state.TaskState.QUEUED))
+    on.changes.append(records.Change(task_id, state.TaskState.QUEUED, new=True))
     return task_id
 
 

@@ -1,0 +1,63 @@
+"""What the pool's metrics are told: what happens as it happens, and how everything stands when somebody asks."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+
+from hivemind_worker import __version__
+from hivemind_worker.nodepool.store import records, store
+from hivemind_worker.task import resources, state
+from hivemind_worker.telemetry import metrics
+
+
+class Measuring:
+    """One pool's metrics."""
+
+    def __init__(self) -> None:
+        self._meters = metrics.Meters(metrics.POOL)
+
+    def call(self, method: str, seconds: float, *, answered: bool) -> None:
+        """A call has ended: with its answer, or with an error."""
+        self._meters.observe(metrics.POOL_CALLS, seconds, method, "answered" if answered else "refused")
+
+    def report(self, verdict: records.Verdict) -> None:
+        """An attempt's end was judged."""
+        self._meters.count(metrics.POOL_REPORTS, str(verdict))
+
+    def heard(self, changes: Sequence[records.Change]) -> None:
+        """Take note of what the store has committed."""
+        for change in changes:
+            if change.new:
+                self._meters.count(metrics.POOL_SUBMITTED)
+            if change.state in state.ENDED:
+                self._meters.count(metrics.POOL_ENDED, str(change.state), change.reason)
+                if change.ran_seconds is not None:
+                    self._meters.observe(metrics.POOL_WAITED, change.waited_seconds)
+                    self._meters.observe(metrics.POOL_RAN, change.ran_seconds)
+
+    async def exposition(self, kept: store.Store, polls: int) -> tuple[bytes, str]:
+        """Return all of it in Prometheus' text format; ``polls``: workers that wait for tasks now."""
+        nodes, counts = await kept.nodes(), await kept.counts()
+        alive = [node for node in nodes if node.alive]
+        meters = self._meters
+        meters.set(metrics.POOL_INFO, 1, __version__)
+        meters.set(metrics.POOL_POLLS, polls)
+        meters.set_all(metrics.POOL_TASKS, {str(each): counts.get(str(each), 0) for each in state.TaskState})
+        meters.set_all(metrics.POOL_NODES, collections.Counter(node.status if node.alive else "lost" for node in nodes))
+        meters.set_all(metrics.POOL_CAPACITY, amounts([node.capacity for node in alive]))
+        meters.set_all(metrics.POOL_USED, amounts([node.used for node in alive]))
+        oldest = await kept.oldest_queued()
+        meters.set(metrics.POOL_QUEUE_AGE, max(kept.now() - oldest, 0.0) if oldest else 0.0)
+        return meters.exposition()
+
+
+def amounts(parts: Sequence[resources.Resources]) -> dict[str, float]:
+    """Return the sum of all, by name."""
+    total = sum(parts, resources.Resources())
+    return {
+        "cpu_cores": total.cpu_cores,
+        "memory_bytes": total.memory_bytes,
+        "disk_bytes": total.disk_bytes,
+        "gpus": total.gpus,
+    }
