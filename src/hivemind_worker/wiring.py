@@ -6,6 +6,7 @@ wait for the container library.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import hivemind_worker
 from hivemind_worker.settings import node_identity, schema
 from hivemind_worker.task import errors, plan
+from hivemind_worker.telemetry import tracing
 
 if TYPE_CHECKING:
     from hivemind_worker.artifacts import store as stores
@@ -57,6 +59,7 @@ def build_client(settings: schema.Settings, progress: Progress | None = None) ->
         insecure=settings.security.insecure,
         patience=CLIENT_PATIENCE,
         progress=progress,
+        traceparent=os.environ.get(tracing.VARIABLE, ""),
     )
 
 

@@ -18,6 +18,8 @@ from hivemind_worker.wire import calls, verdicts
 
 pb = calls.pb
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 @pytest_asyncio.fixture
 async def at(tmp_path: Path) -> AsyncIterator[pool_parts.Running]:
@@ -30,11 +32,11 @@ async def test_a_waiting_poll_is_answered_the_moment_a_task_is_there(at: pool_pa
     polling = asyncio.create_task(worker.poll(30))
     await waiting.wait_until(lambda: at.pool._parts.dispatch._waiting, description="the poll waits")
     began = time.monotonic()
-    (task_id,) = await at.submit(pb.Task(command="echo hello", traceparent="00-aa-bb-01"))
+    (task_id,) = await at.submit(pb.Task(command="echo hello", traceparent=TRACE))
     (task,) = (await polling).tasks
     assert time.monotonic() - began < 2
     assert (task.id, task.attempt, task.lease_seconds) == (task_id, 1, 60.0)
-    assert (task.command, task.traceparent) == ("echo hello", "00-aa-bb-01")
+    assert (task.command, task.traceparent) == ("echo hello", TRACE)
 
 
 async def test_a_poll_without_work_ends_empty_and_a_newer_one_takes_its_place(at: pool_parts.Running) -> None:

@@ -74,6 +74,25 @@ class Usage:
             return None
         return 100.0 * self.now.memory_bytes / self.memory_limit_bytes
 
+    def numbers(self) -> dict[str, float]:
+        """Return what is known, by the names of the wire."""
+        now = self.now
+        found = {
+            "cpu_seconds": now.cpu_seconds,
+            "peak_memory_bytes": now.peak_memory_bytes,
+            "read_bytes": now.read_bytes,
+            "written_bytes": now.written_bytes,
+            "processes": now.processes_now,
+            "throttled_seconds": now.throttled_seconds,
+            "cpu_percent": self.cpu_percent,
+            "memory_bytes": now.memory_bytes,
+            "memory_limit_bytes": self.memory_limit_bytes,
+            "disk_bytes": self.disk_bytes,
+            "network_received_bytes": now.network_received_bytes,
+            "network_sent_bytes": now.network_sent_bytes,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
     def as_json(self) -> dict[str, float | None]:
         """Return the reference document's keys, and after them what else is known."""
         now = self.now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -26,7 +27,7 @@ def command(**given: Any) -> None:
         for node in nodes:
             shown.object(node.as_json())
         return
-    heads = ("node", "status", "cores free", "memory free", "disk free", "tasks", "version", "message")
+    heads = ("node", "status", "cores free", "memory free", "disk free", "tasks", "machine", "version", "message")
     shown.table(heads, [_row(node) for node in nodes])
 
 
@@ -38,9 +39,21 @@ def _row(node: shapes.Node) -> tuple[str, ...]:
         _of(node.free, node.capacity, "memory_bytes"),
         _of(node.free, node.capacity, "disk_bytes"),
         str(len(node.attempts)),
+        _machine(node.readings),
         node.version,
         node.message,
     )
+
+
+def _machine(readings: Mapping[str, float]) -> str:
+    """How busy the machine is, whatever with."""
+    said = [f"{readings[name]:.0f}% {word}" for name, word in _PERCENTS.items() if name in readings]
+    if readings.get("disk_total_bytes"):
+        said.append(f"{100 - 100 * readings['disk_free_bytes'] / readings['disk_total_bytes']:.0f}% disk")
+    return ", ".join(said)
+
+
+_PERCENTS = {"cpu_percent": "cpu", "memory_percent": "memory"}
 
 
 def _of(free: resources.Resources, capacity: resources.Resources, amount: str) -> str:

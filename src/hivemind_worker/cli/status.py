@@ -50,6 +50,9 @@ def _rows(task: shapes.Task) -> Iterator[tuple[str, str]]:
         ("ended", words.moment(task.ended_at)),
         ("labels", ", ".join(f"{name}={value}" for name, value in sorted(task.labels.items()))),
         ("retry of", task.retry_of),
+        ("step", task.phase),
+        ("uses", words.usage(task.usage)),
+        ("trace", task.traceparent),
         *(_of_outcome(said) if said else ()),
         *(("story", f"{words.moment(told.at)} {told.event} {told.details}".rstrip()) for told in task.story),
     ]
@@ -59,13 +62,15 @@ def _rows(task: shapes.Task) -> Iterator[tuple[str, str]]:
 def _of_outcome(said: outcome.Outcome) -> Iterator[tuple[str, str]]:
     limits = dataclasses.asdict(said.limits) if said.limits else {}
     usage = {name: value for name, value in dataclasses.asdict(said.usage).items() if value is not None}
+    slowest = max(said.timings, key=said.timings.__getitem__, default="")
     yield "isolation", " ".join(each for each in (said.isolation, said.runtime) if each)
     yield "image", said.image_digest
     yield "limits", _listed(limits)
     yield "limits hit", ", ".join(said.limits_hit)
     yield "flags", ", ".join(sorted(str(flag) for flag in said.flags))
     yield "usage", _listed(usage)
-    yield "timings", _listed(said.timings)
+    yield "timings", _listed({f"{name}{' (longest)' if name == slowest else ''}": value
+                             for name, value in said.timings.items()})  # fmt: skip
     for file in said.results:
         yield "result", f"{file.name} ({words.size(file.artifact.size)})"
     for skipped in said.skipped:

@@ -41,7 +41,7 @@ def command(states: Sequence[str], kind: str, node_id: str, labels: Sequence[str
         for task in tasks:
             shown.object(task.as_json())
         return
-    heads = ("id", "type", "status", "reason", "attempt", "node", "seconds")
+    heads = ("id", "type", "status", "reason", "attempt", "node", "seconds", "uses")
     shown.table(heads, [_row(task) for task in tasks])
 
 
@@ -54,4 +54,5 @@ def _row(task: shapes.Task) -> tuple[str, ...]:
         str(task.attempt or ""),
         task.node_id,
         words.seconds(task),
+        words.usage(task.usage),
     )

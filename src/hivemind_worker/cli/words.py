@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -33,6 +33,21 @@ def size(amount: float) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
+
+
+def usage(used: Mapping[str, float]) -> str:
+    """What a running task uses, in a few words; empty where nobody knows."""
+    said = []
+    if "cpu_percent" in used:
+        said.append(f"{used['cpu_percent'] / 100:.2f} cores")
+    if "memory_bytes" in used:
+        of = f" of {size(used['memory_limit_bytes'])}" if "memory_limit_bytes" in used else ""
+        said.append(f"{size(used['memory_bytes'])}{of}")
+    if "disk_bytes" in used:
+        said.append(f"{size(used['disk_bytes'])} on disk")
+    if "processes" in used:
+        said.append(count(int(used["processes"]), "process").replace("processs", "processes"))
+    return ", ".join(said)
 
 
 def count(number: int, what: str) -> str:

@@ -49,12 +49,14 @@ class AsyncClient:
         insecure: bool = False,
         patience: float = connection.PATIENCE_SECONDS,
         progress: uploading.Progress | None = None,
+        traceparent: str = "",
     ) -> None:
         self.address = address
         self._ca_file = tls_ca_file
         self._insecure = insecure
         self._patience = patience
         self._progress = progress or _silent
+        self._traceparent = traceparent
         self._pool: connection.Connection | None = None
 
     async def __aenter__(self) -> Self:
@@ -97,7 +99,7 @@ class AsyncClient:
 
     async def submit_prepared(self, prepared: Sequence[inputs.Prepared], *, key: str | None = None) -> list[str]:
         """Submit tasks that :func:`inputs.prepare` has checked already, and return their ids in order."""
-        return await submission.submit(self._open, prepared, key, self._progress)
+        return await submission.submit(self._open, prepared, key, self._progress, self._traceparent)
 
     async def task(self, task_id: str) -> shapes.Task:
         """Return one task with its story. Raises :class:`errors.NoSuchTask`."""

@@ -74,9 +74,15 @@ class Client:
         insecure: bool = False,
         patience: float = connection.PATIENCE_SECONDS,
         progress: uploading.Progress | None = None,
+        traceparent: str = "",
     ) -> None:
         self._client = asynchronous.AsyncClient(
-            address, tls_ca_file=tls_ca_file, insecure=insecure, patience=patience, progress=progress
+            address,
+            tls_ca_file=tls_ca_file,
+            insecure=insecure,
+            patience=patience,
+            progress=progress,
+            traceparent=traceparent,
         )
         self._loop: _Loop | None = None
 

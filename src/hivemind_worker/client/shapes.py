@@ -27,7 +27,8 @@ class Task:
     """A task as the pool knew it when asked.
 
     ``result`` is there once the task has ended. Times in seconds since the Unix epoch on the pool's clock, 0 where it
-    has not come to that yet. ``story`` is filled by :meth:`AsyncClient.task` alone.
+    has not come to that yet. ``story`` and ``traceparent`` are filled by :meth:`AsyncClient.task` alone. While it is
+    with a node, ``phase`` and ``usage`` are that node's last word on it, at most a heartbeat old.
     """
 
     id: str
@@ -47,6 +48,9 @@ class Task:
     retry_of: str = ""
     waiting_because: str = ""
     story: tuple[Event, ...] = ()
+    phase: str = ""
+    usage: Mapping[str, float] = field(default_factory=dict)
+    traceparent: str = ""
 
     @property
     def ended(self) -> bool:
@@ -80,11 +84,21 @@ class Task:
             "limits": dataclasses.asdict(said.limits) if said and said.limits else None,
             "limits_hit": list(said.limits_hit) if said else [],
             "flags": sorted(str(flag) for flag in said.flags) if said else [],
-            "usage": dataclasses.asdict(said.usage) if said else None,
+            "usage": dataclasses.asdict(said.usage) if said else dict(self.usage) or None,
             "timings": dict(said.timings) if said else {},
             "results": [result_as_json(file) for file in said.results] if said else [],
             "error": (said.error or None) if said else None,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An attempt that a node holds, with that node's last word on it."""
+
+    task_id: str
+    attempt: int
+    phase: str = ""
+    usage: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +109,7 @@ class Node:
     status: str
     capacity: resources.Resources
     free: resources.Resources
-    attempts: tuple[tuple[str, int], ...]
+    attempts: tuple[Held, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
     capabilities: tuple[str, ...] = ()
     version: str = ""
@@ -112,7 +126,7 @@ class Node:
             "status": "draining" if self.draining else self.status,
             "capacity": dataclasses.asdict(self.capacity),
             "free": dataclasses.asdict(self.free),
-            "attempts": [{"task_id": task_id, "attempt": attempt} for task_id, attempt in self.attempts],
+            "attempts": [dataclasses.asdict(held) for held in self.attempts],
             "message": self.message,
             "readings": dict(self.readings),
         }
@@ -164,6 +178,9 @@ def task_from(message: calls.pb.TaskInfo) -> Task:
         retry_of=message.retry_of,
         waiting_because=message.waiting_because,
         story=tuple(Event(told.at, told.event, told.attempt, told.node_id, told.details) for told in message.story),
+        phase=message.phase,
+        usage=translate.live_from_message(message.usage),
+        traceparent=message.traceparent,
     )
 
 
@@ -174,7 +191,10 @@ def node_from(message: calls.pb.NodeInfo) -> Node:
         status=message.status,
         capacity=translate.amounts_from_message(message.capacity),
         free=translate.amounts_from_message(message.free),
-        attempts=tuple((held.task_id, held.attempt) for held in message.attempts),
+        attempts=tuple(
+            Held(held.task_id, held.attempt, held.phase, translate.live_from_message(held.usage))
+            for held in message.attempts
+        ),
         labels=dict(message.labels),
         capabilities=tuple(message.capabilities),
         version=message.version,

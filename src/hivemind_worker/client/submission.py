@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from hivemind_worker.client import connection, inputs, uploading
 from hivemind_worker.task import errors
+from hivemind_worker.telemetry import tracing
 from hivemind_worker.wire import calls, translate
 
 BATCH_BYTES = calls.MESSAGE_BYTES - 64 * 1024
@@ -21,19 +22,20 @@ async def submit(
     prepared: Sequence[inputs.Prepared],
     key: str | None,
     progress: uploading.Progress,
+    traceparent: str = "",
 ) -> list[str]:
     """Send tasks and return their ids, in order.
 
     ``key`` makes a repeat harmless: the same key with the same tasks gives the same ids; without one each call is new.
     A batch is taken whole or not at all; with more tasks than one message holds, earlier batches stay when a later one
-    is refused.
+    is refused. Each task is a span of the trace that ``traceparent`` names, or begins one of its own.
     """
     uploads = {sha256: source for each in prepared for sha256, source in each.uploads.items()}
     if uploads:
         await uploading.upload(pool, uploads, progress)
     call = key or uuid.uuid4().hex
     ids: list[str] = []
-    for number, batch in enumerate(batches(translate.task_to_message(each.task) for each in prepared)):
+    for number, batch in enumerate(batches(_message(each, traceparent) for each in prepared)):
         request = calls.pb.SubmitTasksRequest(tasks=batch, idempotency_key=f"{call}-{number}" if number else call)
         answer = await pool.ask(pool.pool.SubmitTasks, request, "submitting tasks")
         if not answer.success or len(answer.task_ids) != len(batch):
@@ -41,6 +43,12 @@ async def submit(
             raise errors.Rejected(f"submitting tasks: the pool took none of them: {said}")
         ids += answer.task_ids
     return ids
+
+
+def _message(each: inputs.Prepared, traceparent: str) -> calls.pb.Task:
+    message = translate.task_to_message(each.task)
+    message.traceparent = str(tracing.after(traceparent))
+    return message
 
 
 def batches(tasks: Iterable[calls.pb.Task]) -> Iterator[list[calls.pb.Task]]:

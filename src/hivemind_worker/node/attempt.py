@@ -16,7 +16,7 @@ from hivemind_worker.kinds import kind
 from hivemind_worker.node import keeping, log_streaming, reporting, room, status, transfers
 from hivemind_worker.pool_client import client, session
 from hivemind_worker.task import errors, names, outcome, plan, resources, spec, state
-from hivemind_worker.telemetry import logs
+from hivemind_worker.telemetry import logs, tracing
 from hivemind_worker.wire import calls, translate
 
 T = TypeVar("T")
@@ -51,6 +51,7 @@ class Attempt:
         self.about = reporting.Attempt(message.id, message.attempt)
         self.stop = stopping.Stop()
         self.story = state.AttemptStory(clock.now())
+        self.trace = tracing.after(message.traceparent)
         self.dropped = False
         self.ended: outcome.Outcome | None = None
         self._means = means
@@ -189,7 +190,8 @@ class Attempt:
         needs = _needs(task, ready)
         if why := self._means.room.reservations.never(needs):
             raise errors.InvalidTask("required_resources", f"can never fit into this node: {why}")
-        return ready, needs
+        variables = {tracing.VARIABLE: str(self.trace), **ready.environment}
+        return dataclasses.replace(ready, environment=variables, traceparent=str(self.trace)), needs
 
     async def _fetched(self, ready: plan.RunPlan) -> plan.RunPlan:
         """The plan with its stored input files in the store."""

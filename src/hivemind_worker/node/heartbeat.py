@@ -126,6 +126,6 @@ class Heartbeat:
             timestamp=int(time.time()),
             session_id=session_id,
             readings=readings,
-            held=self._attempts.held(),
+            held=self._attempts.held_with(self._fit.usage),
             message="; ".join(self._room.holds.values()),
         )

@@ -11,7 +11,7 @@ from hivemind_worker.concurrency import clock, stopping, supervision
 from hivemind_worker.node import attempt, measuring, reporting, status
 from hivemind_worker.task import outcome
 from hivemind_worker.telemetry import logs
-from hivemind_worker.wire import calls
+from hivemind_worker.wire import calls, translate
 
 REMEMBERED = 16
 """How many ended attempts can be reported again, should a pool that lost our report hand them out anew. Their logs of
@@ -76,6 +76,15 @@ class Roster:
         """End attempts that are no longer this node's, without a report."""
         for held in self._named(refs):
             held.drop()
+
+    def held_with(self, usage: Mapping[tuple[str, int], accounts.Usage]) -> list[calls.pb.AttemptRef]:
+        """Name them, each with what it was last seen to use."""
+        refs, now = self.held(), clock.now()
+        for ref in refs:
+            if (used := usage.get((ref.task_id, ref.attempt))) is not None:
+                began = self._attempts[reporting.Attempt(ref.task_id, ref.attempt)].story.started
+                ref.usage.CopyFrom(translate.live_to_message(used.numbers(), now - began))
+        return refs
 
     def held(self) -> list[calls.pb.AttemptRef]:
         """Name every attempt from its acceptance to the acknowledgement of its report."""
@@ -144,7 +153,8 @@ class Roster:
 
     async def _run(self, accepted: attempt.Attempt) -> None:
         try:
-            await accepted.run()
+            with logs.bind(trace_id=accepted.trace.trace_id):
+                await accepted.run()
         finally:
             del self._attempts[accepted.about]
             self.ended_count += 1

@@ -11,6 +11,7 @@ from typing import TypeVar
 from hivemind_worker.nodepool import assignment
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, names, outcome, resources
+from hivemind_worker.telemetry import tracing
 from hivemind_worker.wire import calls, translate, verdicts
 
 _T = TypeVar("_T")
@@ -140,7 +141,7 @@ def _new_task(message: calls.pb.Task, max_attempts: int) -> records.NewTask:
     task = translate.task_from_message(message)
     body = translate.task_to_message(task)
     digest = hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
-    body.traceparent = message.traceparent[:_TEXT]
+    body.traceparent = str(tracing.read(message.traceparent) or tracing.begin())
     kept = body.SerializeToString()
     if len(kept) > TASK_BYTES:
         raise errors.Rejected(

@@ -100,6 +100,7 @@ class NodePool:
             self.store.listen(self._parts.dispatch.heard)
             self.store.listen(self._parts.followers.heard)
             self.store.listen(self._parts.told.heard)
+            self.store.listen(self._parts.live.heard)
             server = self._serve()
             self.address = self._bind(server, credentials)
             await server.start()

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
 from hivemind_worker import __version__
-from hivemind_worker.nodepool import answering, attempt_logs, changes, dispatch, files, measuring, requests
+from hivemind_worker.nodepool import answering, attempt_logs, changes, dispatch, files, live, measuring, requests
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.task import errors, outcome
 from hivemind_worker.wire import calls, translate
@@ -36,6 +36,7 @@ class Parts:
     lease_seconds: float
     max_attempts: int
     told: measuring.Measuring = field(default_factory=measuring.Measuring)
+    live: live.Live = field(default_factory=live.Live)
 
 
 class NodeManager(calls.NodeManagerServicer):
@@ -65,6 +66,7 @@ class NodeManager(calls.NodeManagerServicer):
     ) -> pb.UpdateNodeStatusResponse:
         """Renew the leases of a session."""
         told = await self._parts.store.heartbeat(requests.beat(request))
+        self._parts.live.beat(request.node_id, request.held, told.drop)
         return pb.UpdateNodeStatusResponse(
             success=True,
             draining=told.draining,

@@ -48,7 +48,9 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.once
     async def GetTask(self, request: pb.GetTaskRequest, context: calls.Context) -> pb.GetTaskResponse:
         """Tell everything about one task."""
-        (info,) = await telling.tasks(self._parts.store, await self._parts.store.tasks([request.task_id]))
+        kept = self._parts.store
+        (info,) = await telling.tasks(kept, self._parts.live, await kept.tasks([request.task_id]))
+        info.traceparent = pb.Task.FromString(await kept.body(request.task_id)).traceparent
         info.story.extend(telling.event(event) for event in await self._parts.store.story(request.task_id))
         return pb.GetTaskResponse(task=info)
 
@@ -57,7 +59,7 @@ class TaskManager(calls.TaskManagerServicer):
         """Tell of many; their logs are left out."""
         wanted = requests.listing(request)
         found = await self._parts.store.find(wanted)
-        infos = await telling.tasks(self._parts.store, found)
+        infos = await telling.tasks(self._parts.store, self._parts.live, found)
         answer = pb.ListTasksResponse()
         size = 0
         for task, info in zip(found, infos, strict=True):
@@ -88,7 +90,7 @@ class TaskManager(calls.TaskManagerServicer):
                 tasks = await self._parts.store.tasks(look)
                 told = (task for task in tasks if task.ended or not request.ended_only)
                 changed = [task for task in told if seen.get(task.id, -1) < task.version]
-                for info in await telling.tasks(self._parts.store, changed):
+                for info in await telling.tasks(self._parts.store, self._parts.live, changed):
                     seen[info.id] = info.version
                     yield pb.WatchTasksResponse(task=info)
                 going_on -= {task.id for task in tasks if task.ended}
@@ -172,8 +174,8 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.once
     async def ListNodes(self, request: pb.ListNodesRequest, context: calls.Context) -> pb.ListNodesResponse:
         """Tell of every node."""
-        now = self._parts.store.now()
-        return pb.ListNodesResponse(nodes=[telling.node(node, now) for node in await self._parts.store.nodes()])
+        now, nodes = self._parts.store.now(), await self._parts.store.nodes()
+        return pb.ListNodesResponse(nodes=[telling.node(node, self._parts.live, now) for node in nodes])
 
     @answering.once
     async def DrainNode(self, request: pb.DrainNodeRequest, context: calls.Context) -> pb.DrainNodeResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hivemind_worker.nodepool import assignment
+from hivemind_worker.nodepool import assignment, live
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.task import outcome, state
 from hivemind_worker.wire import calls, translate
@@ -15,8 +15,19 @@ _ALL_DRAIN = "every node drains: `hivemind node resume ID` gives one tasks again
 _ALL_REST = "every node rests for a while: its last attempts failed by its own fault (`hivemind nodes` says which)"
 
 
-async def tasks(kept: store.Store, found: Sequence[records.Task]) -> list[pb.TaskInfo]:
-    """Return messages about these tasks, without their stories."""
+async def tasks(kept: store.Store, said: live.Live, found: Sequence[records.Task]) -> list[pb.TaskInfo]:
+    """Return messages about these tasks, without their stories; ``said``: what nodes tell of those that they hold."""
+    infos = await _tasks(kept, found)
+    for task, info in zip(found, infos, strict=True):
+        last = None if task.ended else said.of(task.id, task.attempt, task.node_id)
+        if last is not None:
+            info.phase = last.phase
+            if last.usage is not None:
+                info.usage.CopyFrom(last.usage)
+    return infos
+
+
+async def _tasks(kept: store.Store, found: Sequence[records.Task]) -> list[pb.TaskInfo]:
     sites: list[assignment.Site] = []
     if any(task.state is state.TaskState.QUEUED for task in found):
         alive = [node for node in await kept.nodes() if node.alive]
@@ -79,7 +90,17 @@ def event(happened: records.Event) -> pb.TaskEvent:
     )
 
 
-def node(known: records.Node, now: float) -> pb.NodeInfo:
+def _held(known: records.Node, ref: records.Ref, said: live.Live) -> pb.AttemptRef:
+    told = pb.AttemptRef(task_id=ref.task_id, attempt=ref.attempt)
+    last = said.of(ref.task_id, ref.attempt, known.node_id)
+    if last is not None:
+        told.phase = last.phase
+        if last.usage is not None:
+            told.usage.CopyFrom(last.usage)
+    return told
+
+
+def node(known: records.Node, said: live.Live, now: float) -> pb.NodeInfo:
     """Return a message about a node; what is free is counted from what it was given."""
     message = known.message
     if known.alive and known.rest_until > now:
@@ -90,7 +111,7 @@ def node(known: records.Node, now: float) -> pb.NodeInfo:
         status=known.status if known.alive else "lost",
         capacity=translate.amounts_to_message(known.capacity),
         free=translate.amounts_to_message(known.capacity - known.used),
-        attempts=[pb.AttemptRef(task_id=ref.task_id, attempt=ref.attempt) for ref in known.attempts],
+        attempts=[_held(known, ref, said) for ref in known.attempts],
         labels=known.labels,
         capabilities=known.capabilities,
         version=known.version,

@@ -93,7 +93,7 @@ class StructuredLogger:
 
 @contextlib.contextmanager
 def bind(**context: str) -> Iterator[None]:
-    """Within this block, and in the asyncio tasks started in it, events name this `node_id` or `task_id`."""
+    """Within this block, and in asyncio tasks started in it, events name this `node_id`, `task_id` or `trace_id`."""
     with structlog.contextvars.bound_contextvars(**context):
         yield
 
@@ -162,6 +162,8 @@ def _formatter(render: structlog.typing.Processor) -> logging.Formatter:
 def _event(_: Any, method: str, said: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """What was said, as the event that is written: cleaned here, while nobody else changes it."""
     details = redaction.clean(said.get("details", {}))
+    if "trace_id" in said:
+        details["trace_id"] = redaction.text(str(said["trace_id"]), redaction.NAME_LIMIT)
     event = {
         "timestamp": _now(),
         "level": logging.getLevelName(said["level"]).lower() if "level" in said else method,

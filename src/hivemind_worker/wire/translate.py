@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hivemind_worker.task import errors, outcome, resources, spec
 from hivemind_worker.wire import free_form
 from hivemind_worker.wire.generated import nodepool_pb2 as pb
@@ -217,6 +219,16 @@ def _usage_to_message(usage: outcome.Usage) -> pb.Usage:
         if value is not None:
             setattr(message, name, value)
     return message
+
+
+def live_to_message(amounts: Mapping[str, float], wall_seconds: float) -> pb.Usage:
+    """Write what a running attempt uses for the wire; ``amounts`` by the names of the fields."""
+    return pb.Usage(wall_seconds=wall_seconds, **amounts)  # type: ignore[arg-type]  # each name has its own type
+
+
+def live_from_message(message: pb.Usage) -> dict[str, float]:
+    """Read what a running attempt uses, by name; what nobody could tell is left out."""
+    return {field.name: value for field, value in message.ListFields()}
 
 
 def _usage_from_message(message: pb.Usage) -> outcome.Usage:

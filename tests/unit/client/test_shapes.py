@@ -72,7 +72,7 @@ def test_a_node_has_its_keys() -> None:
     said = shapes.node_from(message).as_json()
     assert list(said) == ["node_id", "status", "capacity", "free", "attempts", "message", "readings"]
     assert said["status"] == "idle"
-    assert said["attempts"] == [{"task_id": "t", "attempt": 2}]
+    assert said["attempts"] == [{"task_id": "t", "attempt": 2, "phase": "", "usage": {}}]
     assert list(said["capacity"]) == ["cpu_cores", "memory_bytes", "disk_bytes", "gpus"]
 
 

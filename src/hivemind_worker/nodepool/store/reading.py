@@ -62,6 +62,13 @@ def story(sql: database.Connection, task_id: str) -> tuple[records.Event, ...]:
     return moves.story(sql, moves.need(sql, task_id)["number"])
 
 
+def body(sql: database.Connection, task_id: str) -> bytes:
+    """See :meth:`store.Store.body`."""
+    number = moves.need(sql, task_id)["number"]
+    kept: bytes = sql.execute("SELECT body FROM bodies WHERE number = ?", (number,)).fetchone()["body"]
+    return kept
+
+
 def find(sql: database.Connection, wanted: records.Filter) -> tuple[records.Task, ...]:
     """See :meth:`store.Store.find`."""
     conditions, values = ["1"], list[object]()

@@ -130,6 +130,10 @@ class SqliteStore:
         """See :meth:`store.Store.story`."""
         return await self._read.ask(lambda sql: reading.story(sql, task_id))
 
+    async def body(self, task_id: str) -> bytes:
+        """See :meth:`store.Store.body`."""
+        return await self._read.ask(lambda sql: reading.body(sql, task_id))
+
     async def find(self, wanted: records.Filter) -> tuple[records.Task, ...]:
         """See :meth:`store.Store.find`."""
         return await self._read.ask(lambda sql: reading.find(sql, wanted))

@@ -105,6 +105,9 @@ class Store(Protocol):
     async def story(self, task_id: str) -> tuple[records.Event, ...]:
         """Return what happened to a task, oldest first. Raises :class:`errors.NoSuchTask`."""
 
+    async def body(self, task_id: str) -> bytes:
+        """Return a task's message as it is handed out. Raises :class:`errors.NoSuchTask`."""
+
     async def find(self, wanted: records.Filter) -> tuple[records.Task, ...]:
         """Return a page of tasks, newest first."""
 

@@ -462,20 +462,26 @@ class AttemptRef(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     attempt: _builtins.int
     phase: _builtins.str
     """phase is where the attempt stands on its node: accepted, preparing, … reporting."""
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """usage is what the attempt uses now; heartbeats alone tell it."""
+
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         attempt: _builtins.int = ...,
         phase: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "phase", b"phase", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "phase", b"phase", "task_id", b"task_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -676,6 +682,12 @@ class Usage(_message.Message):
     WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
     THROTTLED_SECONDS_FIELD_NUMBER: _builtins.int
+    CPU_PERCENT_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    NETWORK_RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    NETWORK_SENT_BYTES_FIELD_NUMBER: _builtins.int
     wall_seconds: _builtins.float
     cpu_seconds: _builtins.float
     peak_memory_bytes: _builtins.int
@@ -683,6 +695,13 @@ class Usage(_message.Message):
     written_bytes: _builtins.int
     processes: _builtins.int
     throttled_seconds: _builtins.float
+    cpu_percent: _builtins.float
+    """What follows is told while it runs: 100 percent are one core; memory and disk as they are at that moment."""
+    memory_bytes: _builtins.int
+    memory_limit_bytes: _builtins.int
+    disk_bytes: _builtins.int
+    network_received_bytes: _builtins.int
+    network_sent_bytes: _builtins.int
     def __init__(
         self,
         *,
@@ -693,13 +712,31 @@ class Usage(_message.Message):
         written_bytes: _builtins.int | None = ...,
         processes: _builtins.int | None = ...,
         throttled_seconds: _builtins.float | None = ...,
+        cpu_percent: _builtins.float | None = ...,
+        memory_bytes: _builtins.int | None = ...,
+        memory_limit_bytes: _builtins.int | None = ...,
+        disk_bytes: _builtins.int | None = ...,
+        network_received_bytes: _builtins.int | None = ...,
+        network_sent_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_seconds", b"_cpu_seconds", "_peak_memory_bytes", b"_peak_memory_bytes", "_processes", b"_processes", "_read_bytes", b"_read_bytes", "_throttled_seconds", b"_throttled_seconds", "_written_bytes", b"_written_bytes", "cpu_seconds", b"cpu_seconds", "peak_memory_bytes", b"peak_memory_bytes", "processes", b"processes", "read_bytes", b"read_bytes", "throttled_seconds", b"throttled_seconds", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_memory_limit_bytes", b"_memory_limit_bytes", "_network_received_bytes", b"_network_received_bytes", "_network_sent_bytes", b"_network_sent_bytes", "_peak_memory_bytes", b"_peak_memory_bytes", "_processes", b"_processes", "_read_bytes", b"_read_bytes", "_throttled_seconds", b"_throttled_seconds", "_written_bytes", b"_written_bytes", "cpu_percent", b"cpu_percent", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "network_received_bytes", b"network_received_bytes", "network_sent_bytes", b"network_sent_bytes", "peak_memory_bytes", b"peak_memory_bytes", "processes", b"processes", "read_bytes", b"read_bytes", "throttled_seconds", b"throttled_seconds", "written_bytes", b"written_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_seconds", b"_cpu_seconds", "_peak_memory_bytes", b"_peak_memory_bytes", "_processes", b"_processes", "_read_bytes", b"_read_bytes", "_throttled_seconds", b"_throttled_seconds", "_written_bytes", b"_written_bytes", "cpu_seconds", b"cpu_seconds", "peak_memory_bytes", b"peak_memory_bytes", "processes", b"processes", "read_bytes", b"read_bytes", "throttled_seconds", b"throttled_seconds", "wall_seconds", b"wall_seconds", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_memory_limit_bytes", b"_memory_limit_bytes", "_network_received_bytes", b"_network_received_bytes", "_network_sent_bytes", b"_network_sent_bytes", "_peak_memory_bytes", b"_peak_memory_bytes", "_processes", b"_processes", "_read_bytes", b"_read_bytes", "_throttled_seconds", b"_throttled_seconds", "_written_bytes", b"_written_bytes", "cpu_percent", b"cpu_percent", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "network_received_bytes", b"network_received_bytes", "network_sent_bytes", b"network_sent_bytes", "peak_memory_bytes", b"peak_memory_bytes", "processes", b"processes", "read_bytes", b"read_bytes", "throttled_seconds", b"throttled_seconds", "wall_seconds", b"wall_seconds", "written_bytes", b"written_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cpu_percent: _TypeAlias = _typing.Literal["cpu_percent"]  # noqa: Y015
+    _WhichOneofArgType__cpu_percent: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent"]  # noqa: Y015
     _WhichOneofReturnType__cpu_seconds: _TypeAlias = _typing.Literal["cpu_seconds"]  # noqa: Y015
     _WhichOneofArgType__cpu_seconds: _TypeAlias = _typing.Literal["_cpu_seconds", b"_cpu_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__disk_bytes: _TypeAlias = _typing.Literal["disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__disk_bytes: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__memory_bytes: _TypeAlias = _typing.Literal["memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__memory_limit_bytes: _TypeAlias = _typing.Literal["memory_limit_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_limit_bytes: _TypeAlias = _typing.Literal["_memory_limit_bytes", b"_memory_limit_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__network_received_bytes: _TypeAlias = _typing.Literal["network_received_bytes"]  # noqa: Y015
+    _WhichOneofArgType__network_received_bytes: _TypeAlias = _typing.Literal["_network_received_bytes", b"_network_received_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__network_sent_bytes: _TypeAlias = _typing.Literal["network_sent_bytes"]  # noqa: Y015
+    _WhichOneofArgType__network_sent_bytes: _TypeAlias = _typing.Literal["_network_sent_bytes", b"_network_sent_bytes"]  # noqa: Y015
     _WhichOneofReturnType__peak_memory_bytes: _TypeAlias = _typing.Literal["peak_memory_bytes"]  # noqa: Y015
     _WhichOneofArgType__peak_memory_bytes: _TypeAlias = _typing.Literal["_peak_memory_bytes", b"_peak_memory_bytes"]  # noqa: Y015
     _WhichOneofReturnType__processes: _TypeAlias = _typing.Literal["processes"]  # noqa: Y015
@@ -711,7 +748,19 @@ class Usage(_message.Message):
     _WhichOneofReturnType__written_bytes: _TypeAlias = _typing.Literal["written_bytes"]  # noqa: Y015
     _WhichOneofArgType__written_bytes: _TypeAlias = _typing.Literal["_written_bytes", b"_written_bytes"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_percent) -> _WhichOneofReturnType__cpu_percent | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_seconds) -> _WhichOneofReturnType__cpu_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_bytes) -> _WhichOneofReturnType__disk_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_limit_bytes) -> _WhichOneofReturnType__memory_limit_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__network_received_bytes) -> _WhichOneofReturnType__network_received_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__network_sent_bytes) -> _WhichOneofReturnType__network_sent_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__peak_memory_bytes) -> _WhichOneofReturnType__peak_memory_bytes | None: ...
     @_typing.overload
@@ -1515,6 +1564,9 @@ class TaskInfo(_message.Message):
     WAITING_BECAUSE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     STORY_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     type: _builtins.str
     state: _builtins.str
@@ -1534,6 +1586,9 @@ class TaskInfo(_message.Message):
     """waiting_because says why a queued task has not been handed out, where the pool knows."""
     version: _builtins.int
     """version grows with every change."""
+    phase: _builtins.str
+    traceparent: _builtins.str
+    """traceparent is the trace context that the task was submitted with; only GetTask fills it."""
     @_builtins.property
     def result(self) -> Global___TaskResult:
         """result is set once the task has ended."""
@@ -1543,6 +1598,10 @@ class TaskInfo(_message.Message):
     @_builtins.property
     def story(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskEvent]:
         """story lists what happened, oldest first; only GetTask fills it."""
+
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """usage and phase are its node's last word on the attempt that it holds, at most a heartbeat old."""
 
     def __init__(
         self,
@@ -1565,10 +1624,13 @@ class TaskInfo(_message.Message):
         waiting_because: _builtins.str = ...,
         version: _builtins.int = ...,
         story: _abc.Iterable[Global___TaskEvent] | None = ...,
+        usage: Global___Usage | None = ...,
+        phase: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_at", b"assigned_at", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "ended_at", b"ended_at", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "node_id", b"node_id", "priority", b"priority", "result", b"result", "retry_of", b"retry_of", "started_at", b"started_at", "state", b"state", "story", b"story", "submitted_at", b"submitted_at", "type", b"type", "version", b"version", "waiting_because", b"waiting_because"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_at", b"assigned_at", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "ended_at", b"ended_at", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "node_id", b"node_id", "phase", b"phase", "priority", b"priority", "result", b"result", "retry_of", b"retry_of", "started_at", b"started_at", "state", b"state", "story", b"story", "submitted_at", b"submitted_at", "traceparent", b"traceparent", "type", b"type", "usage", b"usage", "version", b"version", "waiting_because", b"waiting_because"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

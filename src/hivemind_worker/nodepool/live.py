@@ -1,0 +1,48 @@
+"""What nodes last said of the attempts they hold: how far each is, what it uses. In memory: the next beat is near."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hivemind_worker.nodepool.store import records
+from hivemind_worker.task import state
+from hivemind_worker.wire import calls
+
+pb = calls.pb
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One attempt as its node last told."""
+
+    attempt: int
+    node_id: str
+    phase: str
+    usage: pb.Usage | None
+
+
+class Live:
+    """Kept for tasks that are with a node, and forgotten with the end of their attempt."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, Said] = {}
+
+    def beat(self, node_id: str, held: Iterable[pb.AttemptRef], drop: Iterable[records.Ref]) -> None:
+        """Take in a heartbeat that the store has accepted; ``drop`` names what is that node's no more."""
+        gone = {(ref.task_id, ref.attempt) for ref in drop}
+        for ref in held:
+            if (ref.task_id, ref.attempt) not in gone:
+                usage = ref.usage if ref.HasField("usage") else None
+                self._said[ref.task_id] = Said(ref.attempt, node_id, ref.phase[:40], usage)
+
+    def heard(self, changes: Sequence[records.Change]) -> None:
+        """Take note of what the store has committed: attempts that ended, for good or for another."""
+        for change in changes:
+            if change.state in state.ENDED or change.state is state.TaskState.QUEUED:
+                self._said.pop(change.task_id, None)
+
+    def of(self, task_id: str, attempt: int, node_id: str) -> Said | None:
+        """Return what was said of this attempt, if anything."""
+        said = self._said.get(task_id)
+        return said if said is not None and (said.attempt, said.node_id) == (attempt, node_id) else None
