@@ -11,11 +11,16 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import engine_api
+import hypothesis
 import leaks
 import pytest
 import pytest_asyncio
 import test_images
 import waiting
+
+# An example that takes long on a busy machine is no failure; `too_slow` is the same verdict by another name.
+hypothesis.settings.register_profile("here", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("here")
 
 ROOT = Path(__file__).resolve().parent.parent
 # Set by `make test`: the engine is there, and each test answers for what it leaves in it.

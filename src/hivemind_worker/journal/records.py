@@ -128,5 +128,5 @@ def decode(line: bytes) -> Record:
             name: base64.b64decode(value) if types[name] == "bytes" else value for name, value in said.items()
         }
         return kind(**values)
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError, binascii.Error) as error:
         raise Damaged(str(error) or type(error).__name__) from None

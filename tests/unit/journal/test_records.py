@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +41,12 @@ def test_an_altered_line_is_damage(record: records.Record, data: st.DataObject) 
 def test_any_bytes_are_a_record_or_damage(line: bytes) -> None:
     with pytest.raises(records.Damaged):
         records.decode(line)
+
+
+@pytest.mark.parametrize("body", [b"1", b"null", b"[]", b'"a"', b'{"kind":[]}', b"\xff", b"[" * 100_000])
+def test_with_a_right_sum_it_is_still_no_record(body: bytes) -> None:
+    with pytest.raises(records.Damaged):
+        records.decode(b"%08x " % zlib.crc32(body) + body)
 
 
 @given(st.lists(RECORDS, max_size=40))
