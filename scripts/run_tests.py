@@ -28,6 +28,7 @@ PROGRAMS = {
     "qemu-aarch64": "qemu-user",  # the arm64 capsule program, run here
     "git": "git",  # the clean-checkout tests
     "make": "make",
+    "docker-registry": "docker-registry",  # what the tests of pulls pull from
 }
 
 

@@ -106,6 +106,7 @@ def build_pool(settings: schema.Settings) -> server.NodePool:
         tls=tls,
         insecure=private.insecure,
         with_reflection=its.reflection,
+        preload_images=its.preload_images,
     )
 
 
@@ -154,6 +155,8 @@ async def build_worker(
             poll_seconds=settings.node.poll_wait_seconds,
             drain_seconds=its.drain_timeout,
             allow_egress=settings.docker.allow_egress,
+            preload_images=settings.images.preload_images,
+            preload_announced=settings.images.preload_announced,
             stop_past_lease=settings.node.past_lease is schema.PastLease.STOP,
             gpu_devices=devices,
             resource_wait_seconds=settings.monitoring.resource_wait_seconds,
@@ -267,7 +270,7 @@ async def build_executor(settings: schema.Settings, files: stores.Store, node_id
 
 async def _containers(settings: schema.Settings, files: stores.Store, node_id: str) -> executor.Executor:
     from hivemind_worker.containers import engine as engines  # noqa: PLC0415
-    from hivemind_worker.containers import ledger  # noqa: PLC0415
+    from hivemind_worker.containers import ledger, pulling  # noqa: PLC0415
     from hivemind_worker.executors import docker  # noqa: PLC0415
     from hivemind_worker.supplies import answers, sources  # noqa: PLC0415
 
@@ -289,6 +292,9 @@ async def _containers(settings: schema.Settings, files: stores.Store, node_id: s
             sources.of(settings.packages),
             answers.Answers(settings.storage.cache_dir),
             ledger.Ledger(settings.storage.cache_dir / IMAGES_FOLDER),
+            pulling.Terms(
+                settings.images.pull_timeout, settings.images.pull_stall_seconds, settings.images.docker_config
+            ),
         ),
     )
 

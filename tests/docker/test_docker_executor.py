@@ -121,14 +121,13 @@ async def test_leftovers_of_an_earlier_life_go_and_nobody_elses(
 async def test_images_that_were_used_are_remembered_the_last_one_last(docker_url: str, python_image: str) -> None:
     engine = engines.Engine(docker_url)
     await engine.connect()
-    jobs = supervision.Jobs("test", lambda name, error: pytest.fail(f"{name}: {error}"))
-    under_test = images.Images(engine=engine, jobs=jobs, policy=schema.PullPolicy.NEVER)
+    under_test = images.Images(engine=engine, policy=schema.PullPolicy.NEVER)
     try:
-        by_id = (await under_test.ensure(python_image)).id
-        await under_test.ensure(by_id)
-        await under_test.ensure(python_image)
+        by_id = (await under_test.ensure(python_image, print)).id
+        await under_test.ensure(by_id, print)
+        await under_test.ensure(python_image, print)
         with pytest.raises(errors.ImageUnavailable):
-            await under_test.ensure("there-is/none:such")
+            await under_test.ensure("there-is/none:such", print)
         assert under_test.present == (by_id, python_image)
     finally:
         await engine.close()
@@ -139,7 +138,7 @@ async def test_workspaces_half_made_when_the_task_is_stopped_are_not_left(docker
     await engine.connect()
     jobs = supervision.Jobs("test", lambda name, error: pytest.fail(f"{name}: {error}"))
     under_test = workspaces.Workspaces(engine=engine, jobs=jobs, node_id=node, boot_id="1")
-    image = await images.Images(engine=engine, jobs=jobs, policy=schema.PullPolicy.NEVER).ensure(python_image)
+    image = await images.Images(engine=engine, policy=schema.PullPolicy.NEVER).ensure(python_image, print)
     label = f"io.hivemind.node-id={node}"
     try:
         taking = asyncio.create_task(under_test.take(image))

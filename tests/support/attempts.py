@@ -15,6 +15,7 @@ from hivemind_worker.concurrency import stopping
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import leftovers
 from hivemind_worker.executors import docker, executor, process
+from hivemind_worker.settings import schema
 from hivemind_worker.supplies import answers
 from hivemind_worker.supplies import sources as sourcing
 from hivemind_worker.task import outcome, plan, state
@@ -113,7 +114,14 @@ class Bench:
 
 @asynccontextmanager
 async def docker_bench(
-    url: str, image: str, folder: Path, sources: sourcing.Sources | None = None, *, keep: bool = False
+    url: str,
+    image: str,
+    folder: Path,
+    sources: sourcing.Sources | None = None,
+    *,
+    keep: bool = False,
+    supply: docker.Supply | None = None,
+    policy: schema.PullPolicy = schema.PullPolicy.IF_MISSING,
 ) -> AsyncIterator[Bench]:
     """A Docker executor under a node id of its own; nothing of it stays at the engine.
 
@@ -127,7 +135,8 @@ async def docker_bench(
         store=store,
         node_id=node_id,
         boot_id="boot-1",
-        supply=docker.Supply(sources or sourcing.Sources(), answers.Answers(folder)),
+        pull_policy=policy,
+        supply=supply or docker.Supply(sources or sourcing.Sources(), answers.Answers(folder)),
     )
     await under_test.open()
     try:

@@ -13,7 +13,7 @@ import shutil
 import signal
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hivemind_worker.artifacts import store
@@ -31,6 +31,7 @@ class SubprocessExecutor:
 
     def __init__(self, files: store.Store) -> None:
         self._files = files
+        self.preloaded: list[str] = []
         self.ran: list[tuple[str, int]] = []
         self.running = 0
         self.most_at_once = 0
@@ -39,6 +40,9 @@ class SubprocessExecutor:
         self.plans: list[plan.RunPlan] = []
         self.used: dict[tuple[str, int], accounts.Usage] = {}
         self.unfit = ""
+
+    def preload(self, references: Iterable[str]) -> None:
+        self.preloaded += list(references)
 
     async def open(self) -> None:
         """Nothing to open."""

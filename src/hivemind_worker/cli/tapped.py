@@ -9,7 +9,7 @@ import asyncio
 import dataclasses
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from hivemind_worker.capsule import accounts
@@ -118,6 +118,10 @@ class TappedExecutor:
     def images(self) -> tuple[str, ...]:
         """References of images that are here."""
         return self._inner.images
+
+    def preload(self, references: Iterable[str]) -> None:
+        """Have these images ready."""
+        self._inner.preload(references)
 
     async def open(self) -> None:
         """Make ready to run plans."""

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
-from hivemind_worker.concurrency import supervision
+from hivemind_worker.concurrency import sharing
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening, ledger
+from hivemind_worker.containers import hardening, ledger, pulling
 from hivemind_worker.settings import schema
 from hivemind_worker.task import errors
 
-PULL_SECONDS: Final = 1800.0
-"""The longest that one pull may take: 10 GB at 50 Mbit/s."""
-
 REMEMBERED: Final = 100
 """References that the pool is told of: at 100 bytes each a poll stays small."""
-
-_PAUSES: Final = (1.0, 4.0)  # seconds before the second and the third, last try
-
-# What registries and engines say when another try cannot help.
-_FINAL_WORDS: Final = (
-    "not found", "manifest unknown", "does not exist", "access denied", "unauthorized", "authentication required",
-    "no matching manifest", "invalid reference", "name unknown", "denied:",
-)  # fmt: skip
 
 
 class Images:
@@ -37,17 +25,16 @@ class Images:
         self,
         *,
         engine: engines.Engine,
-        jobs: supervision.Jobs,
         policy: schema.PullPolicy = schema.PullPolicy.IF_MISSING,
-        pull_seconds: float = PULL_SECONDS,
+        terms: pulling.Terms | None = None,
         ours: ledger.Ledger | None = None,
     ) -> None:
         self._engine = engine
-        self._jobs = jobs
         self._policy = policy
-        self._pull_seconds = pull_seconds
+        self._pulling = pulling.Pulling(engine=engine, terms=terms or pulling.Terms())
         self._ours = ours
-        self._pulls: dict[str, asyncio.Task[None]] = {}
+        self._pulls: sharing.Shared[None] = sharing.Shared("pulls")
+        self._machine = ""
         self._present: dict[str, None] = {}
 
     @property
@@ -55,10 +42,11 @@ class Images:
         """The references last asked for and found here, at most `REMEMBERED`, the last one at the end."""
         return tuple(self._present)
 
-    async def ensure(self, reference: str) -> hardening.Image:
-        """Return the image, pulled first where the policy says so. Raises ImageUnavailable with the cause, EngineLost.
+    async def ensure(self, reference: str, tell: sharing.Tell) -> hardening.Image:
+        """Return the image, pulled first where the policy says so; `tell` is told how far that is.
 
-        Who stops waiting does not end a pull that others wait for; it goes on for the next who asks.
+        One pull serves all who wait for it; when the last has gone it is ended. Raises ImageUnavailable with the cause,
+        EngineLost.
         """
         if self._policy is not schema.PullPolicy.ALWAYS:
             try:
@@ -69,17 +57,16 @@ class Images:
                     raise errors.ImageUnavailable(said) from absent
             except engines.Refused as refused:
                 raise errors.ImageUnavailable(f"image {reference}: {refused.said}") from refused
-        pull = self._pulls.get(reference)
-        if pull is None:
-            pull = self._jobs.start(f"pull {reference}", self._pull(reference))
-            self._pulls[reference] = pull
-            pull.add_done_callback(lambda _: self._pulls.pop(reference, None))
-        await asyncio.shield(pull)
+        await self._pulls.get(reference, lambda say: self._pull(reference, say), tell)
         return await self._look(reference)
+
+    async def close(self) -> None:
+        """End the pulls that are under way."""
+        await self._pulls.close()
 
     async def _look(self, reference: str) -> hardening.Image:
         self._present.pop(reference, None)
-        found = _image(reference, await self._engine.image(reference))
+        found = _image(reference, await self._engine.image(reference), await self._here())
         self._present[reference] = None
         if self._ours is not None:
             self._ours.used(reference)
@@ -87,9 +74,21 @@ class Images:
             del self._present[next(iter(self._present))]
         return found
 
-    async def _pull(self, reference: str) -> None:
+    async def _here(self) -> str:
+        """What machine the engine runs on."""
+        if not self._machine:
+            self._machine = _machine(str((await self._engine.info()).get("Architecture", "")))
+        return self._machine
+
+    async def _pull(self, reference: str, say: sharing.Tell) -> None:
         before = await self._id(reference)
-        await self._fetch(reference)
+        await self._pulling.pull(reference, say)
+        try:
+            _image(reference, await self._engine.image(reference), await self._here())
+        except errors.ImageUnavailable:
+            if not before:
+                await self._engine.remove_image(reference)  # of no use to anyone here
+            raise
         if self._ours is not None:
             known = self._ours.get(reference)
             if not before or (known is not None and known.image_id == before):  # else it is the owner's
@@ -104,35 +103,35 @@ class Images:
         except engines.NotThere:
             return ""
 
-    async def _fetch(self, reference: str) -> None:
-        for pause in (*_PAUSES, None):
-            try:
-                async with asyncio.timeout(self._pull_seconds):
-                    async for _ in self._engine.pull(reference):
-                        pass  # progress is told by a later issue
-            except engines.Refused as refused:
-                final = any(word in refused.said.lower() for word in _FINAL_WORDS)
-                if final or pause is None:
-                    raise errors.ImageUnavailable(f"image {reference} cannot be pulled: {refused.said}") from refused
-            except TimeoutError as error:
-                said = f"image {reference} was not pulled within {self._pull_seconds:.0f} s"
-                raise errors.ImageUnavailable(said) from error
-            else:
-                return
-            await asyncio.sleep(pause)
 
-
-def _image(reference: str, found: Mapping[str, Any]) -> hardening.Image:
-    if found.get("Os", "linux") != "linux":
-        raise errors.ImageUnavailable(f"image {reference} is for {found['Os']}; tasks run on Linux")
+def _image(reference: str, found: Mapping[str, Any], here: str) -> hardening.Image:
+    """What is needed of it. Raises ImageUnavailable when it is made for another machine than `here`."""
+    system, machine = found.get("Os") or "linux", _machine(found.get("Architecture") or here)
+    if (system, machine) != ("linux", here):
+        raise errors.ImageUnavailable(
+            f"image {reference} is for {system}/{machine}, and this node runs linux/{here}: name one made for that"
+        )
     config = found.get("Config") or {}
     pairs = (entry.partition("=") for entry in config.get("Env") or ())
-    digests = found.get("RepoDigests") or ()
     return hardening.Image(
         id=found["Id"],
-        # A registry's digest where it came from one; the id is the same kind of sum over a locally built image.
-        digest=digests[0].rpartition("@")[2] if digests else found["Id"],
-        machine=found.get("Architecture", ""),
+        digest=_digest(reference, found),
+        machine=machine,
         environment={name: value for name, _, value in pairs},
         volumes=tuple(config.get("Volumes") or ()),
     )
+
+
+def _digest(reference: str, found: Mapping[str, Any]) -> str:
+    """The digest of the registry it was asked of; the id, the same kind of sum, where it came from none."""
+    digests = [str(each).partition("@") for each in found.get("RepoDigests") or ()]
+    repository = reference.partition("@")[0]
+    if ":" in repository.rpartition("/")[2]:
+        repository = repository.rpartition(":")[0]
+    own = [digest for name, _, digest in digests if name == repository]
+    return (own or [digest for _, _, digest in digests] or [str(found["Id"])])[0]
+
+
+def _machine(name: str) -> str:
+    """One name for each sort of machine, whether an engine or an image says it."""
+    return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "i386": "386"}.get(name, name)

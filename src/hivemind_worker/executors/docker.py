@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from hivemind_worker.artifacts import store as stores
@@ -20,7 +20,9 @@ from hivemind_worker.containers import (
     ledger,
     leftovers,
     networks,
+    preloading,
     program,
+    pulling,
     usage,
     workspaces,
 )
@@ -52,11 +54,12 @@ class _Capsule:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Supply:
-    """Where packages come from, what was asked before, and which images are ours: no other is ever removed."""
+    """Where packages come from, what was asked before, which images are ours, how images are pulled."""
 
     sources: sourcing.Sources = dataclasses.field(default_factory=sourcing.Sources)
     answers: answering.Answers = dataclasses.field(default_factory=answering.Answers)
     ours: ledger.Ledger | None = None
+    pulls: pulling.Terms = dataclasses.field(default_factory=pulling.Terms)
 
 
 class DockerExecutor:
@@ -82,7 +85,8 @@ class DockerExecutor:
         self._around = hardening.Surroundings(node_id, boot_id, "", "", runtime=runtime)
         self._jobs = supervision.Jobs("containers", _job_failed)
         supply = supply or Supply()
-        self._images = images.Images(engine=engine, jobs=self._jobs, policy=pull_policy, ours=supply.ours)
+        self._images = images.Images(engine=engine, policy=pull_policy, terms=supply.pulls, ours=supply.ours)
+        self._preloader = preloading.TaskPreloader(pulls=self._images, jobs=self._jobs)
         self._program = program.Program(engine=engine, node_id=node_id, boot_id=boot_id)
         self._workspaces = workspaces.Workspaces(engine=engine, jobs=self._jobs, node_id=node_id, boot_id=boot_id)
         self._egress = networks.Egress(engine=engine, name=network)
@@ -107,6 +111,10 @@ class DockerExecutor:
         """References of the images that tasks have used here."""
         return self._images.present
 
+    def preload(self, references: Iterable[str]) -> None:
+        """Have these images ready before a task asks for them; see `executor.Executor.preload`."""
+        self._preloader.preload(references)
+
     async def open(self) -> None:
         """Connect, and remove what an earlier life of this node left behind. Raises EngineLost."""
         await self._engine.connect()
@@ -114,7 +122,9 @@ class DockerExecutor:
 
     async def close(self) -> None:
         """Finish removals that are under way and let go of the engine."""
+        await self._preloader.close()
         await self._environments.close()
+        await self._images.close()
         await self._jobs.close(REMOVAL_SECONDS)
         with contextlib.suppress(errors.NodeFault):  # what stays is removed at the next start
             await self._workspaces.close()
@@ -127,7 +137,7 @@ class DockerExecutor:
         began = clock.now()
         try:
             observer.phase(state.Phase.PREPARING)
-            image = await stop.until(stopping.StopLevel.CANCEL, self._images.ensure(plan.image))
+            image = await stop.until(stopping.StopLevel.CANCEL, self._images.ensure(plan.image, observer.note))
             setting = dataclasses.replace(setting, image_digest=image.digest)
             timings["prepare"] = clock.now() - began
             if plan.requirements:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,6 +65,12 @@ class Executor(Protocol):
     @property
     def images(self) -> tuple[str, ...]:
         """References of images that are here, used last at the end: the pool prefers this node for their tasks."""
+
+    def preload(self, references: Iterable[str]) -> None:
+        """Have these images ready before a task asks for them: in the background, one after the other.
+
+        Returns at once; what cannot be had is logged. Does nothing where tasks have no image.
+        """
 
     async def open(self) -> None:
         """Make ready to run plans.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -77,6 +77,9 @@ class ProcessExecutor:
     def images(self) -> tuple[str, ...]:
         """None: a sandbox has no image."""
         return ()
+
+    def preload(self, references: Iterable[str]) -> None:
+        """Nothing to do: a sandbox has no image."""
 
     async def open(self) -> None:
         """Make one sandbox, to be sure, and remove what a dead worker left. Raises IsolationMissing."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.node import attempt, fitness, measuring, roster, status
@@ -36,6 +36,7 @@ class Heartbeat:
         attempts: roster.Roster,
         told: measuring.Measuring,
         fit: fitness.Fitness,
+        announced: Callable[[Iterable[str]], None],
     ) -> None:
         self._seconds = seconds
         self._node_id = means.node_id
@@ -45,6 +46,7 @@ class Heartbeat:
         self._attempts = attempts
         self._fit = fit
         self._told = told
+        self._announced = announced
         self._directed = False
 
     async def run(self, stop: stopping.Stop) -> None:
@@ -113,6 +115,7 @@ class Heartbeat:
             return
         self._attempts.cancel(answer.cancel)
         self._attempts.drop(answer.drop)
+        self._announced(answer.preload_images)
         # A word of ours, no more: the pool itself gives a node it drains nothing, and polls go on, so that the first
         # task after the drain comes at once and not with the beat that tells of its end.
         self._directed = answer.draining

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from hivemind_worker.concurrency import stopping
@@ -28,10 +28,17 @@ class Identity:
 class Registration:
     """Makes the request, with the attempts held at that moment, and takes the answer."""
 
-    def __init__(self, identity: Identity, line: session.Session, attempts: roster.Roster) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        line: session.Session,
+        attempts: roster.Roster,
+        announced: Callable[[Iterable[str]], None],
+    ) -> None:
         self._identity = identity
         self._line = line
         self._attempts = attempts
+        self._announced = announced
         self.ip_address = ""
 
     async def run(self, stop: stopping.Stop) -> None:
@@ -62,5 +69,6 @@ class Registration:
         )
 
     def registered(self, answer: calls.pb.RegisterNodeResponse) -> None:
-        """Let go of the attempts that the pool has given to others."""
+        """Let go of the attempts that the pool has given to others; hear which images it wants here."""
         self._attempts.drop(answer.drop)
+        self._announced(answer.preload_images)

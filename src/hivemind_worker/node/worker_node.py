@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hivemind_worker import kinds
@@ -53,6 +53,7 @@ class Terms:
     that asks for it may reach the network. ``stop_past_lease``: whether tasks are stopped once the pool has been away
     for longer than the lease, rather than finished and offered. ``gpu_devices`` names the GPUs of ``capacity``.
     ``resource_wait_seconds`` is how long an attempt waits for room; ``fitness`` says when the node takes none.
+    ``preload_images`` are fetched ahead, and those that the pool announces with ``preload_announced``.
     """
 
     node_id: str
@@ -70,6 +71,8 @@ class Terms:
     gpu_devices: tuple[str, ...] = ()
     resource_wait_seconds: float = room.WAIT_SECONDS
     fitness: fitness.Limits = field(default_factory=fitness.Limits)
+    preload_images: tuple[str, ...] = ()
+    preload_announced: bool = True
 
 
 class WorkerNode:
@@ -127,8 +130,12 @@ class WorkerNode:
             ),
             labels=terms.labels,
         )
-        self._registration = registration.Registration(self._identity, self._line, self._attempts)
-        self._heartbeat = heartbeat.Heartbeat(terms.heartbeat_seconds, means, self._attempts, self._told, self._fitness)
+        announced = runs.preload if terms.preload_announced else _ignore
+        self._preload_images = terms.preload_images
+        self._registration = registration.Registration(self._identity, self._line, self._attempts, announced)
+        self._heartbeat = heartbeat.Heartbeat(
+            terms.heartbeat_seconds, means, self._attempts, self._told, self._fitness, announced
+        )
         self.health: report.Health = checkup.checker(self._pool, self._line, self._room, self._fitness)
         self._past_lease = past_lease.PastLease(means, self._attempts) if terms.stop_past_lease else None
         self._intake = intake.Intake(terms.poll_seconds, terms.short_poll_seconds, means, self._attempts)
@@ -161,6 +168,7 @@ class WorkerNode:
                 await asyncio.to_thread(self._files.prepare)
                 await asyncio.to_thread(recovery.clear, self._files)
                 await self._executor.open()
+                self._executor.preload(self._preload_images)
                 self._registration.ip_address = await asyncio.to_thread(channel.own_address, self._pool.access.address)
                 self._log_start()
                 await loops.run(stop)
@@ -231,3 +239,7 @@ class WorkerNode:
             "max_concurrent_tasks": its.max_concurrent_tasks,
         }
         log.log_system_event("worker_started", details)
+
+
+def _ignore(_references: Iterable[str]) -> None:
+    """The owner wants none of what the pool announces."""

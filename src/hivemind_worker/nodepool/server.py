@@ -47,7 +47,8 @@ class NodePool:
     ``data`` is its folder: ``pool.sqlite``, ``artifacts`` and ``logs`` are in it unless ``store_path`` or
     ``artifact_folder`` say otherwise. ``listen`` is host:port; port 0 takes a free one. Plain text is spoken to
     loopback addresses only, unless ``insecure``. ``lease_seconds`` is how long a node may be silent,
-    ``max_attempts`` how often a task is tried that names no number, ``artifact_limit_bytes`` the largest file taken.
+    ``max_attempts`` how often a task is tried that names no number, ``artifact_limit_bytes`` the largest file taken,
+    ``preload_images`` what nodes are asked to have ready.
     """
 
     def __init__(  # noqa: PLR0913  (each is a setting of its own; all but the folder have defaults)
@@ -63,6 +64,7 @@ class NodePool:
         tls: Tls | None = None,
         insecure: bool = False,
         with_reflection: bool = False,
+        preload_images: tuple[str, ...] = (),
     ) -> None:
         self.store = sqlite.SqliteStore(store_path or data / "pool.sqlite", lease_seconds)
         self.address = ""
@@ -79,6 +81,7 @@ class NodePool:
             followers=changes.Followers(),
             lease_seconds=lease_seconds,
             max_attempts=max_attempts,
+            preload_images=preload_images,
         )
         self._stop = stopping.Stop()
         self._loops: asyncio.Task[supervision.Ending] | None = None

@@ -35,6 +35,7 @@ class Parts:
     followers: changes.Followers
     lease_seconds: float
     max_attempts: int
+    preload_images: tuple[str, ...] = ()
     told: measuring.Measuring = field(default_factory=measuring.Measuring)
     live: live.Live = field(default_factory=live.Live)
 
@@ -58,6 +59,7 @@ class NodeManager(calls.NodeManagerServicer):
             lease_seconds=self._parts.lease_seconds,
             drop=_refs(opened.drop),
             protocol_version=calls.PROTOCOL_VERSION,
+            preload_images=self._parts.preload_images,
         )
 
     @answering.once
@@ -73,6 +75,7 @@ class NodeManager(calls.NodeManagerServicer):
             cancel=_refs(told.cancel),
             drop=_refs(told.drop),
             server_time=self._parts.store.now(),
+            preload_images=self._parts.preload_images,
         )
 
     @answering.once

@@ -1,0 +1,167 @@
+"""How environments are named, and what their maker may say: keys, versions, hostile lines."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from pathlib import Path
+
+import pytest
+
+from hivemind_worker.settings import upkeep
+from hivemind_worker.supplies import answers, making, sources
+from hivemind_worker.task import errors
+
+
+@pytest.mark.parametrize(
+    ("requirement", "exact"),
+    [
+        ("six==1.17.0", True),
+        ("six===1.17.0", True),
+        ("torch==2.1.0+cpu; python_version>='3.8'", True),
+        ("six", False),
+        ("six==1.*", False),
+        ("six>=1", False),
+        ("six<=1", False),
+        ("six!=1", False),
+        ("six~=1.1", False),
+        ("six!=1.1,==1.2", True),
+    ],
+)
+def test_which_requirements_no_index_can_change(requirement: str, exact: bool) -> None:
+    assert sources.exact(requirement) is exact
+
+
+def test_keys_tell_all_that_matters_apart() -> None:
+    base = ("sha256:1", ("six",), "pypi", "1")
+    keys = {
+        sources.asked_key(*base),
+        sources.asked_key("sha256:2", *base[1:]),
+        sources.asked_key("sha256:1", ("six", "x"), *base[2:]),
+        sources.asked_key("sha256:1", ("six",), "other", "1"),
+        sources.asked_key("sha256:1", ("six",), "pypi", "2"),
+        sources.environment_key("sha256:1", "cp311", ("six==1",), "1"),
+        sources.environment_key("sha256:1", "cp312", ("six==1",), "1"),
+        sources.environment_key("sha256:1", "cp311", ("six==2",), "1"),
+    }
+    assert len(keys) == 8
+    assert sources.environment_key("a", "b", ("x==1", "y==2"), "1") == sources.environment_key(
+        "a", "b", ("y==2", "x==1"), "1"
+    )
+
+
+def test_other_wheels_and_another_index_may_give_other_versions(tmp_path: Path) -> None:
+    plain = sources.Sources(wheels=tmp_path)
+    before = plain.offered(plain.wheel_files())
+    (tmp_path / "x-1-py3-none-any.whl").write_bytes(b"1")
+    (tmp_path / "notes.txt").write_bytes(b"no wheel")
+    assert [path.name for path in plain.wheel_files()] == ["x-1-py3-none-any.whl"]
+    assert plain.offered(plain.wheel_files()) != before
+    assert sources.Sources(index_url="https://x.example").offered(()) != sources.Sources().offered(())
+
+
+def test_settings_become_sources_and_certificates_are_added_to_the_usual_ones(tmp_path: Path) -> None:
+    usual = ssl.create_default_context().get_ca_certs(binary_form=True)
+    one = tmp_path / "ca.pem"
+    one.write_text(ssl.DER_cert_to_PEM_cert(usual[0]))
+    found = sources.of(
+        upkeep.Packages(
+            index_url="https://me:pw@i.example/simple", proxy="http://you:pp@p.example:1", ca_file=one, refresh_days=2,
+            environment_timeout=5, environment_limit_bytes="1 MiB", source_builds=True, wheels=tmp_path,
+        )
+    )  # fmt: skip
+    assert (found.index_url, found.seconds, found.limit_bytes) == ("https://me:pw@i.example/simple", 5.0, 1024**2)
+    assert (found.refresh_seconds, found.source_builds, found.wheels) == (2 * sources.DAY, True, tmp_path)
+    assert set(found.secrets) == {"me", "pw", "you", "pp"}
+    assert found.certificates.count(b"BEGIN CERTIFICATE") >= len(usual)
+    said = json.loads(making.request(found, ("six",), "/uv", inherit=True))
+    assert said["cache"] == ""  # what builds from source may have left there is not for others
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_certificates_that_cannot_be_used_are_the_owners_to_mend(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(errors.BadSettings, match="package_ca_file"):
+        sources.of(upkeep.Packages(ca_file=file))
+
+
+def test_answers_outlive_the_process_and_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers.Answers(tmp_path).note("a" * 64, "key")
+    found = answers.Answers(tmp_path).get("a" * 64)
+    assert found is not None
+    assert found.key == "key"
+    (tmp_path / "answers" / f"{'b' * 64}.json").write_text("{broken")
+    assert answers.Answers(tmp_path).get("b" * 64) is None
+    monkeypatch.setattr(answers, "MOST", 3)
+    for at in range(6):
+        answers.Answers(tmp_path).note(f"{at:064}", "key")
+    assert len(list((tmp_path / "answers").iterdir())) == 3
+    assert answers.Answers(None).get("a") is None
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")
+    answers.Answers(blocked).note("a", "key")  # no more than forgotten
+
+
+class Pipe:
+    """A maker that says what the test has it say."""
+
+    def __init__(self, *said: bytes) -> None:
+        self._said = list(said)
+        self.heard: list[bytes] = []
+
+    async def read(self) -> bytes:
+        return self._said.pop(0) if self._said else b""
+
+    async def write(self, data: bytes) -> None:
+        self.heard.append(data)
+
+
+async def talk(
+    pipe: Pipe, *, wanted: bool = True, hidden: tuple[str, ...] = ()
+) -> tuple[bool, list[str], list[object]]:
+    told: list[str] = []
+    seen: list[object] = []
+
+    async def decide(resolved: making.Resolved) -> bool:
+        seen.append(resolved)
+        return wanted
+
+    return await making.converse(pipe, b"{}\n", decide, told.append, hidden), told, seen
+
+
+async def test_a_talk_to_its_end_in_pieces() -> None:
+    pipe = Pipe(
+        b'{"python": {"abi"', b': "cp311"}}\n{"pins": ["six==1.17.0", "a==2"]}\n', b'{"note": "well"}\n{"done": 5}\n'
+    )
+    made, told, seen = await talk(pipe)
+    assert (made, told) == (True, ["well"])
+    assert seen == [making.Resolved('{"abi": "cp311"}', ("a==2", "six==1.17.0"))]
+    assert pipe.heard == [b"{}\n", b"go\n"]
+
+
+async def test_what_is_there_is_not_made_again() -> None:
+    pipe = Pipe(b'{"pins": []}\n')
+    made, _, _ = await talk(pipe, wanted=False)
+    assert not made
+    assert pipe.heard[-1] == b"no\n"
+
+
+async def test_secrets_and_control_characters_do_not_reach_a_log() -> None:
+    pipe = Pipe(b'{"note": "get http://me:pw1@x \\u001b[31mred"}\n{"failed": "at pw1"}\n')
+    with pytest.raises(errors.DependencyFailed) as failed:
+        await talk(pipe, hidden=("pw1",))
+    assert "pw1" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"no json\n", b"[]\n", b"\xff\n", b'{"pins": "six"}\n', b'{"pins": [1]}\n', b"", b"x" * 300_000,
+        b'{"pins": [' + b'"a==1",' * 6_000 + b'"b==1"]}\n',
+    ],
+)  # fmt: skip
+async def test_a_maker_that_breaks_its_word_is_a_fault_of_the_node(hostile: bytes) -> None:
+    with pytest.raises(errors.CapsuleFault):
+        await talk(Pipe(hostile))
