@@ -15,12 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from hivemind_worker.containers import references
 from hivemind_worker.telemetry import logs
 
 log = logs.StructuredLogger(__name__)
-
-HUB: Final = "https://index.docker.io/v1/"
-"""What Docker Hub is called in the configuration."""
 
 HELPER_SECONDS: Final = 15.0
 """Longest that a credential helper may take: some ask a key ring, some a cloud."""
@@ -41,7 +39,7 @@ class Credentials:
         """Return the value of X-Registry-Auth for pulling this image; empty where there are no credentials."""
         self.trouble = ""
         config = await asyncio.to_thread(self._read)
-        server = registry(reference)
+        server = references.registry(reference)
         found = await self._from_helper(config, server) or _from_file(config, server)
         if not found:
             return ""
@@ -108,18 +106,6 @@ class Credentials:
     def _complain(self, why: str) -> None:
         self.trouble = why
         log.log_system_event("registry_credentials", {"why": why}, level="warning")
-
-
-def registry(reference: str) -> str:
-    """Return the registry that an image comes from, as the configuration names it."""
-    first, slash, _ = reference.partition("/")
-    if (
-        slash
-        and ("." in first or ":" in first or first == "localhost")
-        and first not in {"docker.io", "index.docker.io"}
-    ):
-        return first
-    return HUB
 
 
 def _from_file(config: Mapping[str, Any], server: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ import aiodocker.stream
 import aiohttp
 from yarl import URL
 
+from hivemind_worker.containers import references
 from hivemind_worker.task import errors
 
 CALL_SECONDS = 60.0
@@ -118,7 +119,7 @@ class Engine:
 
         ``credentials`` as X-Registry-Auth has them. Raises Refused with the registry's own words.
         """
-        name, tag = _split(reference)
+        name, tag = references.split(reference)
         headers = {"X-Registry-Auth": credentials} if credentials else {}
         with _worded("pull an image"):
             async with self._open._query(  # noqa: SLF001 - its own method takes credentials for some registries only
@@ -396,12 +397,3 @@ def _object(line: bytes) -> Mapping[str, Any]:
     except ValueError:
         found = None
     return found if isinstance(found, dict) else {}
-
-
-def _split(reference: str) -> tuple[str, str]:
-    """A reference as the pull call wants it: name, and tag or digest (latest when there is none: never all tags)."""
-    if "@" in reference:
-        name, _, digest = reference.partition("@")
-        return name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name, digest
-    name, _, tag = reference.rpartition(":")
-    return (name, tag) if name and "/" not in tag else (reference, "latest")

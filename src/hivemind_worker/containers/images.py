@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hivemind_worker.concurrency import sharing
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening, ledger, pulling
+from hivemind_worker.containers import hardening, ledger, pulling, references
 from hivemind_worker.settings import schema
 from hivemind_worker.task import errors
 
@@ -125,9 +125,7 @@ def _image(reference: str, found: Mapping[str, Any], here: str) -> hardening.Ima
 def _digest(reference: str, found: Mapping[str, Any]) -> str:
     """The digest of the registry it was asked of; the id, the same kind of sum, where it came from none."""
     digests = [str(each).partition("@") for each in found.get("RepoDigests") or ()]
-    repository = reference.partition("@")[0]
-    if ":" in repository.rpartition("/")[2]:
-        repository = repository.rpartition(":")[0]
+    repository, _ = references.split(reference)
     own = [digest for name, _, digest in digests if name == repository]
     return (own or [digest for _, _, digest in digests] or [str(found["Id"])])[0]
 

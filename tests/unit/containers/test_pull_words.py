@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hivemind_worker.containers import credentials, pull_progress, pulling
+from hivemind_worker.containers import credentials, pull_progress, pulling, references
 
 
 def line(layer: str, status: str, current: int = 0, total: int = 0) -> dict[str, Any]:
@@ -82,16 +82,16 @@ def read(header: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("reference", "registry"),
     [
-        ("busybox", credentials.HUB),
-        ("library/busybox:1", credentials.HUB),
-        ("docker.io/library/busybox", credentials.HUB),
+        ("busybox", references.HUB),
+        ("library/busybox:1", references.HUB),
+        ("docker.io/library/busybox", references.HUB),
         ("ghcr.io/a/b:1", "ghcr.io"),
         ("localhost/a", "localhost"),
         ("127.0.0.1:5000/a@sha256:" + "0" * 64, "127.0.0.1:5000"),
     ],
 )
 def test_which_registry_an_image_is_from(reference: str, registry: str) -> None:
-    assert credentials.registry(reference) == registry
+    assert references.registry(reference) == registry
 
 
 @pytest.mark.parametrize("key", ["r.example", "https://r.example", "https://r.example/v1/", "http://r.example/v2/x"])
@@ -105,7 +105,7 @@ async def test_logins_are_found_however_their_registry_is_written(tmp_path: Path
 
 
 async def test_a_login_to_docker_hub_is_for_names_without_a_registry_only(tmp_path: Path) -> None:
-    said = {"auths": {credentials.HUB: {"auth": base64.b64encode(b"me:pw").decode()}}}
+    said = {"auths": {references.HUB: {"auth": base64.b64encode(b"me:pw").decode()}}}
     (tmp_path / "config.json").write_text(json.dumps(said))
     login = credentials.Credentials(tmp_path)
     assert read(await login.header("busybox:1"))["username"] == "me"
