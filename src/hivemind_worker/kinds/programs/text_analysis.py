@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -87,6 +88,7 @@ def main() -> int:
         room,
     )
     SCRATCH.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(SCRATCH)  # the language model unpacks to 68 MB, and a capsule's /tmp is smaller
     began = time.monotonic()
     documents = []
     for at, path in enumerate(files):
