@@ -2,8 +2,8 @@
 
 Usage: python scripts/demo.py [--without-packages]   (in .venv)
 
-Exits 0 only if every task ended as expected. Tasks that need packages are left out, and that is said, where the package
-index does not answer. Results stay where the last line says.
+Exits 0 only if every task ended as expected. Tasks that need packages are left out, and that is said, where none can be
+had. Results stay where the last line says.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ WIDTH = 120
 ALL_SECONDS = 900  # the slowest machine we tried needed 40, and 150 more the first time, for the packages
 INDEX = "https://pypi.org/simple/"
 INDEX_SECONDS = 15
+TRY_SECONDS = 180
 PACKAGED = {"requirements", "processing_type", "model_type"}  # fields of tasks that need packages from the index
 OFF = {"false", "0", "no", "off", "n", "f"}
 ENDED = {"completed", "failed", "cancelled"}
@@ -60,8 +61,12 @@ def main() -> int:
     files = sorted((ROOT / "examples").glob("*.json"))
     examples = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
     packaged = {name for name, task in examples.items() if PACKAGED & task.keys()}
-    left_out = packaged if _no_packages(packaged) else set()
     folder = Path(tempfile.mkdtemp(prefix="hivemind-demo-"))
+    why = _no_packages(folder, isolation, image, examples["fridays"]["requirements"])
+    left_out = packaged if why else set()
+    if why:
+        print(f"!! {why}", flush=True)
+        print(f"!! so these tasks, which need packages, are left out: {', '.join(sorted(left_out))}", flush=True)
     with _up(folder, isolation) as pool:
         names = _submit(folder, pool, image, {name: examples[name] for name in examples if name not in left_out})
         tasks = _follow(console, names, pool)
@@ -80,24 +85,40 @@ def main() -> int:
     return 0
 
 
-def _no_packages(packaged: set[str]) -> bool:
-    """Whether tasks that need packages are to be left out; says why."""
+def _no_packages(folder: Path, isolation: str, image: str | None, requirements: list[str]) -> str:
+    """Why tasks cannot have packages here; empty where they can. Asks the index, then has one small task try."""
     if "--without-packages" in sys.argv[1:]:
-        print(f"== as asked, without the tasks that need packages: {', '.join(sorted(packaged))}", flush=True)
-        return True
+        return "no packages, as asked"
     index = os.environ.get("PIP_INDEX_URL", "").strip() or INDEX
-    context = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or None)
     try:
-        # That of one small package: the index itself is a list of all there are.
+        context = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or None)
+        # The page of one small package: the index's own is a list of all there are.
         page = urllib.request.Request(f"{index.rstrip('/')}/tabulate/", method="HEAD")  # noqa: S310 - the owner's own
         with urllib.request.urlopen(page, timeout=INDEX_SECONDS, context=context):  # noqa: S310 - as above
-            return False
+            pass
     except urllib.error.HTTPError:
-        return False  # it answers; what it makes of the packages is for the tasks to tell
+        pass  # it answers; what it makes of the packages is for the task to tell
     except (OSError, ValueError) as error:
-        print(f"!! the package index {_place(index)} cannot be reached from here ({error})", flush=True)
-        print(f"!! so these tasks, which need packages, are left out: {', '.join(sorted(packaged))}", flush=True)
-        return True
+        return f"the package index {_place(index)} cannot be reached from here ({error})"
+    print("== trying whether a task can have packages", flush=True)
+    script = folder / "try.py"
+    script.write_text("import tabulate\n", encoding="utf-8")
+    flags = [f"--isolation={isolation}", *(["--image", image] if image else [])]
+    flags += [word for requirement in requirements for word in ("-r", requirement)]
+    try:
+        tried = subprocess.run(
+            [HIVEMIND, "run", *flags, script], env=_environment(), stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False, timeout=TRY_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"a task could not be given packages within {TRY_SECONDS} s"
+    said = tried.stderr.strip().splitlines() or [""]
+    return "" if tried.returncode == 0 else f"a task could not be given packages: {said[-1][:400]}"
+
+
+def _environment() -> dict[str, str]:
+    """Ours without this machine's own settings: they must not turn the demo into something else."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HIVEMIND_")}
 
 
 def _place(url: str) -> str:
@@ -156,14 +177,12 @@ def _up(folder: Path, isolation: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         pool = f"127.0.0.1:{free.getsockname()[1]}"
-    # The machine's own settings must not turn the demo into something else.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HIVEMIND_")}
     flags = [f"--listen={pool}", f"--isolation={isolation}", f"--state-dir={folder / 'state'}"]
     flags += [f"--log-dir={folder / 'log'}", "--max-concurrent-tasks=2", "--node-id=demo"]
     flags += ["--overload-cpu-percent=100"]  # somebody watches: whatever else the machine does, go on
     with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen(
-            [HIVEMIND, "up", *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            [HIVEMIND, "up", *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment()
         )
     try:
         _wait_for_node(process, pool, folder)

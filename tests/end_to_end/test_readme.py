@@ -1,4 +1,4 @@
-"""What the README tells a reader to type does what it says: each of its `sh` blocks is run, in order."""
+"""What the README and the task reference tell a reader to type does what they say: each `sh` block is run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ import waiting
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+PAGES = ("README.md", "docs/tasks.md")
 BLOCK = re.compile(r"^```sh( background)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def blocks() -> list[tuple[bool, list[str]]]:
-    found = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    found = [block for page in PAGES for block in BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))]
     return [(bool(background), text.strip().splitlines()) for background, text in found]
 
 
@@ -78,6 +79,7 @@ def test_every_command(
 
     waiting.wait_for(ready, description="`hivemind up` has a node", seconds=30)
     submitted: list[str] = []
+    all_submitted: list[str] = []
     for in_background, lines in blocks():
         for line in lines if not in_background else []:
             typed = re.sub(r"\bID\b", submitted[-1] if submitted else "ID", line)
@@ -85,6 +87,11 @@ def test_every_command(
             assert seen.returncode == 0, f"{typed}\n{seen.stdout}{seen.stderr}"
             if " submit " in line:
                 submitted = [json.loads(row)["id"] for row in seen.stdout.splitlines()]
-    assert len(submitted) == 2
+                all_submitted += submitted
+    assert len(all_submitted) == 5
+    run(f"hivemind wait {' '.join(all_submitted)}", reader, checkout)
+    told = [json.loads(row) for row in run("hivemind tasks --json", reader, checkout).stdout.splitlines()]
+    assert {task["id"]: task["status"] for task in told} == dict.fromkeys(all_submitted, "completed")
+    assert (checkout / "words-results" / "plots.png").exists()
     assert (checkout / "primes-results" / "primes.txt").read_text(encoding="utf-8").endswith("199999")
     assert run("hivemind run -- echo hello", reader, checkout).stdout == "hello\n"
