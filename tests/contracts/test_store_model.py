@@ -108,6 +108,7 @@ class StoreMachine(stateful.RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.kept = self.make(Path(self.folder.name) / "pool.sqlite")
         self.run(self.kept.open())
+        self.leases_since = self.now
         self.tasks: dict[str, Task] = {}
         self.nodes = {name: Node() for name in NODES}
 
@@ -156,7 +157,7 @@ class StoreMachine(stateful.RuleBasedStateMachine):
         self.settle(name, told.drop)
         for task in self.tasks.values():
             unlisted = task.held and task.holder == name and (task.id, task.attempt) not in node.knows
-            if unlisted and task.assigned_at < self.now - LEASE:
+            if unlisted and max(task.assigned_at, self.leases_since) < self.now - LEASE:
                 task.lose()
         wished = {
             (task.id, task.attempt) for task in self.tasks.values() if task.held and task.holder == name and task.cancel
@@ -311,6 +312,7 @@ class StoreMachine(stateful.RuleBasedStateMachine):
         self.run(self.kept.close())
         self.kept = self.make(Path(self.folder.name) / "pool.sqlite")
         self.run(self.kept.open())
+        self.leases_since = self.now
         for node in self.nodes.values():
             if node.alive:
                 node.lease_until = self.now + LEASE

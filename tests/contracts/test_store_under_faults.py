@@ -136,6 +136,18 @@ async def test_a_whole_lease_for_everybody_when_the_pool_was_away(kept: store.St
     assert (await kept.expire()).attempts == (records.Ref("a", 1),)
 
 
+async def test_l11_what_a_dying_pool_had_just_given_is_asked_for_again_not_given_up(
+    kept: store.Store, clock: Clock
+) -> None:
+    await kept.submit([task("a")])
+    here = await session(kept)
+    await take(kept, "n", here)  # the answer does not arrive: the pool dies with it
+    clock.seconds += 2 * LEASE
+    await kept.begin_leases_anew()
+    await kept.heartbeat(records.Beat("n", here, held=()))  # comes before the poll
+    assert (await take(kept, "n", here)).attempt == 1
+
+
 async def test_a_client_without_sessions_has_that_lease_too(opener: Opener, clock: Clock) -> None:
     first = opener()
     await first.open()

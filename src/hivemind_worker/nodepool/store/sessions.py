@@ -55,8 +55,10 @@ def register(
     return records.Registration(session_id, drop)
 
 
-def heartbeat(on: writing.Transaction, beat: records.Beat, lease_seconds: float) -> records.Directives:
-    """See :meth:`store.Store.heartbeat`."""
+def heartbeat(
+    on: writing.Transaction, beat: records.Beat, lease_seconds: float, leases_since: float
+) -> records.Directives:
+    """See :meth:`store.Store.heartbeat`. ``leases_since``: when all leases began anew."""
     node = check(on.sql, beat.node_id, beat.session_id)
     on.sql.execute(
         "UPDATE nodes SET status = ?, message = ?, readings = ?, heartbeat_at = ?, lease_until = ?, alive = 1"
@@ -71,7 +73,8 @@ def heartbeat(on: writing.Transaction, beat: records.Beat, lease_seconds: float)
         ),
     )
     drop = _settle(on, beat.node_id, beat.held or ())
-    if beat.session_id and beat.held is not None:
+    # Within a lease of the pool's return the poll may be still to come that asks again for an answer it took with it.
+    if beat.session_id and beat.held is not None and leases_since < on.now - lease_seconds:
         _give_up_unlisted(on, beat.node_id, beat.held, on.now - lease_seconds)
     cancel = tuple(moves.ref(task) for task in moves.held_by(on.sql, beat.node_id) if task["cancel_requested"])
     return records.Directives(bool(node["draining"]), cancel, drop)

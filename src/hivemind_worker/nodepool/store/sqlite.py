@@ -92,7 +92,7 @@ class SqliteStore:
 
     async def heartbeat(self, beat: records.Beat) -> records.Directives:
         """See :meth:`store.Store.heartbeat`."""
-        return await self._write.do(lambda on: sessions.heartbeat(on, beat, self._lease))
+        return await self._write.do(lambda on: sessions.heartbeat(on, beat, self._lease, self._leases_since))
 
     async def verify(self, node_id: str, session_id: str) -> None:
         """See :meth:`store.Store.verify`."""

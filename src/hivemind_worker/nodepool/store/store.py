@@ -66,7 +66,8 @@ class Store(Protocol):
     async def heartbeat(self, beat: records.Beat) -> records.Directives:
         """Renew the leases of a session. Idempotent.
 
-        What the session was given more than a lease ago and does not name among what it holds is given up.
+        What the session was given more than a lease ago and does not name among what it holds is given up; not before
+        leases have run for as long as one, if they began anew.
 
         Raises :class:`errors.UnknownNode`, :class:`errors.StateInUse` for a session that another has replaced.
         """
