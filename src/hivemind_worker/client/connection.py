@@ -67,7 +67,7 @@ class Connection:
         tries = self.tries()
         while True:
             try:
-                return await call(request, timeout=CALL_SECONDS)
+                return verdicts.legible(await call(request, timeout=CALL_SECONDS), doing)
             except grpc.aio.AioRpcError as error:
                 await tries.again(error, doing)
 

@@ -10,7 +10,7 @@ import grpc
 
 from hivemind_worker.client import connection, landing, uploading
 from hivemind_worker.task import errors, outcome, state
-from hivemind_worker.wire import calls, translate
+from hivemind_worker.wire import calls, translate, verdicts
 
 _ROUNDS = 3
 """Times that one file may arrive with the wrong content before it is given up: each costs the whole file."""
@@ -98,6 +98,7 @@ async def _receive(
     before = arriving.offset
     with pool.open(pool.pool.DownloadResult(request)) as answers:
         async for answer in answers:
+            verdicts.legible(answer, "fetching a result")
             if answer.offset != arriving.offset or arriving.offset + len(answer.data) > file.artifact.size:
                 raise errors.Rejected(f"fetching {file.name}: the pool sent bytes of another place than asked for")
             await asyncio.to_thread(arriving.write, answer.data)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import grpc
 
 from hivemind_worker.client import connection, shapes
-from hivemind_worker.wire import calls
+from hivemind_worker.wire import calls, verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ async def watch(
         try:
             with pool.open(pool.pool.WatchTasks(request)) as answers:
                 async for answer in answers:
+                    verdicts.legible(answer, "following tasks")
                     tries.worked()
                     if not answer.HasField("task"):
                         continue  # the pool watches
@@ -94,6 +95,7 @@ async def logs(pool: connection.Connection, task_id: str, *, follow: bool, attem
         try:
             with pool.open(pool.pool.GetTaskLogs(request)) as answers:
                 async for answer in answers:
+                    verdicts.legible(answer, "following tasks")
                     tries.worked()
                     got = True
                     if answer.attempt != reading:

@@ -101,6 +101,8 @@ def _named(error: Exception) -> Exception:
         # Sent again, from where the store says that it stands.
         case writing.WrongContent() | writing.TakenOver():
             return errors.Unavailable(str(error))
+        case calls.Garbled():
+            return errors.UserError(f"what was sent cannot be read: {error}")
         case OSError():
             return errors.Unavailable(f"the pool's disk: {error.strerror or error}")
         case _:

@@ -101,7 +101,7 @@ class NodePoolClient:
         call = self._calls.DownloadArtifact(request, timeout=seconds, metadata=self._metadata)
         try:
             async for piece in call:
-                yield piece
+                yield verdicts.legible(piece, "download an input")
         except grpc.aio.AioRpcError as error:
             raise verdicts.to_error(verdicts.read(error), "download an input") from error
         finally:
@@ -117,7 +117,7 @@ class NodePoolClient:
 
 async def _answer(doing: str, call: Awaitable[T]) -> T:
     try:
-        return await call
+        return verdicts.legible(await call, doing)
     except grpc.aio.AioRpcError as error:
         raise verdicts.to_error(verdicts.read(error), doing) from error
 

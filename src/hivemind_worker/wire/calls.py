@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
+from google.protobuf import message
 
 from hivemind_worker.wire.generated import nodepool_pb2 as pb
 from hivemind_worker.wire.generated import nodepool_pb2_grpc as _grpc
@@ -43,6 +44,7 @@ __all__ = [
     "SERVER_OPTIONS",
     "TASK_MANAGER",
     "Context",
+    "Garbled",
     "NodeManager",
     "NodeManagerServicer",
     "NodeManagerStub",
@@ -56,6 +58,9 @@ __all__ = [
     "service_names",
     "task_manager",
 ]
+
+Garbled = message.DecodeError
+"""What came over a stream is no message of this protocol."""
 
 PROTOCOL_VERSION = 1
 """Grows when a meaning changes; added fields alone do not count."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import grpc
 from google.protobuf import message as protobuf_message
@@ -19,6 +19,8 @@ from grpc_status import rpc_status  # type: ignore[import-untyped]
 
 from hivemind_worker.task import errors
 from hivemind_worker.wire import calls
+
+T = TypeVar("T")
 
 DOMAIN = "hivemind"
 """Whose reasons these are; an ErrorInfo of any other domain is not read."""
@@ -94,6 +96,8 @@ CODES: Mapping[grpc.StatusCode, Course] = {
 
 # The library's own words for a message beyond the limit; the code that comes with them would be tried for ever.
 _LOCAL_TOO_LARGE = "message larger than max"
+# And those for an answer that was: no fault of what we had sent, which must not be thrown away for it.
+_ANSWER_TOO_LARGE = "client: received message larger than max"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,8 @@ def read(error: grpc.aio.AioRpcError) -> Verdict:
         reason = None  # a newer pool's reason: the code decides
     if reason is not None and info is not None:
         return Verdict(code, REASONS[reason][1], message, reason, dict(info.metadata))
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _ANSWER_TOO_LARGE in message.lower():
+        return Verdict(code, Course.RETRY, message)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _LOCAL_TOO_LARGE in message.lower():
         return Verdict(code, Course.GIVE_UP, message, Reason.TOO_LARGE)
     return Verdict(code, CODES.get(code, Course.GIVE_UP), message)
@@ -135,6 +141,16 @@ def _info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:
         except (protobuf_message.DecodeError, UnicodeDecodeError):
             return None
     return None
+
+
+def legible(answer: T, doing: str = "the call") -> T:
+    """Return an answer as it came. Raises :class:`errors.Unavailable` where it was no message of this protocol.
+
+    The library hands out None for what it cannot read, as if it were an answer.
+    """
+    if answer is None:
+        raise errors.Unavailable(f"{doing}: the answer is garbled: no pool's, or the line spoils what goes over it")
+    return answer
 
 
 def to_error(verdict: Verdict, doing: str = "the call") -> errors.HiveMindError:
