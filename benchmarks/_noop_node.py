@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from hivemind_worker.artifacts import store
+from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.capsule import accounts
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import executor
+from hivemind_worker.executors import checkpoint, executor
+from hivemind_worker.journal import writer
 from hivemind_worker.kinds import kind
 from hivemind_worker.node import worker_node
 from hivemind_worker.pool_client import channel, client
@@ -27,12 +28,18 @@ class NoopExecutor:
     isolation = "none"
     images: tuple[str, ...] = ()
 
-    async def open(self) -> None:
+    async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:
         """Nothing to make ready."""
 
-    async def run(self, plan: plan.RunPlan, stop: stopping.Stop, observer: executor.Observer) -> outcome.Outcome:
+    async def run(
+        self,
+        plan: plan.RunPlan,
+        stop: stopping.Stop,
+        observer: executor.Observer,
+        custody: checkpoint.Custody | None = None,
+    ) -> outcome.Outcome:
         """Complete at once, through the same phases as a real run."""
-        del stop
+        del stop, custody
         for phase in (state.Phase.PREPARING, state.Phase.STARTING, state.Phase.RUNNING, state.Phase.COLLECTING):
             observer.phase(phase)
         return outcome.Outcome(outcome.Status.COMPLETED, exit_code=0, limits=plan.limits, isolation=self.isolation)
@@ -60,7 +67,15 @@ async def main(address: str, folder: Path) -> None:
         max_concurrent_tasks=SLOTS,
     )
     pool = client.NodePoolClient(channel.Access(address, None, insecure=False))
-    node = worker_node.WorkerNode(terms, pool=pool, runs=NoopExecutor(), files=store.Store(folder), watched=None)
+    node = worker_node.WorkerNode(
+        terms,
+        pool=pool,
+        runs=NoopExecutor(),
+        files=store.Store(folder),
+        journal=writer.Journal(folder / "worker.journal"),
+        unsent=outbox.Outbox(folder / "outbox"),
+        watched=None,
+    )
     stop = stopping.Stop()
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGTERM, lambda: stop.request(stopping.StopLevel.DRAIN, "SIGTERM")

@@ -124,8 +124,10 @@ async def build_worker(
 
     Raises :class:`errors.IsolationMissing` where nothing can, :class:`errors.BadSettings`.
     """
+    from hivemind_worker.artifacts import outbox  # noqa: PLC0415
     from hivemind_worker.artifacts import store as stores  # noqa: PLC0415
     from hivemind_worker.host import capacity  # noqa: PLC0415
+    from hivemind_worker.journal import writer  # noqa: PLC0415
     from hivemind_worker.node import worker_node  # noqa: PLC0415
     from hivemind_worker.pool_client import channel, client  # noqa: PLC0415
 
@@ -165,6 +167,8 @@ async def build_worker(
         pool=client.NodePoolClient(access),
         runs=around(runs) if around else runs,
         files=files,
+        journal=writer.Journal(settings.storage.state_dir / "worker.journal"),
+        unsent=outbox.Outbox(settings.storage.state_dir / "outbox", settings.limits.undelivered_limit_bytes),
         watched=watched,
     )
     if measured:  # a worker of one command has no time to grow old
@@ -274,7 +278,7 @@ async def _containers(settings: schema.Settings, files: stores.Store, node_id: s
     from hivemind_worker.executors import docker  # noqa: PLC0415
     from hivemind_worker.supplies import answers, sources  # noqa: PLC0415
 
-    engine = engines.Engine(settings.docker.docker_host)
+    engine = engines.Engine(settings.docker.docker_host, settings.docker.engine_patience)
     try:
         await engine.connect()
     except BaseException:

@@ -10,9 +10,10 @@ from typing import Any
 
 from subprocess_executor import SubprocessExecutor
 
-from hivemind_worker.artifacts import store
+from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.host import monitor
+from hivemind_worker.journal import writer
 from hivemind_worker.kinds import kind
 from hivemind_worker.node import fitness, worker_node
 from hivemind_worker.pool_client import channel, client
@@ -51,6 +52,8 @@ class Node:
             pool=client.NodePoolClient(channel.Access(address)),
             runs=self.runs,
             files=self.files,
+            journal=writer.Journal(folder / "worker.journal"),
+            unsent=outbox.Outbox(folder / "outbox"),
             watched=monitor.ResourceMonitor(folder),
         )
 

@@ -137,7 +137,9 @@ class ScriptedPool(calls.NodeManagerServicer):
         requests: AsyncGenerator[pb.UploadArtifactRequest, None] = aiter(request_iterator)  # type: ignore[arg-type]
         # The library leaves half-read requests to the garbage collector, which the leak check does not wait for.
         async with contextlib.aclosing(requests):
-            first = await anext(requests)
+            first = await anext(requests, None)
+            if first is None:  # whoever called has nothing to send after all
+                return pb.UploadArtifactResponse()
             await self._enter("UploadArtifact", context, first.session_id)
             content = self.stored[first.sha256]
             content += first.data

@@ -13,13 +13,13 @@ import shutil
 import signal
 import stat
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from hivemind_worker.artifacts import store
 from hivemind_worker.capsule import accounts
 from hivemind_worker.concurrency import clock, stopping
-from hivemind_worker.executors import executor
+from hivemind_worker.executors import checkpoint, executor
 from hivemind_worker.task import outcome, plan, state
 
 
@@ -44,8 +44,8 @@ class SubprocessExecutor:
     def preload(self, references: Iterable[str]) -> None:
         self.preloaded += list(references)
 
-    async def open(self) -> None:
-        """Nothing to open."""
+    async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:
+        """Nothing to open, and nothing of an earlier life to be kept."""
 
     async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
         """What the test says."""
@@ -58,8 +58,15 @@ class SubprocessExecutor:
     async def close(self) -> None:
         """Nothing to close."""
 
-    async def run(self, plan: plan.RunPlan, stop: stopping.Stop, observer: executor.Observer) -> outcome.Outcome:
+    async def run(
+        self,
+        plan: plan.RunPlan,
+        stop: stopping.Stop,
+        observer: executor.Observer,
+        custody: checkpoint.Custody | None = None,
+    ) -> outcome.Outcome:
         """Run one attempt to its end."""
+        assert custody is None or custody.after is None, "no process of this executor outlives it"
         self.plans.append(plan)
         self.ran.append((plan.task_id, plan.attempt))
         self.running += 1

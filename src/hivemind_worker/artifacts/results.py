@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.artifacts import writing
 from hivemind_worker.capsule import messages, paths
-from hivemind_worker.task import outcome, plan
+from hivemind_worker.task import errors, outcome, plan
 
 BATCH = 1024 * 1024
 """Bytes that wait for one turn of a thread: a turn costs 0.1 ms, so less would be felt."""
@@ -94,7 +94,7 @@ class Progress:
 class Receiver:
     """Takes the result messages of one attempt. `take` each, then `finish`, or `abort`: no file of ours stays open.
 
-    ``after``: what an earlier process had taken. Raises what `Store.reopen` does where that is gone.
+    ``after``: what an earlier process had taken. Raises NodeFault where that is gone.
     """
 
     def __init__(self, store: stores.Store, caps: plan.Caps, after: Progress = Progress()) -> None:
@@ -111,7 +111,10 @@ class Receiver:
         self._capped = after.capped
         self._bytes, self._count, self._names = after.bytes, after.count, after.names
         if half := after.half:
-            writer = store.reopen(half.staged_name, half.written, half.size)
+            try:
+                writer = store.reopen(half.staged_name, half.written, half.size)
+            except (FileNotFoundError, writing.WrongContent) as error:
+                raise errors.NodeFault(f"what had come of a result file is gone: {error}") from error
             self._begun = (messages.ResultBegin(half.path, half.mode, half.size), writer)
 
     async def take(self, message: ResultMessage) -> None:
@@ -130,6 +133,7 @@ class Receiver:
         if self._begun is not None:
             begin, writer = self._begun
             await asyncio.to_thread(writer.sync)
+            writer.promised = True
             half = Half(begin.path, begin.mode, begin.size, writer.path.name, writer.size)
         files, skipped = tuple(self._files), tuple(self._skipped)
         return Progress(files, skipped, self._unnamed, self._capped, self._bytes, self._count, self._names, half)
@@ -143,6 +147,16 @@ class Receiver:
         if self._unnamed:
             skipped += (outcome.SkippedFile("…", f"{self._unnamed} more were skipped"),)
         return Results(tuple(self._files), skipped, self._capped)
+
+    async def suspend(self) -> None:
+        """Let go of the files, and leave those that `progress` named to whoever goes on from there."""
+        if self._turn is not None:
+            await asyncio.wait({self._turn})
+        self._waiting.clear()
+        if self._begun is not None:
+            self._begun[1].close()
+            self._begun = None
+        await self.abort()
 
     async def abort(self) -> None:
         """Throw away what is not committed; does nothing after `finish`."""

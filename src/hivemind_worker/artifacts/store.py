@@ -2,6 +2,7 @@
 
     root/objects/ab/abcdef…      finished files, read-only
     root/staging/new-….part      written here first; emptied when the store is opened
+    root/staging/new-….placed    what became of a half-written file that another process may want
     root/staging/abcdef….upload  uploads that may be resumed, kept over a restart
 
 A file reaches `objects` by write → fsync → rename → fsync of the folder, so a name that is there means the content is.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import shutil
 import uuid
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -56,8 +58,14 @@ class Store:
         """
         for folder in (self._objects, self._staging):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in self._staging.glob("*.part"):
-            if left.name not in wanted:
+        for name in wanted:
+            path = self._staging / Path(name).name
+            placed = path.with_suffix(".placed")
+            if not path.exists() and placed.exists():
+                # It had become a whole one, and that process ended before it could say so.
+                shutil.copyfile(self.path(placed.read_text(encoding="ascii")), path)
+        for left in (*self._staging.glob("*.part"), *self._staging.glob("*.placed")):
+            if left.with_suffix(".part").name not in wanted:
                 left.unlink(missing_ok=True)
 
     def exists(self, sha256: str) -> bool:
@@ -145,6 +153,13 @@ class Store:
         """Go on with a file that an earlier process had begun with ``writer``. Blocks. Raises as `writing.Writer`."""
         return writing.Writer(self._staging / Path(staged_name).name, limit, after=size)
 
+    def let_go(self, staged_names: Collection[str]) -> None:
+        """Nobody goes on with these half-written files. Blocks for as long as an unlink takes."""
+        for name in staged_names:
+            path = self._staging / Path(name).name
+            path.unlink(missing_ok=True)
+            path.with_suffix(".placed").unlink(missing_ok=True)
+
     def commit(self, writers: Sequence[writing.Writer]) -> list[outcome.Artifact]:
         """Make finished files durable and known by their names. Blocks; none is fine, many at once are cheaper.
 
@@ -152,6 +167,8 @@ class Store:
         """
         artifacts = writing.finish(writers)
         for writer, artifact in zip(writers, artifacts, strict=True):
+            if writer.promised:
+                writer.path.with_suffix(".placed").write_text(artifact.sha256, encoding="ascii")
             self._place(writer.path, artifact.sha256)
         for shard in {artifact.sha256[:2] for artifact in artifacts}:
             writing.sync_folder(self._objects / shard)

@@ -40,6 +40,8 @@ class Writer:
 
     def __init__(self, path: Path, limit: int | None, after: int | None = None) -> None:
         self.path = path
+        self.promised = False
+        """Whether another process may want to go on with it, by its name here."""
         self._limit = limit
         new = os.O_CREAT | os.O_EXCL if after is None else 0
         self._fd = os.open(path, os.O_RDWR | new | os.O_CLOEXEC, 0o600)

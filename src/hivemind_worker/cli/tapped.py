@@ -9,13 +9,13 @@ import asyncio
 import dataclasses
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from hivemind_worker.capsule import accounts
 from hivemind_worker.client import following
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import executor
+from hivemind_worker.executors import checkpoint, executor
 from hivemind_worker.task import outcome, plan, state
 
 WAITING_BYTES = 64 * 1024 * 1024
@@ -44,9 +44,14 @@ class Tap:
     def add(self, output: following.Output) -> None:
         """Take output that has just come. Never waits."""
         where = (output.attempt, output.stream)
-        # A jump is what the capsule had to give up because we were slower than the task.
-        self.left_out_bytes += output.offset - self._ends.get(where, 0)
-        self._ends[where] = output.offset + len(output.data)
+        known = self._ends.get(where, 0)
+        if output.stream != executor.Stream.SYSTEM:  # the node's own lines are not counted in it
+            if known > output.offset:  # a capsule that is entered again repeats itself
+                skip = known - output.offset
+                output = dataclasses.replace(output, offset=known, data=output.data[skip:])
+            # A jump is what the capsule had to give up because we were slower than the task.
+            self.left_out_bytes += output.offset - known
+            self._ends[where] = max(known, output.offset + len(output.data))
         with self._lock:
             if self._bytes + len(output.data) > WAITING_BYTES:
                 self.left_out_bytes += len(output.data)
@@ -123,14 +128,20 @@ class TappedExecutor:
         """Have these images ready."""
         self._inner.preload(references)
 
-    async def open(self) -> None:
+    async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:
         """Make ready to run plans."""
-        await self._inner.open()
+        await self._inner.open(covered)
 
-    async def run(self, plan: plan.RunPlan, stop: stopping.Stop, observer: executor.Observer) -> outcome.Outcome:
+    async def run(
+        self,
+        plan: plan.RunPlan,
+        stop: stopping.Stop,
+        observer: executor.Observer,
+        custody: checkpoint.Custody | None = None,
+    ) -> outcome.Outcome:
         """Run one attempt, listened to."""
         live = dataclasses.replace(plan, caps=dataclasses.replace(plan.caps, output_live_bytes=LIVE_BYTES))
-        return await self._inner.run(live, stop, _Both(observer, self._tap, plan.attempt))
+        return await self._inner.run(live, stop, _Both(observer, self._tap, plan.attempt), custody)
 
     async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
         """What the capsules that run use."""

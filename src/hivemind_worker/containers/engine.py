@@ -48,11 +48,12 @@ class Engine:
     """One engine. Made anywhere; `connect` and all else belong to one event loop.
 
     `host` as in DOCKER_HOST (unix://, tcp://, https://, ssh:// with asyncssh installed). When empty: the Docker context
-    in use, DOCKER_HOST, or the usual sockets. TLS from DOCKER_TLS_VERIFY and DOCKER_CERT_PATH.
+    in use, DOCKER_HOST, or the usual sockets. TLS from DOCKER_TLS_VERIFY and DOCKER_CERT_PATH. `patience`: seconds for
+    which a running task waits for an engine that does not answer.
     """
 
-    def __init__(self, host: str = "") -> None:
-        self._host = host
+    def __init__(self, host: str = "", patience: float = 120.0) -> None:
+        self._host, self.patience = host, patience
         self._docker: aiodocker.Docker | None = None
 
     async def connect(self) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,19 +18,40 @@ class Removed:
     volumes: tuple[str, ...]
 
 
-async def remove(engine: engines.Engine, node_id: str, *, boot_id: str = "", all_boots: bool = False) -> Removed:
+async def remove(
+    engine: engines.Engine,
+    node_id: str,
+    *,
+    boot_id: str = "",
+    all_boots: bool = False,
+    spared: Collection[str] = (),
+) -> Removed:
     """Remove this node's containers and volumes of other boots than `boot_id`; of every boot with `all_boots`.
+
+    Those whose names are in `spared` stay: capsules of an earlier boot that are gone on with, and their workspaces.
 
     The program's volume, which all nodes of an engine share, bears no node's label. Raises EngineLost, engine.Refused.
     """
     label = f"{hardening.NODE_LABEL}={node_id}"
-    containers = [found for found in await engine.containers(label) if all_boots or _boot(found) != boot_id]
+    containers = [
+        found
+        for found in await engine.containers(label)
+        if (all_boots or _boot(found) != boot_id) and not _names(found) & set(spared)
+    ]
     for container in containers:
         await engine.remove(container["Id"])
-    volumes = [found["Name"] for found in await engine.volumes(label) if all_boots or _boot(found) != boot_id]
+    volumes = [
+        found["Name"]
+        for found in await engine.volumes(label)
+        if (all_boots or _boot(found) != boot_id) and found["Name"] not in spared
+    ]
     gone = [volume for volume in volumes if await engine.remove_volume(volume)]
     return Removed(tuple(found["Id"] for found in containers), tuple(gone))
 
 
 def _boot(found: Mapping[str, Any]) -> str:
     return str((found.get("Labels") or {}).get(f"{hardening.LABEL}.boot-id", ""))
+
+
+def _names(found: Mapping[str, Any]) -> set[str]:
+    return {name.removeprefix("/") for name in found.get("Names") or ()}

@@ -52,9 +52,10 @@ class Pipe(Protocol):
 class Heard:
     """What came of the conversation. `fault` says why it broke off, empty when it went to its end.
 
-    `lost`: the stream broke, not the capsule. `overtime`: it did not answer when its time was over.
-    `over_disk`: it was killed because its workspace was larger than allowed; said how large. `not_begun`: a capsule
-    that was entered again had not been told to start: the attempt can be run anew. ``ran_seconds``: from the start of
+    `cut`: the stream ended before its time. `lost`: that was the engine's doing. `overtime`: it did not answer when
+    its time was over. `over_disk`: it was killed because its workspace was larger than allowed; said how large.
+    `not_begun`: a capsule that was entered again had not been told to start: the attempt can be run anew.
+    ``ran_seconds``: from the start of
     the task to the end of the conversation, where it did not say itself how long it ran.
     """
 
@@ -65,6 +66,7 @@ class Heard:
     truncated: bool = False
     stopped: bool = False
     overtime: bool = False
+    cut: bool = False
     lost: bool = False
     refused_file: str = ""
     over_disk: str = ""
@@ -103,6 +105,8 @@ class CapsuleRun:
         self._custody = custody
         self._again = custody is not None and custody.after is not None
         after = (custody and custody.after) or checkpoint.Checkpoint()
+        self.reached = custody.after if custody is not None else None
+        """From where another may go on, in this process or the next: None before the task may have begun."""
         self._talk = conversation.Conversation(
             spec=spec if self._again else None, after=after.after, inside_file=after.inside_file
         )
@@ -131,7 +135,10 @@ class CapsuleRun:
             try:
                 await stopping.settle(feed, watch)
             finally:
-                await self._receiver.abort()
+                if self._heard.cut and self.reached is not None:
+                    await self._receiver.suspend()
+                else:
+                    await self._receiver.abort()
         if self._began is not None and self._heard.exited is None:
             self._heard.ran_seconds = clock.now() - self._began
         self._heard.logs = self._kept.logs()
@@ -144,6 +151,7 @@ class CapsuleRun:
                 async with asyncio.timeout_at(self._until):
                     data = await self._pipe.read()
                 if not data:
+                    self._heard.cut = True
                     self._heard.fault = "the capsule ended without a word"
                     break
                 await self._take(data)
@@ -157,6 +165,7 @@ class CapsuleRun:
             self._heard.fault = str(error)
             await self._kill()
         except errors.EngineLost as error:
+            self._heard.cut = True
             self._heard.lost = not self._heard.stopped
             self._heard.fault = str(error)
         if self._feed_error is not None:
@@ -176,6 +185,7 @@ class CapsuleRun:
         )
         try:
             await self._custody.keeper.save(reached)
+            self.reached = reached
         except (errors.NodeFault, OSError):
             return None  # the capsule keeps it for us, and the next piece tries again
         return self._talk.acknowledgement(force=True)
@@ -266,6 +276,7 @@ class CapsuleRun:
         if self._custody is not None:
             where = {**self._custody.capsule, "resume_key": self._spec.resume_key.hex()}
             await self._custody.keeper.placed(where)
+            self.reached = checkpoint.Checkpoint()
             self._time("journal")
             if not self._may_begin():
                 return

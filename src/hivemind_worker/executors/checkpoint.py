@@ -61,7 +61,7 @@ class Custody:
     """An attempt that outlives this process: who keeps it, where its capsule is, how far an earlier process came."""
 
     keeper: Keeper
-    capsule: Mapping[str, str]
+    capsule: Mapping[str, str] = dataclasses.field(default_factory=dict)
     after: Checkpoint | None = None
 
 

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import accounts, messages
-from hivemind_worker.concurrency import clock, stopping, supervision
+from hivemind_worker.concurrency import backoff, clock, stopping, supervision
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import (
     environments,
@@ -26,7 +26,17 @@ from hivemind_worker.containers import (
     usage,
     workspaces,
 )
-from hivemind_worker.executors import capsule_run, disk_watch, executor, live, verdict
+from hivemind_worker.executors import (
+    capsule_run,
+    checkpoint,
+    disk_watch,
+    engine_defences,
+    executor,
+    inquest,
+    live,
+    taking_up,
+    verdict,
+)
 from hivemind_worker.settings import schema
 from hivemind_worker.supplies import answers as answering
 from hivemind_worker.supplies import sources as sourcing
@@ -39,7 +49,12 @@ T = TypeVar("T")
 REMOVAL_SECONDS: Final = 60.0
 """How long `close` waits for removals under way; what is left is removed at the next start, by its label."""
 
-_REMOVAL_PAUSES: Final = (0.5, 2.0, 10.0)  # seconds between tries while the engine does not answer
+REMOVAL_PAUSE_SECONDS: Final = 30.0
+"""Longest mean gap between two tries to remove something from an engine that does not answer is half of this."""
+
+
+_CONTAINER, _ID, _WORKSPACE, _DIGEST = "container", "id", "workspace", "image_digest"
+"""What a keeper is told of a capsule, so that the next process finds it: names, and the image for the report."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -50,6 +65,20 @@ class _Capsule:
     made: asyncio.Task[str] | None = None
     workspace: str = ""
     stream: engines.Attached | None = None
+    found: bool = False
+    """Made by an earlier process of this node."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One call of `run`."""
+
+    plan: plan.RunPlan
+    setting: verdict.Setting
+    stop: stopping.Stop
+    observer: executor.Observer
+    timings: dict[str, float]
+    custody: checkpoint.Custody | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,6 +129,7 @@ class DockerExecutor:
         )
         self._numbers = itertools.count()
         self._live = live.Live(self._jobs)
+        self._closing = stopping.Stop()
 
     @property
     def isolation(self) -> str:
@@ -115,13 +145,15 @@ class DockerExecutor:
         """Have these images ready before a task asks for them; see `executor.Executor.preload`."""
         self._preloader.preload(references)
 
-    async def open(self) -> None:
-        """Connect, and remove what an earlier life of this node left behind. Raises EngineLost."""
+    async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:
+        """Connect, and remove what an earlier life of this node left behind, but what is covered. Raises EngineLost."""
         await self._engine.connect()
-        await leftovers.remove(self._engine, self._around.node_id, boot_id=self._around.boot_id)
+        spared = {capsule.get(what, "") for capsule in covered for what in (_CONTAINER, _WORKSPACE)}
+        await leftovers.remove(self._engine, self._around.node_id, boot_id=self._around.boot_id, spared=spared)
 
     async def close(self) -> None:
         """Finish removals that are under way and let go of the engine."""
+        self._closing.request(stopping.StopLevel.DRAIN, "the executor closes")
         await self._preloader.close()
         await self._environments.close()
         await self._images.close()
@@ -130,36 +162,40 @@ class DockerExecutor:
             await self._workspaces.close()
         await self._engine.close()
 
-    async def run(self, plan: plan.RunPlan, stop: stopping.Stop, observer: executor.Observer) -> outcome.Outcome:
+    async def run(
+        self,
+        plan: plan.RunPlan,
+        stop: stopping.Stop,
+        observer: executor.Observer,
+        custody: checkpoint.Custody | None = None,
+    ) -> outcome.Outcome:
         """Run one attempt; see `executor.Executor.run`."""
         setting = verdict.Setting(self.isolation, self._around.runtime or "default", "", plan.limits)
-        timings: dict[str, float] = {}
+        its = _Attempt(plan, setting, stop, observer, {}, custody)
         began = clock.now()
         try:
+            if custody is not None and custody.after is not None:
+                ended = await self._again(its, custody)
+                if ended is not None:
+                    return ended
+                its = dataclasses.replace(its, custody=checkpoint.Custody(custody.keeper))
             observer.phase(state.Phase.PREPARING)
             image = await stop.until(stopping.StopLevel.CANCEL, self._images.ensure(plan.image, observer.note))
-            setting = dataclasses.replace(setting, image_digest=image.digest)
-            timings["prepare"] = clock.now() - began
+            its = dataclasses.replace(its, setting=dataclasses.replace(setting, image_digest=image.digest))
+            its.timings["prepare"] = clock.now() - began
             if plan.requirements:
                 making = self._environments.ensure(image, plan.requirements, observer.note)
-                image = await _timed(timings, "environment", stop.until(stopping.StopLevel.CANCEL, making))
-            return await self._in_capsule(plan, image, setting, stop, observer, timings)
+                image = await _timed(its.timings, "environment", stop.until(stopping.StopLevel.CANCEL, making))
+            return await self._in_capsule(its, image)
         except stopping.Stopped:
-            return verdict.stopped(setting, stop, timings)
+            return verdict.stopped(its.setting, stop, its.timings)
         except (errors.HiveMindError, ValueError, OSError) as error:
             if isinstance(error, errors.NodeFault):
                 self._program.forget()
-            return verdict.failed(setting, error, timings)
+            return verdict.failed(its.setting, error, its.timings)
 
-    async def _in_capsule(
-        self,
-        asked: plan.RunPlan,
-        image: hardening.Image,
-        setting: verdict.Setting,
-        stop: stopping.Stop,
-        observer: executor.Observer,
-        timings: dict[str, float],
-    ) -> outcome.Outcome:
+    async def _in_capsule(self, its: _Attempt, image: hardening.Image) -> outcome.Outcome:
+        asked, stop = its.plan, its.stop
         # Goes on when we are stopped: the container that fills the volume is a lock, which must not stay.
         ensuring = self._jobs.start("ensure program", self._program.ensure(image))
         volume = await stop.until(stopping.StopLevel.CANCEL, _result(ensuring))
@@ -171,10 +207,34 @@ class DockerExecutor:
             if not hardening.workspace_in_memory(asked.limits):
                 capsule.workspace = await stop.until(stopping.StopLevel.CANCEL, self._workspaces.take(image))
                 self._workspaces.prepare(image)
-            observer.phase(state.Phase.STARTING)
+            its.observer.phase(state.Phase.STARTING)
             body = hardening.body(around, asked, image, capsule.workspace)
-            container = await stop.until(stopping.StopLevel.CANCEL, self._start(capsule, body, timings))
-            return await self._converse(asked, image, setting, stop, observer, timings, capsule, container)
+            container = await stop.until(stopping.StopLevel.CANCEL, self._start(capsule, body, its.timings))
+            if its.custody is not None:
+                where = {_CONTAINER: capsule.name, _ID: container, _WORKSPACE: capsule.workspace, _DIGEST: image.digest}
+                its = dataclasses.replace(its, custody=checkpoint.Custody(its.custody.keeper, where))
+            spec = capsule_run.spec_of(asked, image.environment, messages.OnDisconnect.KEEP)
+            return (await self._converse(its, spec, capsule, container))[0]
+        finally:
+            self._jobs.start(f"remove {capsule.name}", self._remove(capsule))
+
+    async def _again(self, its: _Attempt, custody: checkpoint.Custody) -> outcome.Outcome | None:
+        """Go on with a capsule of an earlier process; None, with the capsule gone, where the task had not begun."""
+        where = {_CONTAINER: "", _ID: "", _WORKSPACE: "", _DIGEST: "", "resume_key": "", **custody.capsule}
+        its = dataclasses.replace(its, setting=dataclasses.replace(its.setting, image_digest=where[_DIGEST]))
+        capsule = _Capsule(where[_CONTAINER], workspace=where[_WORKSPACE], found=bool(where[_CONTAINER]))
+        try:
+            its.observer.phase(state.Phase.PREPARING)
+            its.observer.phase(state.Phase.STARTING)
+            found = await taking_up.attach(self._engine, where[_ID], its.stop)
+            if found.stream is None:
+                why = f"the worker had ended while the task ran, and meanwhile {found.why}"
+                return verdict.crashed(its.setting, why)
+            capsule.stream = found.stream
+            key = bytes.fromhex(where["resume_key"])
+            spec = capsule_run.spec_of(its.plan, {}, messages.OnDisconnect.KEEP, key)
+            ended, not_begun = await self._converse(its, spec, capsule, where[_ID])
+            return None if not_begun else ended
         finally:
             self._jobs.start(f"remove {capsule.name}", self._remove(capsule))
 
@@ -187,65 +247,84 @@ class DockerExecutor:
         return container
 
     async def _converse(
-        self,
-        asked: plan.RunPlan,
-        image: hardening.Image,
-        setting: verdict.Setting,
-        stop: stopping.Stop,
-        observer: executor.Observer,
-        timings: dict[str, float],
-        capsule: _Capsule,
-        container: str,
-    ) -> outcome.Outcome:
-        assert capsule.stream is not None  # `_start` has set it
-        inner = stop.child()
+        self, its: _Attempt, spec: messages.Spec, capsule: _Capsule, container: str
+    ) -> tuple[outcome.Outcome, bool]:
+        """Hold the conversation to its end; also whether it came out that the task had not begun."""
+        asked, custody = its.plan, its.custody
+        inner = its.stop.child()
         watch: asyncio.Task[int] | None = None
         if volume := capsule.workspace:
             told = self._live.measuring((asked.task_id, asked.attempt), lambda: self._workspaces.size(volume))
             keep = disk_watch.keep(asked.limits.disk_bytes, told, inner)
             watch = asyncio.create_task(keep, name="watch disk")
-        run = capsule_run.CapsuleRun(
-            pipe=capsule.stream,
-            plan=asked,
-            spec=capsule_run.spec_of(asked, image.environment, messages.OnDisconnect.KEEP),
-            store=self._store,
-            stop=inner,
-            observer=observer,
-            kill=lambda: self._engine.kill(container),
-        )
+
+        def conversation(custody: checkpoint.Custody | None) -> capsule_run.CapsuleRun:
+            assert capsule.stream is not None
+            return capsule_run.CapsuleRun(
+                pipe=capsule.stream,
+                plan=asked,
+                spec=spec,
+                store=self._store,
+                stop=inner,
+                observer=its.observer,
+                kill=lambda: self._engine.kill(container),
+                custody=custody,
+            )
+
         key = (asked.task_id, asked.attempt)
         self._live.begin(key, asked.limits.memory_bytes, lambda: usage.read(container), lambda: self._ask(container))
         seen = None
         try:
+            run = conversation(custody)
             heard = await run.run()
+            while custody is not None and run.reached is not None and heard.cut and not heard.stopped:
+                if not await self._enter_again(capsule, container, inner, heard):
+                    break
+                run = conversation(dataclasses.replace(custody, after=run.reached))
+                heard = await run.run()
         finally:
             seen = self._live.end(key)
             if watch is not None:
                 await stopping.settle(watch)
         heard.over_disk = disk_watch.verdict(watch, inner)
-        if heard.exited is None and not heard.stopped and not heard.lost:
-            await self._ask_why(container, heard)
+        if heard.exited is None and not heard.stopped and not heard.lost and not heard.not_begun:
+            await inquest.ask_why(self._engine, container, heard)
+        assert capsule.stream is not None
         if heard.fault and capsule.stream.complaint:
             heard.fault += f" It complained: {capsule.stream.complaint.decode(errors='replace')}"
-        counted = (await self._count(container, heard)).at_least(seen)
+        counted = (await inquest.count(self._engine, container, heard)).at_least(seen)
+        if counted.memory_kills is None and inquest.suspicious(heard):
+            killed = await usage.killed_for_memory(self._engine, container)
+            counted = dataclasses.replace(counted, memory_kills=int(killed))
+        ended = verdict.judge(its.setting, heard, its.stop, counted, its.timings)
+        if custody is not None and not heard.not_begun:
+            await custody.keeper.ended(ended)
+            if run.reached is not None:
+                await asyncio.to_thread(self._store.let_go, run.reached.staged_names)
         if heard.exited is not None and not heard.fault:
             with contextlib.suppress(errors.NodeFault):  # it is removed by force anyway
                 await capsule.stream.write(run.goodbye())
-        if counted.memory_kills is None and _suspicious(heard):
-            killed = await usage.killed_for_memory(self._engine, container)
-            counted = dataclasses.replace(counted, memory_kills=int(killed))
-        return verdict.judge(setting, heard, stop, counted, timings)
+        return ended, heard.not_begun
 
-    async def _ask_why(self, container: str, heard: capsule_run.Heard) -> None:
-        """A stream that ends early looks the same whether engine, container or only the capsule's word is gone."""
+    async def _enter_again(
+        self, capsule: _Capsule, container: str, stop: stopping.Stop, heard: capsule_run.Heard
+    ) -> bool:
+        """After a stream that ended before its time: have another one, if the capsule still runs; else say why not."""
+        log.log_system_event("capsule_cut_off", {"container": capsule.name, "why": heard.fault}, level="warning")
         try:
-            known = (await self._engine.inspect(container)).get("State") or {}
-            heard.fault += f"; the engine says: {known.get('Status')} {known.get('Error') or ''}".rstrip()
-        except engines.NotThere:
-            heard.fault += "; someone has removed its container"
-        except errors.NodeFault as error:
-            heard.lost = True
-            heard.fault = str(error)
+            found = await taking_up.attach(self._engine, container, stop)
+        except stopping.Stopped:
+            heard.stopped = True
+            return False
+        if found.stream is None:
+            # What ended with the engine has not ended by itself.
+            heard.lost = found.away or heard.lost
+            heard.fault = f"{heard.fault}; then {found.why}"
+            return False
+        if capsule.stream is not None:
+            await capsule.stream.close()
+        capsule.stream = found.stream
+        return True
 
     async def _ask(self, container: str) -> accounts.Reading | None:
         return await usage.ask(self._engine, container)
@@ -254,27 +333,21 @@ class DockerExecutor:
         """What the capsules that run use; see `executor.Executor.usage`."""
         return await self._live.usage()
 
-    async def _count(self, container: str, heard: capsule_run.Heard) -> accounts.Reading:
-        found = usage.read(container)
-        if found is None and heard.exited is not None:
-            found = await usage.ask(self._engine, container)
-        return found or accounts.Reading()
-
     async def _remove(self, capsule: _Capsule) -> None:
         if capsule.stream is not None:
             await capsule.stream.close()
         if capsule.made is not None:
             await asyncio.wait({capsule.made})
-        for pause in (*_REMOVAL_PAUSES, None):
+        pauses = backoff.Backoff(self._closing, cap=REMOVAL_PAUSE_SECONDS)
+        while True:
             try:
-                if capsule.made is not None:
+                if capsule.made is not None or capsule.found:
                     await self._engine.remove(capsule.name)
                 if capsule.workspace:
                     await self._workspaces.give_back(capsule.workspace)
             except errors.NodeFault:
-                if pause is None:
-                    raise
-                await asyncio.sleep(pause)
+                if not await pauses.pause():
+                    raise  # what stays is removed at the next start, by its label
             else:
                 return
 
@@ -292,36 +365,8 @@ class DockerExecutor:
             isolation=self.isolation,
             runtime=f"Docker {version.get('Version', '?')} ({runtime})",
             why="" if known else f"the engine has no runtime {runtime}; set docker_runtime to one it has",
-            defences=_defences(info),
+            defences=engine_defences.read(info),
         )
-
-
-def _defences(info: Mapping[str, Any]) -> tuple[executor.Defence, ...]:
-    options = " ".join(info.get("SecurityOptions") or ())
-
-    def line(check: str, in_force: bool, why: str, fix: str) -> executor.Defence:  # noqa: FBT001 - a row of a table
-        return executor.Defence(check, in_force, "" if in_force else why, "" if in_force else fix)
-
-    kernel = "use a kernel with this controller, or one where it is not switched off at boot"
-    return (
-        line("memory limit", bool(info.get("MemoryLimit")), "the engine cannot limit memory", kernel),
-        line("no swap", bool(info.get("SwapLimit")), "the engine cannot limit swap", "boot with swapaccount=1"),
-        line("processor quota", bool(info.get("CpuCfsQuota")), "the engine cannot limit processors", kernel),
-        line("process limit", bool(info.get("PidsLimit")), "the engine cannot limit processes", kernel),
-        line("system call filter", "seccomp" in options, "the engine was built without seccomp", "use another build"),
-        line("mandatory access control", "apparmor" in options or "selinux" in options, "no AppArmor or SELinux",
-             "optional second layer: switch one on"),
-        line("user namespace", "userns" in options or "rootless" in options, "container uids are the host's own",
-             "optional second layer: set userns-remap in the engine's daemon.json"),
-    )  # fmt: skip
-
-
-def _suspicious(heard: capsule_run.Heard) -> bool:
-    """Whether the engine must be asked about memory: the task, or the capsule itself, was killed by someone."""
-    if heard.stopped:
-        return False
-    exited = heard.exited
-    return exited is None or (exited.why is messages.Why.OWN and exited.status != 0)
 
 
 async def _result(job: asyncio.Task[T]) -> T:

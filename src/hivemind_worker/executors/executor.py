@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from hivemind_worker.capsule import accounts
 from hivemind_worker.concurrency import stopping
+from hivemind_worker.executors import checkpoint
 from hivemind_worker.task import outcome, plan, state
 
 
@@ -72,15 +73,27 @@ class Executor(Protocol):
         Returns at once; what cannot be had is logged. Does nothing where tasks have no image.
         """
 
-    async def open(self) -> None:
-        """Make ready to run plans.
+    async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:
+        """Make ready to run plans, and remove what an earlier process of this node left: all but ``covered``.
+
+        Those are capsules, as that process had its keeper write them down, whose attempts are run again in custody.
 
         Raises :class:`hivemind_worker.task.errors.IsolationMissing` or
         :class:`hivemind_worker.task.errors.EngineLost` where this machine cannot.
         """
 
-    async def run(self, plan: plan.RunPlan, stop: stopping.Stop, observer: Observer) -> outcome.Outcome:
+    async def run(
+        self,
+        plan: plan.RunPlan,
+        stop: stopping.Stop,
+        observer: Observer,
+        custody: checkpoint.Custody | None = None,
+    ) -> outcome.Outcome:
         """Run one attempt to its end and collect its results into the artifact store.
+
+        In ``custody`` its keeper is told where the capsule is and how far it came. A custody that says how far an
+        earlier process came (``after``) means that very capsule: it is entered again, and run anew only where it had
+        not begun. One that is gone is a ``worker_crash``.
 
         Never raises for what a task, an image or an engine does: that is an outcome. ``stop`` at level cancel ends the
         task with SIGTERM, the plan's grace, then SIGKILL; at level kill at once. The capsule is gone, or its removal

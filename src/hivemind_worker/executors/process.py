@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import resource
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import accounts, messages
 from hivemind_worker.concurrency import clock, stopping, supervision
-from hivemind_worker.executors import capsule_run, disk_watch, executor, live, verdict
+from hivemind_worker.executors import capsule_run, checkpoint, disk_watch, executor, live, verdict
 from hivemind_worker.sandbox import environments, launch, limits, probe, usage, workspaces
 from hivemind_worker.sandbox import process as processes
 from hivemind_worker.settings import paths
@@ -81,7 +81,7 @@ class ProcessExecutor:
     def preload(self, references: Iterable[str]) -> None:
         """Nothing to do: a sandbox has no image."""
 
-    async def open(self) -> None:
+    async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:  # noqa: ARG002  (no sandbox outlives us)
         """Make one sandbox, to be sure, and remove what a dead worker left. Raises IsolationMissing."""
         self._ground = await probe.ground()
         await asyncio.to_thread(limits.sweep, self._ground.groups)
@@ -93,10 +93,18 @@ class ProcessExecutor:
         await self._environments.close()
         await self._jobs.close(REMOVAL_SECONDS)
 
-    async def run(self, plan: plan.RunPlan, stop: stopping.Stop, observer: executor.Observer) -> outcome.Outcome:
+    async def run(
+        self,
+        plan: plan.RunPlan,
+        stop: stopping.Stop,
+        observer: executor.Observer,
+        custody: checkpoint.Custody | None = None,
+    ) -> outcome.Outcome:
         """Run one attempt; see `executor.Executor.run`."""
         setting = verdict.Setting(self.isolation, "bubblewrap", "", plan.limits)
         timings: dict[str, float] = {}
+        if custody is not None and custody.after is not None:
+            return verdict.crashed(setting, "the worker ended while the task ran, and its sandbox with it")
         held = _Held()
         try:
             observer.phase(state.Phase.PREPARING)

@@ -91,6 +91,11 @@ def failed(setting: Setting, error: BaseException, timings: Mapping[str, float])
     return _without_capsule(setting, outcome.Status.FAILED, reason, said, timings)
 
 
+def crashed(setting: Setting, why: str) -> outcome.Outcome:
+    """Say how an attempt ended whose capsule did not outlive the worker process that had begun it."""
+    return _without_capsule(setting, outcome.Status.FAILED, outcome.Reason.WORKER_CRASH, why, {})
+
+
 def usage(heard: capsule_run.Heard, counted: accounts.Reading) -> outcome.Usage:
     """Put the kernel's accounts and the capsule's own together; the accounts, which see every process, go first."""
     exited = heard.exited

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from hivemind_worker.journal import records
@@ -14,19 +15,18 @@ DEAD_SHARE = 4
 """Rewritten once only one line in so many still counts."""
 
 
-def worth_it(holdings: records.Holdings) -> bool:
-    """Say whether a journal that led to these holdings is mostly about attempts that are closed. Pure."""
-    live = sum(len(held.records()) for held in holdings.attempts.values())
-    return holdings.lines >= LEAST_LINES and holdings.lines >= DEAD_SHARE * live
+def worth_it(lines: int, live: int) -> bool:
+    """Say whether a journal of so many lines, of which ``live`` still count, is mostly about the past. Pure."""
+    return lines >= LEAST_LINES and lines >= DEAD_SHARE * live
 
 
-def rewrite(path: Path, holdings: records.Holdings) -> None:
-    """Put a journal with these holdings alone at ``path``. Blocks. Raises OSError; the old one then still stands."""
+def rewrite(path: Path, lines: Iterable[bytes]) -> None:
+    """Put a journal of these lines alone at ``path``. Blocks. Raises OSError; the old one then still stands."""
     beside = path.with_name(path.name + ".new")
     with beside.open("wb") as file:
         file.write(records.HEADER.encode() + b"\n")
-        for record in holdings.records():
-            file.write(records.encode(record))
+        for line in lines:
+            file.write(line)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)

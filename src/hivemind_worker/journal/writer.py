@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,16 +30,24 @@ class Recovered:
     why: str = ""
 
 
+Place = tuple[int, int]
+"""Where a line lies in the file, and its length, in bytes."""
+
+
 class Journal:
-    """One journal file, for one process and one event loop. `open` first; what is held is in `holdings`."""
+    """One journal file, for one process and one event loop. `open` first.
+
+    What still counts is remembered by its place in the file: a task may be of 4 MiB, and there may be hundreds.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = -1
         self._size = 0
+        self._lines = 0
+        self._live: dict[records.Key, dict[type[records.Record], Place]] = {}
         self._waiting: list[tuple[bytes, records.Record, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
-        self.holdings = records.Holdings()
         self.broken = ""
         """Why the disk takes nothing now; empty when it does."""
 
@@ -47,32 +56,50 @@ class Journal:
         return await asyncio.to_thread(self._open)
 
     def _open(self) -> Recovered:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = reader.read(self._path)
-        self.holdings = found.holdings
-        set_aside = None
-        if found.strange or found.damaged:
-            set_aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}")
-            set_aside.write_bytes(self._path.read_bytes())
-        if found.strange or found.damaged or found.torn or not self._path.exists() or self._due():
-            compaction.rewrite(self._path, self.holdings)
-        self._reopen()
+        held = tuple(found.holdings.records())
         why = found.strange or ("lines are damaged" if found.damaged else "")
+        set_aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}") if why else None
+        if set_aside is not None and found.strange:
+            self._path.rename(set_aside)  # needs no room
+        elif set_aside is not None:
+            set_aside.write_bytes(self._path.read_bytes())
+        if why or not self._path.exists() or compaction.worth_it(found.holdings.lines, len(held)):
+            compaction.rewrite(self._path, map(records.encode, held))
+        elif found.torn:
+            os.truncate(self._path, self._path.stat().st_size - len(found.torn))  # so does this
+            if not found.holdings.lines and self._path.stat().st_size < len(records.HEADER):
+                compaction.rewrite(self._path, ())
+        self._reopen()
         return Recovered(found.holdings, len(found.damaged), set_aside, why)
 
-    def _due(self) -> bool:
-        return compaction.worth_it(self.holdings)
-
     def _reopen(self) -> None:
+        """Take the file at our path as ours, and learn where in it everything lies."""
         if self._fd >= 0:
             os.close(self._fd)
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        self._size = os.fstat(self._fd).st_size
+        self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        self._size = self._lines = 0
+        self._live = {}
+        with self._path.open("rb") as file:
+            self._size = len(file.readline())
+            for line in file:
+                self._take(records.decode(line[:-1]), len(line))
+
+    def _take(self, record: records.Record, length: int) -> None:
+        """Note a line that stands behind all others."""
+        key = (record.task_id, record.attempt)
+        if isinstance(record, records.Closed):
+            self._live.pop(key, None)
+        else:
+            self._live.setdefault(key, {})[type(record)] = (self._size, length)
+        self._size += length
+        self._lines += 1
 
     async def append(self, record: records.Record) -> None:
         """Write a record and return when the disk has it. Raises :class:`JournalBroken`: then it was not written.
 
-        Many at once share one wait for the disk.
+        Many at once share one wait for the disk; they stand in the file in the order in which this was called.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((records.encode(record), record, done))
@@ -99,13 +126,14 @@ class Journal:
                 for _, _, done in batch:
                     if not done.cancelled():
                         done.set_exception(JournalBroken(self.broken))
+                        done.exception()  # whoever stopped waiting misses nothing
                 continue
             self.broken = ""
-            for _, record, done in batch:
-                self.holdings.take(record)
+            for line, record, done in batch:
+                self._take(record, len(line))
                 if not done.cancelled():
                     done.set_result(None)
-            if self._due():
+            if compaction.worth_it(self._lines, sum(map(len, self._live.values()))):
                 await self._compact()
 
     def _write(self, data: bytes) -> None:
@@ -118,7 +146,6 @@ class Journal:
         except OSError:
             os.ftruncate(self._fd, self._size)
             raise
-        self._size += len(data)
 
     async def _compact(self) -> None:
         try:
@@ -127,6 +154,10 @@ class Journal:
             return  # the old one still stands, and is tried again with the next record
 
     def _rewrite(self) -> None:
-        compaction.rewrite(self._path, self.holdings)
-        self.holdings.lines = sum(len(held.records()) for held in self.holdings.attempts.values())
+        compaction.rewrite(self._path, self._living())
         self._reopen()
+
+    def _living(self) -> Iterator[bytes]:
+        for places in self._live.values():
+            for at, length in places.values():
+                yield os.pread(self._fd, length, at)

@@ -55,6 +55,10 @@ class Admission:
         self._reserved[key] = _Reservation(needs, tuple(left[: needs.gpus]))
         return True
 
+    def keep(self, key: Hashable, needs: resources.Resources, devices: Sequence[str] = ()) -> None:
+        """Reserve ``needs`` and these very GPUs for what runs already, whether they fit or not."""
+        self._reserved[key] = _Reservation(needs, tuple(devices))
+
     def devices(self, key: Hashable) -> tuple[str, ...]:
         """Name the GPUs that ``key`` has reserved, by their ids."""
         found = self._reserved.get(key)

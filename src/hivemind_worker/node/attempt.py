@@ -5,15 +5,25 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from hivemind_worker import kinds
 from hivemind_worker.concurrency import backoff, clock, stopping
-from hivemind_worker.executors import executor
+from hivemind_worker.executors import checkpoint, executor
 from hivemind_worker.kinds import kind
-from hivemind_worker.node import keeping, log_streaming, reporting, room, status, transfers
+from hivemind_worker.node import (
+    keeping,
+    log_streaming,
+    recovery,
+    reporting,
+    room,
+    safekeeping,
+    status,
+    transfers,
+    turns,
+)
 from hivemind_worker.pool_client import client, session
 from hivemind_worker.task import errors, names, outcome, plan, resources, spec, state
 from hivemind_worker.telemetry import logs, tracing
@@ -23,6 +33,8 @@ T = TypeVar("T")
 
 START_NEWS_SECONDS = 0.05
 """How long a task must have run before the pool is told that it runs: a shorter one is reported as ended at once."""
+
+OUTBOX_FULL = "results wait for the pool up to undelivered_limit_bytes"
 
 log = logs.StructuredLogger(__name__)
 
@@ -40,14 +52,18 @@ class Means:
     line: session.Session
     downloads: transfers.Downloads
     reporter: reporting.Reporter
+    books: safekeeping.Books
     troubles: status.Troubles
     allow_egress: bool = False
 
 
-class Attempt:
-    """One attempt of one task. Is the executor's observer, too."""
+_ORDER = tuple(state.Phase)
 
-    def __init__(self, means: Means, message: calls.pb.Task) -> None:
+
+class Attempt:
+    """One attempt of one task. Is the executor's observer, too. ``found``: what an earlier process left of it."""
+
+    def __init__(self, means: Means, message: calls.pb.Task, found: recovery.Found | None = None) -> None:
         self.about = reporting.Attempt(message.id, message.attempt)
         self.stop = stopping.Stop()
         self.story = state.AttemptStory(clock.now())
@@ -56,6 +72,8 @@ class Attempt:
         self.ended: outcome.Outcome | None = None
         self._means = means
         self._message: calls.pb.Task | None = message
+        self._found = found
+        self._kept = safekeeping.Safekeeping(means.books, message.id, message.attempt)
         self._ready: tuple[plan.RunPlan, resources.Resources] | None = None
         self._refused: Exception | None = None
         self._has_room = False
@@ -65,17 +83,33 @@ class Attempt:
         self._news_due: asyncio.TimerHandle | None = None
         self._news: asyncio.Task[None] | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._spool = self._kept.spool()
         self._output = log_streaming.LogStream(
-            means.pool, means.line, log_streaming.Source(means.node_id, message.id, message.attempt)
+            means.pool,
+            means.line,
+            log_streaming.Source(means.node_id, message.id, message.attempt),
+            self._spool,
         )
 
     def admit(self) -> None:
         """Check the task, make its plan, and reserve what it needs if there is room: before the next poll says what
         is free. What is wrong with it shows when it runs.
         """
+        if self._found is not None and self._found.ended is not None:
+            self._kept.is_ended(self._found.ended)
+            return
+        if self._found is None:
+            assert self._message is not None
+            self._kept.accept(self._message.SerializeToString())
         try:
             self._ready = self._planned()
-            self._has_room = self._means.room.take_now(self.about, self._ready[1])
+            if self._capsule is not None:
+                ready = safekeeping.as_placed(self._ready[0], self._capsule)
+                self._ready = (ready, self._ready[1])
+                self._means.room.keep(self.about, self._ready[1], ready.gpu_devices)
+                self._has_room = True
+            else:
+                self._has_room = self._means.room.take_now(self.about, self._ready[1])
         except Exception as error:  # noqa: BLE001  (raised by `run`, which makes an outcome of it)
             self._refused = error
 
@@ -92,10 +126,16 @@ class Attempt:
         self.dropped = True
         self.stop.request(stopping.StopLevel.KILL, str(outcome.Reason.CANCELLED))
 
+    @property
+    def _capsule(self) -> Mapping[str, str] | None:
+        """Where the capsule of an earlier process is, if there is one to go on with."""
+        return None if self._found is None else self._found.capsule
+
     async def run(self) -> None:
         """Go through all phases. Raises nothing but the cancellation of the asyncio task it runs in."""
         artifacts: set[outcome.Artifact] = set()
         self._means.keeping.begin(self.about)
+        closed = False
         try:
             try:
                 ended = await self._to_its_end()
@@ -108,22 +148,35 @@ class Attempt:
                 self._means.room.leave(self.about)
             now = clock.now()
             self._enter(state.Phase.REPORTING)
-            await self._end_side_tasks()
-            await self._report(dataclasses.replace(ended, timings={**self.story.seconds(now), **ended.timings}))
+            if self._found is None or self._found.ended is None:
+                ended = dataclasses.replace(ended, timings={**self.story.seconds(now), **ended.timings})
+                await self._kept.ended(ended)
+            self._mind_the_outbox()
+            with self._means.reporter.turns.place() as place:
+                await self._end_side_tasks()
+                closed = await self._report(ended, place)
             self._enter(state.Phase.ENDED)
         finally:
-            self._means.keeping.done(artifacts)
             self._no_news()
             beside = [task for task in (self._news, self._pump) if task is not None]
             await stopping.settle(*beside)
+            self._let_go(artifacts, closed=closed)
             for side in beside:
                 if not side.cancelled() and (error := side.exception()) is not None:
                     details = {"in": side.get_name()}
                     log.log_task_event("internal_error", self.about.task_id, details, level="error", error=error)
 
+    def _let_go(self, artifacts: set[outcome.Artifact], *, closed: bool) -> None:
+        """What is not delivered stays on the disk, for the next process of this node."""
+        if closed:
+            self._spool.remove()
+            self._means.keeping.done(artifacts)
+        else:
+            self._spool.close()
+
     def phase(self, phase: state.Phase) -> None:
         """Be told by the executor how far it is."""
-        if phase is not self.story.phase:
+        if _ORDER.index(phase) > _ORDER.index(self.story.phase):  # a capsule entered again goes through them again
             self._enter(phase)
         if phase is state.Phase.RUNNING and self._news_due is None:
             self._news_due = asyncio.get_running_loop().call_later(START_NEWS_SECONDS, self._tell_that_it_runs)
@@ -152,6 +205,8 @@ class Attempt:
             return _failed(outcome.Reason.ENGINE_LOST, str(error))
         except errors.NoRoom as error:
             return _failed(outcome.Reason.NODE_SHUTDOWN, f"handed back: {error}")
+        except errors.NodeFault as error:
+            return _failed(outcome.Reason.INTERNAL, str(error))
         except errors.PeerError as error:
             return _failed(outcome.Reason.INVALID_TASK, f"input_files: cannot be fetched: {error}")
         except Exception as error:  # noqa: BLE001  (a defect of ours must not end the other attempts)
@@ -161,6 +216,8 @@ class Attempt:
             return _failed(outcome.Reason.INTERNAL, f"internal error {error_id}; the node's log tells more")
 
     async def _through(self) -> outcome.Outcome:
+        if self._found is not None and self._found.ended is not None:
+            return self._found.ended
         if self._refused is not None:
             raise self._refused
         assert self._ready is not None
@@ -173,9 +230,19 @@ class Attempt:
         self._enter(state.Phase.PREPARING)
         if self.stop.level >= stopping.StopLevel.CANCEL:
             raise stopping.Stopped(self.stop.level, self.stop.reason_for(stopping.StopLevel.CANCEL))
+        custody = checkpoint.Custody(self._kept)
+        if self._found is not None and self._found.capsule is not None:
+            custody = checkpoint.Custody(self._kept, self._found.capsule, self._found.after)
+        elif self._found is not None:
+            # It has not begun: whether it is still ours the pool says when it has heard that we hold it.
+            await self.stop.until(stopping.StopLevel.CANCEL, self._means.line.known())
         if any(file.artifact is not None for file in ready.files):
-            ready = await self.stop.until(stopping.StopLevel.CANCEL, self._fetched(ready))
-        return await self._means.executor.run(ready, self.stop, self)
+            fetching = self._fetched(ready, here=custody.after is not None)
+            ready = await self.stop.until(stopping.StopLevel.CANCEL, fetching)
+        self._kept.starts(ready)
+        if custody.after is None:
+            await self._kept.accepted()
+        return await self._means.executor.run(ready, self.stop, self, custody)
 
     def _planned(self) -> tuple[plan.RunPlan, resources.Resources]:
         """Check the task and make its plan; pure but for letting go of the message, which may be 4 MiB."""
@@ -185,20 +252,27 @@ class Attempt:
         task = translate.task_from_message(message)
         # A pool that counts no attempts hands out the first, as far as the task can see.
         ready = kind.make_plan(kinds.of(task), task, message.id, max(message.attempt, 1), self._means.limits)
+        needs = _needs(task, ready)
+        if self._capsule is not None:
+            return ready, needs  # what runs already was allowed when it began
         if ready.network is not plan.Network.NONE and not self._means.allow_egress:
             raise errors.InvalidTask("network", f"{str(ready.network)!r} is not allowed by this node's owner")
-        needs = _needs(task, ready)
         if why := self._means.room.reservations.never(needs):
             raise errors.InvalidTask("required_resources", f"can never fit into this node: {why}")
         variables = {tracing.VARIABLE: str(self.trace), **ready.environment}
         return dataclasses.replace(ready, environment=variables, traceparent=str(self.trace)), needs
 
-    async def _fetched(self, ready: plan.RunPlan) -> plan.RunPlan:
-        """The plan with its stored input files in the store."""
+    async def _fetched(self, ready: plan.RunPlan, *, here: bool) -> plan.RunPlan:
+        """The plan with its stored input files in the store; ``here``: its capsule has them, and so has the store."""
         wanted = {file.artifact for file in ready.files if file.artifact is not None}
         self._inputs = tuple(wanted)
         self._means.keeping.need(wanted)
-        there = {artifact.sha256: await self._fetch(artifact, ready.limits.disk_bytes) for artifact in wanted}
+        there = {
+            artifact.sha256: self._means.downloads.here(artifact)
+            if here
+            else await self._fetch(artifact, ready.limits.disk_bytes)
+            for artifact in wanted
+        }
         files = (
             dataclasses.replace(file, artifact=there[file.artifact.sha256]) if file.artifact is not None else file
             for file in ready.files
@@ -233,20 +307,29 @@ class Attempt:
 
     async def _end_side_tasks(self) -> None:
         self._no_news()
-        if self._news is not None:
-            await stopping.settle(self._news)
-        if self._pump is not None:
-            # Output first: whoever follows it is told of the end by the report.
-            self._output.finish()
-            await self._unless_killed(asyncio.wait({self._pump}))
+        await stopping.settle(*(task for task in (self._news, self._pump) if task is not None))
 
-    async def _report(self, ended: outcome.Outcome) -> None:
-        """Have the pool acknowledge the end."""
+    async def _report(self, ended: outcome.Outcome, place: turns.Place) -> bool:
+        """Have the pool acknowledge the end; whether nothing more is owed."""
         self.ended = ended
-        said = await self._unless_killed(self._means.reporter.deliver(self.about, ended))
+        # Output first: whoever follows it is told of the end by the report.
+        deliver = self._means.reporter.deliver(self.about, ended, place, self._output.rest)
+        said = await self._unless_killed(deliver)
+        closed = said is not None or self.dropped
         if said is None:
             said = "dropped" if self.dropped else f"not delivered: {self.stop.reason}"
         self._log_end(ended, said)
+        if closed:
+            await self._kept.close(said)
+            self._mind_the_outbox()
+        return closed
+
+    def _mind_the_outbox(self) -> None:
+        """Nothing that waits is thrown away: rather no further task is begun."""
+        if self._kept.outbox_full:
+            self._means.room.close(OUTBOX_FULL)
+        else:
+            self._means.room.reopen(OUTBOX_FULL)
 
     async def _unless_killed(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Do the work, but give it up when the attempt is dropped or the node stops at once."""
@@ -260,6 +343,7 @@ class Attempt:
             "attempt": self.about.attempt,
             "status": str(ended.status),
             "reason": str(ended.reason or ""),
+            "error": ended.error[:500],
             "report": said,
             "seconds": round(clock.now() - self.story.started, 3),
         }

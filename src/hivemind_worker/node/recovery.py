@@ -1,20 +1,112 @@
-"""At start: what an earlier process of this node left in its store is removed. Its capsules fall to the executor."""
+"""At start: what an earlier process of this node held, as far as its journal, its store and its outbox tell.
+
+An attempt that had ended is delivered. One whose capsule had been told to start is entered again. One that was only
+accepted begins anew once the pool says that it is still ours. Everything else in the store and the outbox is removed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
 from hivemind_worker.artifacts import store
+from hivemind_worker.executors import checkpoint
+from hivemind_worker.journal import records, writer
+from hivemind_worker.node import safekeeping
+from hivemind_worker.task import errors, outcome
 from hivemind_worker.telemetry import logs
+from hivemind_worker.wire import calls, translate
 
 log = logs.StructuredLogger(__name__)
 
 
-def clear(files: store.Store) -> int:
-    """Remove every artifact from the node's own store and return how many there were. Blocks; before any attempt.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One attempt of an earlier process: how it ended, else where its capsule is and how far it had come."""
 
-    Nothing on disk tells yet to which attempt a file belonged, so none can be delivered: the pool has given those
-    attempts to others, or will when their lease ends.
+    message: calls.pb.Task
+    ended: outcome.Outcome | None = None
+    capsule: Mapping[str, str] | None = None
+    after: checkpoint.Checkpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estate:
+    """All that was found. ``lost`` are attempts of which too little is known to go on; the pool gives them to others.
+
+    ``told`` says what of the records could not be read; empty where all could.
     """
-    removed = sum(files.remove(artifact.sha256) for artifact in list(files.artifacts()))
+
+    found: tuple[Found, ...] = ()
+    lost: tuple[records.Key, ...] = ()
+    told: str = ""
+
+    @property
+    def covered(self) -> tuple[Mapping[str, str], ...]:
+        """Where the capsules are that are gone on with."""
+        return tuple(each.capsule for each in self.found if each.capsule is not None)
+
+
+def read(recovered: writer.Recovered, books: safekeeping.Books) -> Estate:
+    """Put together what the journal and the outbox say. Blocks."""
+    found, lost = [], []
+    for key, held in recovered.holdings.attempts.items():
+        each = _read(key, held, books)
+        if each is None:
+            lost.append(key)
+        else:
+            found.append(each)
+    told = ""
+    if recovered.why:
+        told = (
+            f"the journal was damaged ({recovered.why}): {recovered.lost_lines} records are lost, "
+            f"the old file is kept as {recovered.set_aside}"
+        )
+    return Estate(tuple(found), tuple(lost), told)
+
+
+def _read(key: records.Key, held: records.Held, books: safekeeping.Books) -> Found | None:
+    """One attempt; None where what is known is not enough."""
+    message = calls.pb.Task(id=key[0], attempt=key[1])
+    try:
+        if held.accepted is not None:
+            message = translate.parsed(calls.pb.Task, held.accepted.task)
+        if held.ended is not None:
+            result = translate.parsed(calls.pb.TaskResult, held.ended.result)
+            return Found(message, translate.outcome_from_message(result))
+        if held.accepted is None:
+            return None
+        if held.placed is None:
+            return Found(message)
+        said = books.outbox.checkpoint(*key)
+        after = checkpoint.Checkpoint() if said is None else checkpoint.decode(said)
+        return Found(message, capsule=held.placed.capsule, after=after)
+    except (errors.Rejected, ValueError, OSError) as error:
+        log.log_task_event("record_unreadable", key[0], {"why": str(error)}, level="error")
+        return None
+
+
+def tidy(files: store.Store, books: safekeeping.Books, found: Collection[Found]) -> int:
+    """Make store and outbox ready, without what no found attempt needs; return how many files went. Blocks."""
+    progress = [each.after for each in found if each.after is not None]
+    files.prepare({name for each in progress for name in each.staged_names})
+    needed = {artifact.sha256 for each in progress for artifact in each.artifacts}
+    needed |= {file.artifact.sha256 for each in found if each.ended is not None for file in each.ended.results}
+    needed |= {each.sha256 for one in found for each in one.message.input_artifacts.values()}
+    removed = sum(
+        files.remove(artifact.sha256) for artifact in list(files.artifacts()) if artifact.sha256 not in needed
+    )
+    books.outbox.prepare({(each.message.id, each.message.attempt) for each in found})
     if removed:
         log.log_system_event("leftovers_removed", {"artifacts": removed})
     return removed
+
+
+def tell(found: Iterable[Found]) -> dict[str, int]:
+    """Count, for the log, what is gone on with."""
+    held = list(found)
+    return {
+        "to_deliver": sum(each.ended is not None for each in held),
+        "to_enter_again": sum(each.capsule is not None for each in held),
+        "to_begin_anew": sum(each.ended is None and each.capsule is None for each in held),
+    }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hivemind_worker.artifacts import store
-from hivemind_worker.concurrency import backoff, stopping
-from hivemind_worker.node import transfers
+from hivemind_worker.node import transfers, turns
 from hivemind_worker.pool_client import client, session
 from hivemind_worker.task import errors, outcome, state
 from hivemind_worker.telemetry import logs
@@ -17,9 +17,6 @@ from hivemind_worker.wire import calls, translate, verdicts
 
 INLINE_BYTES = 3 * 1024**2
 """Result files that travel within a report to a pool without uploads: its 4 MiB less the logs and all the rest."""
-
-UPLOADS_AT_ONCE = 4
-"""Reports in delivery at once: each holds a chunk of 1 MiB or its inline files, so this bounds the memory."""
 
 REFUSALS = 5
 """How often a pool may answer a report with a plain "no success" before it is given up."""
@@ -53,7 +50,7 @@ class Reporter:
         self._files = files
         self._uploads = transfers.Uploads(pool, files)
         self._node_id = node_id
-        self._turn = asyncio.Semaphore(UPLOADS_AT_ONCE)
+        self.turns = turns.Turns(lambda: line.heard_at)
 
     async def running(self, about: Attempt) -> None:
         """Say once that the task's own process runs. The heartbeats say it too, so a failure is only logged."""
@@ -64,21 +61,26 @@ class Reporter:
         except errors.HiveMindError as error:
             log.log_task_event("start_not_reported", about.task_id, {"why": str(error)}, level="warning")
 
-    async def deliver(self, about: Attempt, ended: outcome.Outcome) -> str:
-        """Deliver how an attempt ended; returns what became of the report, for the log.
+    async def deliver(
+        self, about: Attempt, ended: outcome.Outcome, place: turns.Place, first: Callable[[], Awaitable[None]]
+    ) -> str:
+        """Deliver how an attempt ended, in its turn; returns what became of the report, for the log.
 
-        Tries for ever while the pool is away or has forgotten us; cancel it to give up. Ends also when the pool says
-        a no that another try will not change. Never raises for what the pool does.
+        ``first`` is done before each try. Tries for ever while the pool is away or has forgotten us; cancel it to give
+        up. Ends also when the pool says a no that another try will not change. Never raises for what the pool does.
         """
-        # Ended by cancellation alone: whoever runs this knows how long a report may take.
-        pauses = backoff.Backoff(stopping.Stop(), cap=15.0)
         refused = 0
+        delayed = ""
         while True:
             try:
-                async with self._turn:
+                async with place.turn():
+                    await first()
                     ended, answer = await self._deliver_once(about, ended)
             except errors.Unavailable as error:
-                log.log_task_event("report_delayed", about.task_id, {"why": str(error)}, level="warning")
+                if str(error) != delayed:
+                    delayed = str(error)
+                    log.log_task_event("report_delayed", about.task_id, {"why": delayed}, level="warning")
+                continue
             except store.NoSuchArtifact as error:
                 # Without it the end can never be told as it was; and untold, the pool would ask for it for ever.
                 ended = _lost(ended, error)
@@ -97,7 +99,7 @@ class Reporter:
                 refused += 1
                 if refused >= REFUSALS:
                     return f"rejected: {answer.message or 'no reason given'}"
-            await pauses.pause()
+            await place.rest()
 
     async def _deliver_once(
         self, about: Attempt, ended: outcome.Outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 from hivemind_worker.node import admission
 from hivemind_worker.task import errors, resources
@@ -32,6 +32,11 @@ class Room:
     def take_now(self, key: Hashable, needs: resources.Resources) -> bool:
         """Reserve ``needs`` for ``key`` if they fit, nobody waits and the node is fit; false if not."""
         return not self._waiting and not self.holds and self.reservations.reserve(key, needs)
+
+    def keep(self, key: Hashable, needs: resources.Resources, devices: Sequence[str] = ()) -> None:
+        """Reserve for what runs already."""
+        self.reservations.keep(key, needs, devices)
+        self.changed.set()
 
     async def take(self, key: Hashable, needs: resources.Resources) -> None:
         """Wait until ``needs`` are reserved for ``key``; give them back with ``leave``.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from hivemind_worker.capsule import accounts
 from hivemind_worker.concurrency import clock, stopping, supervision
-from hivemind_worker.node import attempt, measuring, reporting, status
+from hivemind_worker.node import attempt, measuring, recovery, reporting, status
 from hivemind_worker.task import outcome
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import calls, translate
@@ -61,11 +61,20 @@ class Roster:
         for known in others:
             self._attempts[known].drop()
         log.log_task_event("attempt_accepted", message.id, {"attempt": message.attempt, "type": message.type})
-        self._attempts[about] = accepted = attempt.Attempt(self._means, message)
         self._told.accepted()
-        accepted.admit()
-        self._jobs.start(f"{message.id} attempt {message.attempt}", self._run(accepted))
+        self._begin(attempt.Attempt(self._means, message))
         return True
+
+    def adopt(self, found: Iterable[recovery.Found]) -> None:
+        """Go on with the attempts of an earlier process; those that run are given their room first."""
+        for each in sorted(found, key=lambda each: each.capsule is None):
+            self._begin(attempt.Attempt(self._means, each.message, each))
+
+    def _begin(self, accepted: attempt.Attempt) -> None:
+        about = accepted.about
+        self._attempts[about] = accepted
+        accepted.admit()
+        self._jobs.start(f"{about.task_id} attempt {about.attempt}", self._run(accepted))
 
     def cancel(self, refs: Iterable[calls.pb.AttemptRef]) -> None:
         """End attempts whose submitters want them no more; unknown ones are none of ours."""
@@ -166,9 +175,14 @@ class Roster:
                     self._ended.popitem(last=False)
 
     async def _report_again(self, about: reporting.Attempt) -> None:
-        said = await self._means.reporter.deliver(about, self._ended[about])
+        with self._means.reporter.turns.place() as place:
+            said = await self._means.reporter.deliver(about, self._ended[about], place, _nothing)
         log.log_task_event("reported_again", about.task_id, {"attempt": about.attempt, "report": said})
 
     def _defect(self, name: str, error: BaseException) -> None:
         self._means.troubles.note(f"{name}: {type(error).__name__}: {error}")
         log.log_system_event("internal_error", {"in": name}, level="error", error=error)
+
+
+async def _nothing() -> None:
+    """Its output was sent with the first report."""

@@ -107,6 +107,12 @@ class Downloads:
                 await self._download(artifact, node_id, session_id, limit)
         return outcome.Artifact(artifact.sha256, self._files.size(artifact.sha256))
 
+    def here(self, artifact: outcome.Artifact) -> outcome.Artifact:
+        """Return it with its true size, if it is in the store."""
+        if not self._files.exists(artifact.sha256):
+            return artifact
+        return outcome.Artifact(artifact.sha256, self._files.size(artifact.sha256))
+
     async def _download(self, artifact: outcome.Artifact, node_id: str, session_id: str, limit: int) -> None:
         offset = self._files.staged(artifact.sha256)
         request = calls.pb.DownloadArtifactRequest(

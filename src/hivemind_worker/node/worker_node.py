@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hivemind_worker import kinds
-from hivemind_worker.artifacts import store
+from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.concurrency import stopping, supervision
 from hivemind_worker.executors import executor
 from hivemind_worker.health import report
 from hivemind_worker.host import monitor
+from hivemind_worker.journal import records, writer
 from hivemind_worker.kinds import kind
 from hivemind_worker.node import (
     admission,
@@ -29,6 +30,7 @@ from hivemind_worker.node import (
     reporting,
     room,
     roster,
+    safekeeping,
     status,
     transfers,
 )
@@ -78,7 +80,8 @@ class Terms:
 class WorkerNode:
     """A worker node: registers with the pool, runs what it is given, reports how that ended.
 
-    It opens and closes ``pool`` and ``runs``, and owns ``files``: what is in there at the start is removed.
+    It opens and closes ``pool`` and ``runs``, and owns ``files``, ``journal`` and ``unsent``: what an earlier process
+    left there is gone on with where the journal says so, and else removed.
     ``watched`` is this machine, looked at in a thread; without it nothing is measured.
     """
 
@@ -89,11 +92,14 @@ class WorkerNode:
         pool: client.NodePoolClient,
         runs: executor.Executor,
         files: store.Store,
+        journal: writer.Journal,
+        unsent: outbox.Outbox,
         watched: monitor.ResourceMonitor | None,
     ) -> None:
         self._pool = pool
         self._executor = runs
         self._files = files
+        self._books = safekeeping.Books(journal, unsent)
         self._troubles = status.Troubles()
         self._monitor = watched
         reservations = admission.Admission(terms.capacity, terms.max_concurrent_tasks, terms.gpu_devices)
@@ -113,6 +119,7 @@ class WorkerNode:
             line=self._line,
             downloads=transfers.Downloads(pool, files),
             reporter=reporting.Reporter(pool, self._line, files, terms.node_id),
+            books=self._books,
             troubles=self._troubles,
             allow_egress=terms.allow_egress,
         )
@@ -165,9 +172,7 @@ class WorkerNode:
         with logs.bind(node_id=self._identity.node_id):
             try:
                 self._pool.open()
-                await asyncio.to_thread(self._files.prepare)
-                await asyncio.to_thread(recovery.clear, self._files)
-                await self._executor.open()
+                await self._take_up()
                 self._executor.preload(self._preload_images)
                 self._registration.ip_address = await asyncio.to_thread(channel.own_address, self._pool.access.address)
                 self._log_start()
@@ -178,6 +183,7 @@ class WorkerNode:
                 await self._pool.close()
                 if self._monitor is not None:
                     await asyncio.to_thread(self._monitor.close)
+                await self._books.journal.close()
                 log.log_system_event("worker_stopped", {"why": stop.reason, "ended": self._attempts.ended_count})
 
     def beside(self, name: str, loop: Callable[[stopping.Stop], Awaitable[None]]) -> None:
@@ -225,6 +231,21 @@ class WorkerNode:
             ready=ready,
             heard_at=self._line.heard_at,
         )
+
+    async def _take_up(self) -> None:
+        """Go on with what an earlier process of this node held."""
+        recovered = await self._books.journal.open()
+        estate = await asyncio.to_thread(recovery.read, recovered, self._books)
+        if estate.told:
+            self._troubles.note(estate.told)
+            log.log_system_event("journal_damaged", {"why": estate.told}, level="error")
+        await asyncio.to_thread(recovery.tidy, self._files, self._books, estate.found)
+        for task_id, number in estate.lost:
+            await self._books.journal.append(records.Closed(task_id, number, "its records were lost"))
+        await self._executor.open(estate.covered)
+        if estate.found:
+            log.log_system_event("attempts_taken_up", recovery.tell(estate.found))
+        self._attempts.adopt(estate.found)
 
     def _log_start(self) -> None:
         its = self._identity

@@ -113,6 +113,10 @@ class Session:
                 self.heard_at = max(self.heard_at, asked)
                 return answer
 
+    async def known(self) -> None:
+        """Wait until the pool knows us, and what we hold."""
+        await self._there.wait()
+
     def forget(self, session_id: str, why: str) -> None:
         """Take note that the pool does not know ``session_id``; does nothing when a newer one is in force."""
         if session_id == self.id and self._there.is_set():

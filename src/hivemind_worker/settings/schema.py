@@ -126,6 +126,9 @@ class Limits(Group):
     results_limit_count: int = Field(10_000, gt=0, le=1_000_000)
     """How many result files one task may have."""
 
+    undelivered_limit_bytes: Size = ByteSize(64 * GIB)
+    """While so much of result files waits for the pool, no further task is begun; what waits is never thrown away."""
+
 
 class Docker(Group):
     """How containers are used."""
@@ -154,6 +157,10 @@ class Docker(Group):
 
     pull_policy: PullPolicy = PullPolicy.IF_MISSING
     """When images are fetched: if-missing, always, or never."""
+
+    engine_patience: Seconds = 120.0
+    """Seconds for which running tasks are held while the engine does not answer; it is asked again and again, and where
+    they still run then they go on. After that they are handed back."""
 
     @pydantic.model_validator(mode="after")
     def _agree(self) -> Docker:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
+
+from google.protobuf import message as protobuf
 
 from hivemind_worker.task import errors, outcome, resources, spec
 from hivemind_worker.wire import free_form
 from hivemind_worker.wire.generated import nodepool_pb2 as pb
+
+M = TypeVar("M", bound=protobuf.Message)
+
+
+def parsed(kind: type[M], data: bytes) -> M:
+    """Read a message that was kept as bytes. Raises ValueError where they are none."""
+    try:
+        return kind.FromString(data)
+    except protobuf.DecodeError as error:
+        raise ValueError(f"no {kind.__name__}: {error}") from None
 
 
 def task_from_message(message: pb.Task) -> spec.TaskSpec:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hivemind_worker.artifacts import store
-from hivemind_worker.node import keeping, recovery
+from hivemind_worker.node import keeping
 
 
 @pytest.fixture
@@ -77,11 +77,3 @@ def test_an_input_is_needed_before_it_is_there(files: store.Store) -> None:
     keeps.arrived(late)
     keeps.done([late])
     assert not files.exists(late.sha256)
-
-
-def test_at_start_the_store_is_emptied(files: store.Store) -> None:
-    for content in (b"a", b"b"):
-        files.put(content)
-    assert recovery.clear(files) == 2
-    assert list(files.artifacts()) == []
-    assert recovery.clear(files) == 0

@@ -1,0 +1,40 @@
+"""What the engine is asked about a container whose conversation has ended: why, what it used, who killed it."""
+
+from __future__ import annotations
+
+from hivemind_worker.capsule import accounts, messages
+from hivemind_worker.containers import engine as engines
+from hivemind_worker.containers import usage
+from hivemind_worker.executors import capsule_run
+from hivemind_worker.task import errors
+
+
+async def ask_why(engine: engines.Engine, container: str, heard: capsule_run.Heard) -> None:
+    """Add what the engine knows to the fault.
+
+    A stream that ends early looks the same whether engine, container or only the capsule's word is gone.
+    """
+    try:
+        known = (await engine.inspect(container)).get("State") or {}
+        heard.fault += f"; the engine says: {known.get('Status')} {known.get('Error') or ''}".rstrip()
+    except engines.NotThere:
+        heard.fault += "; someone has removed its container"
+    except errors.NodeFault as error:
+        heard.lost = True
+        heard.fault = str(error)
+
+
+async def count(engine: engines.Engine, container: str, heard: capsule_run.Heard) -> accounts.Reading:
+    """Return what the container has used, as far as anybody can tell."""
+    found = usage.read(container)
+    if found is None and heard.exited is not None:
+        found = await usage.ask(engine, container)
+    return found or accounts.Reading()
+
+
+def suspicious(heard: capsule_run.Heard) -> bool:
+    """Whether the engine must be asked about memory: the task, or the capsule itself, was killed by someone."""
+    if heard.stopped:
+        return False
+    exited = heard.exited
+    return exited is None or (exited.why is messages.Why.OWN and exited.status != 0)

@@ -1,0 +1,132 @@
+"""What is written down about one attempt, so that another process of this node can go on: written, then acted upon."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hivemind_worker.artifacts import outbox as outboxes
+from hivemind_worker.artifacts import spool as spools
+from hivemind_worker.executors import checkpoint
+from hivemind_worker.journal import records, writer
+from hivemind_worker.task import errors, outcome, plan
+from hivemind_worker.telemetry import logs
+from hivemind_worker.wire import translate
+
+log = logs.StructuredLogger(__name__)
+
+_PLAN = "plan"
+"""Key under which the limits that the task was started with stand beside where its capsule is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Where things are written down."""
+
+    journal: writer.Journal
+    outbox: outboxes.Outbox
+
+
+class Safekeeping:
+    """The record of one attempt, from its acceptance until the pool has acknowledged its end."""
+
+    def __init__(self, books: Books, task_id: str, attempt: int) -> None:
+        self._books = books
+        self._task_id = task_id
+        self._attempt = attempt
+        self._accepted: asyncio.Future[None] | None = None
+        self._plan: plan.RunPlan | None = None
+        self._ended = False
+
+    def accept(self, task: bytes) -> None:
+        """Begin to write down that the attempt is ours; ``placed`` waits until that is on the disk."""
+        writing = self._books.journal.append(records.Accepted(self._task_id, self._attempt, task))
+        self._accepted = asyncio.ensure_future(writing)
+
+    def starts(self, ready: plan.RunPlan) -> None:
+        """Be told with which limits it is started."""
+        self._plan = ready
+
+    async def placed(self, capsule: Mapping[str, str]) -> None:
+        """See :meth:`checkpoint.Keeper.placed`."""
+        await self.accepted()
+        terms = {} if self._plan is None else {_PLAN: json.dumps(_terms(self._plan), separators=(",", ":"))}
+        await self._books.journal.append(records.Placed(self._task_id, self._attempt, {**capsule, **terms}))
+
+    async def accepted(self) -> None:
+        """Wait until the attempt is written down as ours. Raises :class:`writer.JournalBroken`."""
+        if self._accepted is not None:
+            await asyncio.shield(self._accepted)
+
+    async def save(self, reached: checkpoint.Checkpoint) -> None:
+        """See :meth:`checkpoint.Keeper.save`."""
+        await self._books.outbox.save(self._task_id, self._attempt, checkpoint.encode(reached))
+
+    async def ended(self, ended: outcome.Outcome) -> None:
+        """See :meth:`checkpoint.Keeper.ended`. A disk that does not take it costs nothing while this process lives."""
+        if self._ended:
+            return
+        result = await asyncio.to_thread(lambda: translate.outcome_to_message(ended).SerializeToString())
+        try:
+            await self._books.journal.append(records.Ended(self._task_id, self._attempt, result))
+        except writer.JournalBroken as error:
+            log.log_task_event("end_not_written", self._task_id, {"why": str(error)}, level="error")
+            return
+        self.is_ended(ended)
+
+    def is_ended(self, ended: outcome.Outcome) -> None:
+        """Take note that the end stands in the journal, and that its files wait for the pool."""
+        self._ended = True
+        self._books.outbox.owe(
+            (self._task_id, self._attempt), sum(artifact.size for artifact in {file.artifact for file in ended.results})
+        )
+
+    @property
+    def outbox_full(self) -> bool:
+        """Whether so much waits for the pool, of all attempts, that no task should be begun."""
+        return self._books.outbox.full
+
+    async def close(self, why: str) -> None:
+        """Nothing more is owed."""
+        self._books.outbox.settled((self._task_id, self._attempt))
+        if self._accepted is not None:
+            with contextlib.suppress(errors.NodeFault):
+                await self._accepted
+        with contextlib.suppress(writer.JournalBroken):  # it is told again after the next start, and stands once
+            await self._books.journal.append(records.Closed(self._task_id, self._attempt, why))
+        self._books.outbox.forget(self._task_id, self._attempt)
+
+    def spool(self) -> spools.Spool:
+        """Return where its output waits."""
+        return self._books.outbox.spool(self._task_id, self._attempt)
+
+
+def as_placed(ready: plan.RunPlan, capsule: Mapping[str, str]) -> plan.RunPlan:
+    """Return the plan with the limits that its task was started with, which the settings may have changed since.
+
+    Raises ValueError where they cannot be read.
+    """
+    try:
+        said = json.loads(capsule[_PLAN])
+        return dataclasses.replace(
+            ready,
+            limits=outcome.Limits(**said["limits"]),
+            caps=plan.Caps(**said["caps"]),
+            grace_seconds=float(said["grace_seconds"]),
+            gpu_devices=tuple(said["gpu_devices"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"what the journal says of its limits cannot be read: {error}") from None
+
+
+def _terms(ready: plan.RunPlan) -> dict[str, object]:
+    return {
+        "limits": dataclasses.asdict(ready.limits),
+        "caps": dataclasses.asdict(ready.caps),
+        "grace_seconds": ready.grace_seconds,
+        "gpu_devices": ready.gpu_devices,
+    }

@@ -1,0 +1,61 @@
+"""The worker's command, killed at a named point of its life: STRIKE=module:Class.method:before|after[:number].
+
+`kill -9`, by itself, as that call begins or when it has returned (the number-th time); of a generator after that many
+pieces. Without STRIKE it is the command as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import itertools
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+from hivemind_worker import __main__
+
+
+def die() -> None:
+    """At once, as the kernel does it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def strike(where: str) -> None:
+    """Have the process end at that point."""
+    module, path, when, *rest = where.split(":")
+    number = int(rest[0]) if rest else 1
+    owner: Any = importlib.import_module(f"hivemind_worker.{module}")
+    *outer, name = path.split(".")
+    for each in outer:
+        owner = getattr(owner, each)
+    called = getattr(owner, name)
+    calls = itertools.count(1)
+
+    @functools.wraps(called)
+    async def struck(*given: Any, **named: Any) -> Any:
+        meant = next(calls) == number
+        if meant and when == "before":
+            die()
+        answer = await called(*given, **named)
+        if meant and when == "after":
+            die()
+        return answer
+
+    @functools.wraps(called)
+    async def struck_generator(*given: Any, **named: Any) -> AsyncIterator[Any]:
+        pieces = itertools.count(1)
+        async for piece in called(*given, **named):
+            yield piece
+            if next(pieces) == number:
+                die()
+
+    setattr(owner, name, struck_generator if inspect.isasyncgenfunction(called) else struck)
+
+
+if __name__ == "__main__":
+    if point := os.environ.get("STRIKE", ""):
+        strike(point)
+    __main__.main()
