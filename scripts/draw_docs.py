@@ -1,4 +1,4 @@
-"""Write the pages of docs/ that the code itself knows best: every file, every setting, every table of states.
+"""Write the pages of docs/ that the code itself knows best: every file, setting, metric, event, table of states.
 
 Usage: python scripts/draw_docs.py   (a test compares what it would write with what is there)
 """
@@ -14,6 +14,7 @@ import draw_events
 from hivemind_worker.capsule import table
 from hivemind_worker.settings import paths, reference
 from hivemind_worker.task import state
+from hivemind_worker.telemetry import metrics
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PACKAGE = DOCS.parent / "src" / "hivemind_worker"
@@ -30,7 +31,13 @@ def main() -> int:
 def pages() -> dict[str, str]:
     """File name in docs/ → what it must say."""
     events = draw_events.page(WRITTEN_BY.format(source="the calls that log them"))
-    return {"files.md": files_page(), "settings.md": settings_page(), "states.md": states_page(), "events.md": events}
+    return {
+        "files.md": files_page(),
+        "settings.md": settings_page(),
+        "states.md": states_page(),
+        "events.md": events,
+        "metrics.md": metrics_page(),
+    }
 
 
 # As in ARCHITECTURE.md, from the top down; a test there proves that no room is missing.
@@ -101,6 +108,23 @@ def _setting(row: reference.Setting) -> str:
         f"- flag `{row.flag}` · environment {names} · file `{row.place}`\n"
         f"- {row.kind.value}{choices}; default {f'`{default}`' if default else 'unset'}"
     )
+
+
+def metrics_page() -> str:
+    """Every metric: its kind, its labels and what it counts."""
+    about = (
+        "What a worker and a pool answer at `/metrics`, in Prometheus' text format. Base units: seconds, bytes,\n"
+        "ratios of 1. No label holds the id of a task."
+    )
+    parts = ["# Metrics", WRITTEN_BY.format(source="src/hivemind_worker/telemetry/metrics.py"), about]
+    for title, listed in (("A worker's", metrics.WORKER), ("A pool's", metrics.POOL)):
+        rows = [f"| `{each.name}` | {each.kind.name.lower()} | {_labels(each)} | {each.help} |" for each in listed]
+        parts.append("\n".join([f"## {title}", "| metric | kind | labels | |", "| --- | --- | --- | --- |", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _labels(metric: metrics.Metric) -> str:
+    return ", ".join(f"`{label}`" for label in metric.labels)
 
 
 def states_page() -> str:

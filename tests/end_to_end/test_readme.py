@@ -1,4 +1,4 @@
-"""What the README and the task reference tell a reader to type does what they say: each `sh` block is run."""
+"""What the README, the task reference and the operators' page tell a reader to type does what they say: each is run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,8 +22,8 @@ PAGES = ("README.md", "docs/tasks.md")
 BLOCK = re.compile(r"^```sh( background)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def blocks() -> list[tuple[bool, list[str]]]:
-    found = [block for page in PAGES for block in BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))]
+def blocks(pages: tuple[str, ...] = PAGES) -> list[tuple[bool, list[str]]]:
+    found = [block for page in pages for block in BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))]
     return [(bool(background), text.strip().splitlines()) for background, text in found]
 
 
@@ -43,6 +44,7 @@ def reader(tmp_path: Path) -> dict[str, str]:
         "HIVEMIND_STATE_DIR": str(tmp_path / "state"),
         "HIVEMIND_LOG_DIR": str(tmp_path / "log"),
         "HIVEMIND_ISOLATION": "sandbox",
+        "HIVEMIND_UNHEALTHY_CPU_PERCENT": "100",
         "HIVEMIND_OVERLOAD_CPU_PERCENT": "100",  # whatever else this machine is busy with
         "TERM": "dumb",
     }
@@ -95,3 +97,9 @@ def test_every_command(
     assert (checkout / "words-results" / "plots.png").exists()
     assert (checkout / "primes-results" / "primes.txt").read_text(encoding="utf-8").endswith("199999")
     assert run("hivemind run -- echo hello", reader, checkout).stdout == "hello\n"
+    for _, lines in blocks(("docs/operations.md",)):
+        for line in lines:
+            if not line.startswith("curl ") or shutil.which("curl"):
+                seen = run(shlex.join(["bash", "-c", line]), reader, checkout)
+                assert seen.returncode == 0, f"{line}\n{seen.stdout}{seen.stderr}"
+                assert seen.stdout

@@ -47,7 +47,8 @@ class Shell:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HIVEMIND_", "XDG_"))}
         self.environment = {**kept, "HOME": str(home), "TMPDIR": str(home), "NO_COLOR": "1", "DOCKER_CONFIG": str(home)}
         self.environment["HIVEMIND_CACHE_DIR"] = str(home / "cache")
-        self.environment["HIVEMIND_OVERLOAD_CPU_PERCENT"] = "100"  # whatever else this machine is busy with
+        # Whatever else this machine is busy with.
+        self.environment |= dict.fromkeys(("HIVEMIND_OVERLOAD_CPU_PERCENT", "HIVEMIND_UNHEALTHY_CPU_PERCENT"), "100")
 
     def start(self, *words: str, **variables: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from prometheus_client import parser
 
@@ -31,6 +34,13 @@ def test_names_say_whose_and_which_base_unit(metric: metrics.Metric) -> None:
     assert metric.name.endswith("_total") is (metric.kind is metrics.Kind.COUNTER)
     assert not any(unit in metric.name for unit in ("percent", "_ms", "milliseconds", "megabytes", "_kb", "_gb"))
     assert not {"task_id", "task", "id", "image", "attempt"} & set(metric.labels)
+
+
+def test_the_page_for_operators_names_metrics_that_there_are() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"hivemind_(?:worker|pool)_[a-z0-9_]+", page))
+    assert len(named) >= 8
+    assert named <= {metric.name for metric in ALL}
 
 
 def test_what_is_counted_is_what_is_written() -> None:
