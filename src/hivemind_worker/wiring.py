@@ -193,28 +193,39 @@ def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: st
         worker.beside("memory", relief.run)
 
 
-def build_housekeeping(settings: schema.Settings, more: Sequence[place.Place] = ()) -> sweep.Housekeeping:
-    """Return what keeps this machine tidy: images, environments, workspaces, logs, and the places given."""
+def build_stock(settings: schema.Settings) -> list[place.Place]:
+    """Return the places of what tasks need beside themselves: images, environments, packages."""
     from hivemind_worker.containers import engine as engines  # noqa: PLC0415
     from hivemind_worker.containers import ledger  # noqa: PLC0415
-    from hivemind_worker.housekeeping import disks, environments, images, logs, packages, policy, sweep, workspaces  # noqa: PLC0415
+    from hivemind_worker.housekeeping import environments, images, packages  # noqa: PLC0415
+
+    its, cache = settings.docker, settings.storage.cache_dir
+    places: list[place.Place] = [environments.Environments(cache)]
+    if its.docker_enabled and its.isolation is not schema.Isolation.SANDBOX:
+        engine = engines.Engine(its.docker_host)
+        pinned = (*settings.cleanup.keep_images, *settings.images.preload_images)
+        places.insert(0, images.Images(engine, ledger.Ledger(cache / IMAGES_FOLDER), lambda: pinned))
+        places.insert(1, packages.Packages(engine))
+    return places
+
+
+def build_housekeeping(settings: schema.Settings, more: Sequence[place.Place] = ()) -> sweep.Housekeeping:
+    """Return what keeps this machine tidy: images, environments, workspaces, logs, and the places given."""
+    from hivemind_worker.housekeeping import disks, logs, policy, sweep, workspaces  # noqa: PLC0415
 
     its, kept = settings.cleanup, settings.storage
     places: list[place.Place] = [
-        environments.Environments(kept.cache_dir),
+        *build_stock(settings),
         workspaces.Workspaces(kept.temp_dir),
         logs.Logs(kept.log_dir, LOG_NAMES),
         *more,
     ]
-    if settings.docker.docker_enabled and settings.docker.isolation is not schema.Isolation.SANDBOX:
-        engine = engines.Engine(settings.docker.docker_host)
-        pinned = (*its.keep_images, *settings.images.preload_images)
-        places.insert(0, images.Images(engine, ledger.Ledger(kept.cache_dir / IMAGES_FOLDER), lambda: pinned))
-        places.insert(1, packages.Packages(engine))
     return sweep.Housekeeping(
         places,
         policy.Terms(disk_percent=its.cleanup_disk_percent, days=its.cleanup_days),
-        watch=[disks.of(folder) for folder in (kept.state_dir, kept.work_dir, kept.temp_dir, kept.log_dir)],
+        watch=[
+            disks.of(folder) for folder in (kept.state_dir, kept.work_dir, kept.cache_dir, kept.temp_dir, kept.log_dir)
+        ],
         interval=its.cleanup_interval,
         enabled=its.cleanup_enabled,
     )

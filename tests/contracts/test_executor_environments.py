@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
-import shutil
-import tempfile
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -52,8 +50,7 @@ def index() -> Iterator[package_index.Index]:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "docker":
         url, image = request.getfixturevalue("docker_url"), request.getfixturevalue("python_image")
-        (bridge,) = engine_api.get(url, "/networks/bridge")["IPAM"]["Config"]
-        gateway = bridge.get("Gateway") or str(ipaddress.ip_network(bridge["Subnet"])[1])
+        gateway = package_index.seen_from_containers(url)
         before = _environments(url)
 
         def in_containers(sources: sourcing.Sources) -> AbstractAsyncContextManager[attempts.Bench]:
@@ -65,23 +62,26 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         finally:
             for made in _environments(url) - before:
                 engine_api.delete(url, f"/images/{made}")
+            for volume in _wheel_volumes(url):
+                engine_api.delete(url, f"/volumes/{volume}")
         return
-    cache = Path(tempfile.mkdtemp(prefix="hivemind-test-cache-", dir="/var/tmp"))
-    cache.chmod(0o755)
-    try:
+    with package_index.open_folder() as cache:
         yield Place(
             "127.0.0.1",
             lambda sources: attempts.process_bench(tmp_path, sources, cache),
             lambda: {str(path) for path in cache.glob("environments/.*")},
         )
-    finally:
-        shutil.rmtree(cache)
 
 
 def _environments(url: str) -> set[str]:
     return {
         image["Id"] for image in engine_api.get(url, "/images/json", filters='{"label":["io.hivemind.environment"]}')
     }
+
+
+def _wheel_volumes(url: str) -> set[str]:
+    found = engine_api.get(url, "/volumes", filters='{"label":["io.hivemind.role=wheels"]}')["Volumes"] or ()
+    return {volume["Name"] for volume in found}
 
 
 def _builders(url: str) -> set[str]:
@@ -212,9 +212,7 @@ async def test_an_environment_that_is_too_large_is_refused(place: Place, index: 
 @contextlib.contextmanager
 def _wheels() -> Iterator[Path]:
     """A folder with one wheel, open to everyone."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
+    with package_index.open_folder() as folder:
         local = package_index.Index()
         local.offer("hm-local", "3.0")
         for file, content in local.files.items():
@@ -246,3 +244,74 @@ async def test_wheels_of_this_machine_are_offered_and_names_resolved_anew_when_o
         assert newest.logs.text.startswith(b"1.2 ")
         assert (exact.logs.text, again.logs.text) == (newer.logs.text,) * 2
         assert index.asked == []
+
+
+async def test_names_that_cannot_be_resolved_anew_leave_the_environment_of_before(
+    place: Place, index: package_index.Index
+) -> None:
+    index.offer("hm-probe", "1.0")
+    watcher = attempts.Watcher()
+    async with place.open(place.sources(index, refresh_seconds=0.001)) as bench:
+        before = await bench.python(SHOW, requirements=("hm-probe",))
+        index.files.clear()
+        after = await bench.python(SHOW, requirements=("hm-probe",), watcher=watcher)
+    assert (after.error, after.logs.text) == ("", before.logs.text)
+    assert any("could not be resolved anew" in note and "hm-probe" in note for note in watcher.notes)
+
+
+def _certificate(folder: Path, address: str) -> tuple[Path, Path]:
+    """A certificate with its key for the server, and that of the authority which has signed it."""
+    pem, ca, key = folder / "site.pem", folder / "ca.pem", folder / "ca.key"
+    new = (
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    )
+    its = ("-subj", "/CN=site", "-addext", f"subjectAltName=IP:{address}", "-addext", "basicConstraints=CA:FALSE")
+    for words in (
+        [*new, "-subj", "/CN=authority", "-keyout", key, "-out", ca],
+        [*new, *its, "-CA", ca, "-CAkey", key, "-keyout", folder / "key", "-out", folder / "cert"],
+    ):
+        subprocess.run([str(word) for word in words], check=True, capture_output=True)
+    pem.write_bytes((folder / "key").read_bytes() + (folder / "cert").read_bytes())
+    return pem, ca
+
+
+async def test_a_proxy_and_certificates_are_the_owners_to_name(place: Place, tmp_path: Path) -> None:
+    pem, ca = _certificate(tmp_path, place.address)
+    with package_index.serving() as proxy, package_index.serving(pem) as private:
+        for offers in (proxy, private):
+            offers.offer("hm-probe", "1.0")
+        by_proxy = sourcing.Sources(
+            index_url="http://packages.invalid/simple", proxy=f"http://{place.address}:{proxy.port}"
+        )
+        async with place.open(by_proxy) as bench:
+            ended = await bench.python(SHOW, requirements=("hm-probe",))
+        assert ended.logs.text.startswith(b"1.0 "), ended.error
+        assert any(path.startswith("http://packages.invalid/") for path in proxy.asked)
+        url = f"https://{place.address}:{private.port}/simple"
+        async with place.open(sourcing.Sources(index_url=url)) as bench:
+            refused = await bench.python(SHOW, requirements=("hm-probe",))
+        async with place.open(sourcing.Sources(index_url=url, certificates=sourcing.certificates(ca))) as bench:
+            trusted = await bench.python(SHOW, requirements=("hm-probe",))
+    assert refused.reason is outcome.Reason.DEPENDENCY_FAILED
+    assert "certificate" in refused.error
+    assert trusted.logs.text.startswith(b"1.0 "), trusted.error
+
+
+async def test_sources_are_built_only_where_the_owner_allows_it(place: Place, index: package_index.Index) -> None:
+    index.offer_source("hm-source", "1.0")
+    show = "import hm_source; print(hm_source.BUILT)"
+    async with place.open(place.sources(index)) as bench:
+        refused = await bench.python(show, requirements=("hm-source",))
+    async with place.open(place.sources(index, source_builds=True)) as bench:
+        built = await bench.python(show, requirements=("hm-source",))
+    assert refused.reason is outcome.Reason.DEPENDENCY_FAILED
+    assert built.logs.text == b"True\n", built.error

@@ -7,10 +7,17 @@ import contextlib
 import hashlib
 import http.server
 import io
+import ipaddress
+import ssl
+import tarfile
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import engine_api
 
 
 @dataclass
@@ -48,9 +55,48 @@ class Index:
         self.files[file] = packed.getvalue()
         self.about[f"{file}.metadata"] = found[f"{module}-{version}.dist-info/METADATA"]
 
+    def offer_source(self, name: str, version: str) -> None:
+        """Offer a source distribution that brings its own build backend, so that building it needs no other package."""
+        module = name.replace("-", "_")
+        top = f"{module}-{version}"
+        project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        built = Index()
+        built.offer(name, version, source="BUILT = True\n")
+        ((file, wheel),) = built.files.items()
+        backend = (
+            "import base64, os\n"
+            "def build_wheel(folder, config_settings=None, metadata_directory=None):\n"
+            f"    with open(os.path.join(folder, {file!r}), 'wb') as made:\n"
+            f"        made.write(base64.b64decode({base64.b64encode(wheel).decode()!r}))\n"
+            f"    return {file!r}\n"
+        )
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+            for path, text in (("pyproject.toml", project), ("backend.py", backend), ("PKG-INFO", about)):
+                entry = tarfile.TarInfo(f"{top}/{path}")
+                entry.size = len(text.encode())
+                tar.addfile(entry, io.BytesIO(text.encode()))
+        self.files[f"{top}.tar.gz"] = packed.getvalue()
+
     def downloads(self) -> list[str]:
         """The files that were fetched, in order."""
         return [path.rpartition("/")[2] for path in self.asked if path.endswith((".whl", ".tar.gz"))]
+
+
+def seen_from_containers(engine: str) -> str:
+    """The address of this machine for containers on the engine's own bridge."""
+    (bridge,) = engine_api.get(engine, "/networks/bridge")["IPAM"]["Config"]
+    return str(bridge.get("Gateway") or ipaddress.ip_network(bridge["Subnet"])[1])
+
+
+@contextlib.contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter, as no folder of pytest's is: caches and wheels of sandboxes lie in such."""
+    with tempfile.TemporaryDirectory(prefix="hivemind-test-", dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 def _sum(content: bytes) -> str:
@@ -58,8 +104,8 @@ def _sum(content: bytes) -> str:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Index]:
-    """An empty index on all addresses of this machine."""
+def serving(certificate: Path | None = None) -> Iterator[Index]:
+    """An empty index on all addresses of this machine; over TLS with a certificate and its key in one PEM file."""
     index = Index()
 
     class Answer(http.server.BaseHTTPRequestHandler):
@@ -71,6 +117,7 @@ def serving() -> Iterator[Index]:
             if index.credentials and self.headers.get("Authorization") != wanted:
                 self._send(401, b"who are you?")
                 return
+            # Whoever takes us for a proxy names the host as well; that is ours, whatever it is.
             *_, where, name = self.path.rstrip("/").split("/")
             if where == "files" and (content := index.files.get(name) or index.about.get(name)):
                 self._send(200, content, "application/octet-stream")
@@ -97,6 +144,10 @@ def serving() -> Iterator[Index]:
 
     server = http.server.ThreadingHTTPServer(("0.0.0.0", 0), Answer)
     server.daemon_threads = False
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     index.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()

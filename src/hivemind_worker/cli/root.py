@@ -34,6 +34,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "health": ("health", "Ask the worker and the pool here whether they are well."),
     "config": ("config", "Show the settings and where they come from."),
     "doctor": ("doctor", "Probe whether tasks can run here, and how well they are fenced."),
+    "images": ("images", "List the images and environments on this machine."),
     "clean": ("clean", "Tidy this machine, or tell what would go and why."),
     "completion": ("completion", "Print the completion script of a shell."),
 }

@@ -17,6 +17,8 @@ def write(shown: look.Look, output: following.Output) -> None:
         text = output.data.decode("utf-8", "replace")
         shown.object({"stream": output.stream, "offset": output.offset, "data": text, "attempt": output.attempt})
         return
+    if output.stream == "system" and shown.quiet:
+        return  # the node's own words about the task, not what the task said
     target = sys.stdout.buffer if output.stream == "stdout" else sys.stderr.buffer
     target.write(output.data)
     target.flush()

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import dataclasses
 import platform
-import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +30,11 @@ REPOSITORY: Final = "hivemind-environment"
 
 CACHE_VOLUME: Final = "hivemind-packages"
 """Packages that were fetched, for the next environment: one volume for all nodes of an engine."""
+
+CACHE_ROLE: Final = "packages"
+TOOLS_ROLE: Final = "tools"
+WHEELS_ROLE: Final = "wheels"
+"""What volumes of environments are for, as their label says."""
 
 WATCH_SECONDS: Final = 5.0
 _TAG: Final = 24
@@ -59,6 +63,7 @@ class Environments:
         self._ours = ours
         self._stocked = stocked.Stocked(engine=engine, node_id=around.node_id, boot_id=around.boot_id)
         self._builds: sharing.Shared[_There] = sharing.Shared("environments")
+        self._few = asyncio.Semaphore(making.AT_ONCE)
 
     async def ensure(
         self, image: hardening.Image, requirements: tuple[str, ...], tell: sharing.Tell
@@ -70,11 +75,16 @@ class Environments:
         wheels = await asyncio.to_thread(self._sources.wheel_files)
         offered = await asyncio.to_thread(self._sources.offered, wheels)
         asked = sourcing.asked_key(image.id, requirements, offered, making.recipe())
-        found = await self._known(asked, requirements)
-        if found is None:
-            found = await self._builds.get(
-                asked, lambda say: self._build(image, requirements, asked, wheels, say), tell
-            )
+        found, fresh = await self._known(asked, requirements)
+        if found is None or not fresh:
+            try:
+                found = await self._builds.get(
+                    asked, lambda say: self._build(image, requirements, asked, wheels, say), tell
+                )
+            except errors.DependencyFailed as failed:
+                if found is None:
+                    raise
+                tell(making.stale(failed))
         await asyncio.to_thread(self._note, found)
         path = image.environment.get("PATH") or _PATH
         variables = {"PATH": f"{making.ENVIRONMENT}/bin:{path}", "VIRTUAL_ENV": making.ENVIRONMENT}
@@ -84,16 +94,16 @@ class Environments:
         """End the builds that are under way; their containers are removed by the jobs."""
         await self._builds.close()
 
-    async def _known(self, asked: str, requirements: tuple[str, ...]) -> _There | None:
-        """An image that answers what is asked and is not too old for it."""
+    async def _known(self, asked: str, requirements: tuple[str, ...]) -> tuple[_There | None, bool]:
+        """An image that answers what is asked, and whether its names were resolved lately enough."""
         noted = await asyncio.to_thread(self._answers.get, asked)
-        if noted is not None and self._fresh(noted.resolved, requirements):
+        if noted is not None:
             for found in await self._engine.images(f"{hardening.ENVIRONMENT_LABEL}={noted.key}"):
-                return _there(found)
-        for found in await self._engine.images(f"{hardening.ASKED_LABEL}={asked}"):
-            if self._fresh(float(found.get("Created") or 0.0), requirements):
-                return _there(found)
-        return None
+                return _there(found), self._sources.fresh(noted.resolved, requirements)
+        made = await self._engine.images(f"{hardening.ASKED_LABEL}={asked}")
+        for found in sorted(made, key=lambda each: float(each.get("Created") or 0.0), reverse=True):
+            return _there(found), self._sources.fresh(float(found.get("Created") or 0.0), requirements)
+        return None, False
 
     def _note(self, found: _There) -> None:
         """Used now; and ours, as its labels say, also where another process of ours has made it."""
@@ -105,11 +115,6 @@ class Environments:
         else:
             self._ours.note(found.name, found.id, ledger.Kind.ENVIRONMENT)
 
-    def _fresh(self, resolved: float, requirements: tuple[str, ...]) -> bool:
-        if not self._sources.refresh_seconds or all(sourcing.exact(each) for each in requirements):
-            return True
-        return time.time() - resolved < self._sources.refresh_seconds
-
     async def _build(
         self,
         image: hardening.Image,
@@ -120,7 +125,7 @@ class Environments:
     ) -> _There:
         say(f"making an environment with {making.listed(requirements)}")
         try:
-            async with asyncio.timeout(self._sources.seconds):
+            async with self._few, asyncio.timeout(self._sources.seconds):
                 return await self._made(image, requirements, asked, wheels, say)
         except TimeoutError:
             said = f"the environment was not made within {self._sources.seconds:.0f} s (package_environment_timeout)"
@@ -153,13 +158,13 @@ class Environments:
             raise errors.DependencyFailed(
                 f"the image is for {image.machine}, this node's uv for {platform.machine()}: no environment can be made"
             )
-        tools = stocked.Stock("tools", (("uv", Path(uv.find_uv_bin())), ("maker.py", making.MAKER)), mode=0o555)
+        tools = stocked.Stock(TOOLS_ROLE, (("uv", Path(uv.find_uv_bin())), ("maker.py", making.MAKER)), mode=0o555)
         volumes = {await self._stocked.ensure(tools, image): (hardening.PROGRAM_FOLDER, True)}
         if wheels:
-            offered = stocked.Stock("wheels", tuple((path.name, path) for path in wheels))
+            offered = stocked.Stock(WHEELS_ROLE, tuple((path.name, path) for path in wheels))
             volumes[await self._stocked.ensure(offered, image)] = (making.WHEELS, True)
         if not self._sources.source_builds:
-            await self._engine.create_volume(CACHE_VOLUME, {hardening.ROLE_LABEL: "packages"})
+            await self._engine.create_volume(CACHE_VOLUME, {hardening.ROLE_LABEL: CACHE_ROLE})
             volumes[CACHE_VOLUME] = (making.CACHE, False)
         return volumes
 
@@ -210,7 +215,7 @@ class Environments:
                 await watch  # raises: too large
             made = await talk
         except errors.CapsuleFault as fault:
-            raise await self._why(container, stream, fault) from fault
+            raise await self._why(container, stream, fault, found.key) from fault
         finally:
             await stopping.settle(watch, talk)
         there = await self._commit(container, asked, found, say) if made else found.there
@@ -245,12 +250,16 @@ class Environments:
             if size > self._sources.limit_bytes:
                 raise making.too_large(size, self._sources.limit_bytes)
 
-    async def _why(self, container: str, stream: engines.Attached, fault: errors.CapsuleFault) -> errors.HiveMindError:
+    async def _why(
+        self, container: str, stream: engines.Attached, fault: errors.CapsuleFault, key: str
+    ) -> errors.HiveMindError:
         """What is known of a builder that broke off: killed for memory, or what its Python complained about."""
         with contextlib.suppress(errors.NodeFault):
             if ((await self._engine.inspect(container)).get("State") or {}).get("OOMKilled"):
                 return errors.DependencyFailed("making the environment needs more than 2 GiB of memory")
         words = stream.complaint.decode(errors="replace").strip().splitlines()
+        if words and not key:  # its Python does not even begin
+            return errors.DependencyFailed(f"the image's python3 cannot make an environment: {words[-1][:300]}")
         return errors.CapsuleFault(f"{fault}{f': {words[-1]}' if words else ''}")
 
     async def _remove(self, name: str, creating: asyncio.Task[str], stream: engines.Attached | None) -> None:

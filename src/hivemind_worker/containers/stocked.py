@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hivemind_worker.concurrency import clock
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import hardening
 
 FILL_SECONDS: Final = 600.0
 """Longest that filling one may take: 10 GB at 17 MB/s, a tenth of what was measured."""
+
+WHOLE: Final = "-whole"
+"""Added to a volume's name: the name of the empty one that says that it is whole."""
 
 _PIECE: Final = 1024 * 1024
 _BLOCK: Final = 512
@@ -55,24 +59,31 @@ class Stocked:
         volume = await asyncio.to_thread(stock.name)
         async with self._lock:
             label = f"{hardening.ROLE_LABEL}={stock.role}"
-            known = {found["Name"] for found in await self._engine.volumes(label)}
-            if known >= {volume, f"{volume}-whole"}:
-                return volume
             labels = dict([label.split("=")])  # no node's label: what all nodes share is nobody's leftover
-            await self._engine.create_volume(volume, labels)
-            await self._fill(stock, volume, image)
-            await self._engine.create_volume(f"{volume}-whole", labels)
+            name = f"hivemind-filler-{volume.rpartition('-')[2]}"
+            deadline = clock.now() + FILL_SECONDS
+            while not await self._whole(label, volume):
+                await self._engine.create_volume(volume, labels)
+                body = hardening.filler(self._around, image.id, {volume: hardening.PROGRAM_FOLDER})
+                try:
+                    filler = await self._engine.create(name, body)  # its one name is a lock between all who would fill
+                except engines.Refused as refused:
+                    if refused.status != engines.CONFLICT:
+                        raise
+                    if clock.now() > deadline:
+                        await self._engine.remove(name)  # whoever made it has died
+                    await asyncio.sleep(0.2)
+                    continue
+                try:
+                    packed = archive(stock.files, stock.mode)
+                    await self._engine.put_stream(filler, hardening.PROGRAM_FOLDER, packed, FILL_SECONDS)
+                    await self._engine.create_volume(f"{volume}{WHOLE}", labels)
+                finally:
+                    await self._engine.remove(name)
         return volume
 
-    async def _fill(self, stock: Stock, volume: str, image: hardening.Image) -> None:
-        name = f"hivemind-filler-{volume.rpartition('-')[2][:12]}-{self._around.boot_id[:12]}"
-        body = hardening.filler(self._around, image.id, {volume: hardening.PROGRAM_FOLDER})
-        try:
-            filler = await self._engine.create(name, body)
-            packed = archive(stock.files, stock.mode)
-            await self._engine.put_stream(filler, hardening.PROGRAM_FOLDER, packed, FILL_SECONDS)
-        finally:
-            await self._engine.remove(name)
+    async def _whole(self, label: str, volume: str) -> bool:
+        return {found["Name"] for found in await self._engine.volumes(label)} >= {volume, f"{volume}{WHOLE}"}
 
 
 def _content(path: Path) -> str:

@@ -1,18 +1,21 @@
-"""Packages that the engine keeps for the next environment: one volume, which can be filled again."""
+"""What the engine keeps for the next environment: packages, wheels of this machine, uv. All can be had again."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import environments, hardening
+from hivemind_worker.containers import environments, hardening, stocked
 from hivemind_worker.housekeeping import disks, policy
+
+_ROLES: Final = (environments.CACHE_ROLE, environments.TOOLS_ROLE, environments.WHEELS_ROLE)
+_OURS: Final = "hivemind-"
 
 
 class Packages:
-    """The place of that volume at one engine. Opens and closes its own line to the engine with every look."""
+    """The place of those volumes at one engine. Opens and closes its own line to the engine with every look."""
 
     name = "packages"
 
@@ -20,7 +23,7 @@ class Packages:
         self._engine = engine
 
     async def look(self) -> Sequence[policy.Thing]:
-        """Tell of the volume, if there is one that bears our name and our label."""
+        """Tell of the volumes that bear our labels."""
         await self._engine.connect()
         try:
             there = await self._there()
@@ -33,24 +36,28 @@ class Packages:
         return [
             policy.Thing(
                 kind=policy.Kind.CACHE,
-                name=environments.CACHE_VOLUME,
-                size_bytes=sizes.get(environments.CACHE_VOLUME, 0),
-                last_used=_moment(there[0]),
+                name=each["Name"],
+                size_bytes=sizes.get(each["Name"], 0),
+                last_used=_moment(each),
                 disk=disk,
             )
+            for each in there
         ]
 
     async def remove(self, thing: policy.Thing) -> bool:
         """Remove it; false while an environment is being made with it: the engine refuses then."""
         await self._engine.connect()
         try:
-            return bool(await self._there()) and await self._engine.remove_volume(thing.name)
+            if thing.name not in {each["Name"] for each in await self._there()}:
+                return False
+            await self._engine.remove_volume(f"{thing.name}{stocked.WHOLE}")  # what is not marked so is filled again
+            return await self._engine.remove_volume(thing.name)
         finally:
             await self._engine.close()
 
     async def _there(self) -> list[Mapping[str, Any]]:
-        labelled = await self._engine.volumes(f"{hardening.ROLE_LABEL}=packages")
-        return [volume for volume in labelled if volume["Name"] == environments.CACHE_VOLUME]
+        found = [each for role in _ROLES for each in await self._engine.volumes(f"{hardening.ROLE_LABEL}={role}")]
+        return [each for each in found if each["Name"].startswith(_OURS) and not each["Name"].endswith(stocked.WHOLE)]
 
 
 def _moment(volume: Mapping[str, Any]) -> float:

@@ -31,6 +31,9 @@ from hivemind_worker.task.resources import GIB, MIB
 MEMORY: Final = 2 * GIB
 """Memory of a sandbox in which packages are installed: uv took 0.3 GB for the largest tried (torch)."""
 
+YOUNG_SECONDS: Final = 60.0
+"""A folder younger than this may be somebody's who has not locked it yet."""
+
 WATCH_SECONDS: Final = 2.0
 _PROCESSES: Final = 512
 _SCRATCH: Final = 64 * MIB
@@ -75,6 +78,7 @@ class Environments:
         self._jobs = jobs
         self._answers = answers
         self._builds: sharing.Shared[str] = sharing.Shared("environments")
+        self._few = asyncio.Semaphore(making.AT_ONCE)
 
     async def ensure(self, ground: probe.Ground, requirements: tuple[str, ...], tell: sharing.Tell) -> Environment:
         """Return one with these packages, made first unless it is there; `tell` is told how far that is.
@@ -87,9 +91,14 @@ class Environments:
         offered = await asyncio.to_thread(self._sources.offered, wheels)
         asked = sourcing.asked_key(await asyncio.to_thread(_base, ground), requirements, offered, making.recipe())
         while True:
-            key = await asyncio.to_thread(self._known, asked, requirements)
-            if not key:
-                key = await self._builds.get(asked, lambda say: self._build(ground, requirements, asked, say), tell)
+            key, fresh = await asyncio.to_thread(self._known, asked, requirements)
+            if not key or not fresh:
+                try:
+                    key = await self._builds.get(asked, lambda say: self._build(ground, requirements, asked, say), tell)
+                except errors.DependencyFailed as failed:
+                    if not key:
+                        raise
+                    tell(making.stale(failed))
             if (found := await asyncio.to_thread(self._hold, key)) is not None:
                 return found
 
@@ -97,12 +106,12 @@ class Environments:
         """End the builds that are under way."""
         await self._builds.close()
 
-    def _known(self, asked: str, requirements: tuple[str, ...]) -> str:
+    def _known(self, asked: str, requirements: tuple[str, ...]) -> tuple[str, bool]:
+        """The key of one that answers what is asked, and whether its names were resolved lately enough."""
         noted = self._answers.get(asked)
         if noted is None or not (self._folder / noted.key / _ABOUT).exists():
-            return ""
-        fresh = not self._sources.refresh_seconds or all(sourcing.exact(each) for each in requirements)
-        return noted.key if fresh or time.time() - noted.resolved < self._sources.refresh_seconds else ""
+            return "", False
+        return noted.key, self._sources.fresh(noted.resolved, requirements)
 
     def _hold(self, key: str) -> Environment | None:
         folder = self._folder / key
@@ -122,7 +131,7 @@ class Environments:
         say(f"making an environment with {making.listed(requirements)}")
         staging = await asyncio.to_thread(self._stage, ground)
         try:
-            async with asyncio.timeout(self._sources.seconds):
+            async with self._few, asyncio.timeout(self._sources.seconds):
                 key = await self._made(ground, staging, requirements, say)
         except TimeoutError:
             said = f"the environment was not made within {self._sources.seconds:.0f} s (package_environment_timeout)"
@@ -220,7 +229,9 @@ class Environments:
         """A new folder to make one in. Raises BadSettings where the user of sandboxes could not enter it."""
         try:
             for folder in (self._folder, self._cache):
-                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+                if not folder.exists():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    folder.chmod(0o755)  # whatever the umask is
         except OSError as error:
             raise errors.BadSettings(f"cache_dir: {error.filename} cannot be made: {error.strerror}") from None
         if ground.drop_to is not None:
@@ -244,7 +255,9 @@ class _Staging:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._owner = owner
         for name in ("environment", "scratch", "cache", "wheels"):  # the places of what is bound in there, too
-            (self.folder / name).mkdir(mode=0o755)
+            (self.folder / name).mkdir()
+        for place in (self.folder, *self.folder.iterdir()):
+            place.chmod(0o755)
         if owner is not None:
             for place in (self.folder, *self.folder.iterdir()):
                 os.chown(place, owner, owner, follow_symlinks=False)
@@ -323,6 +336,8 @@ def sweep(folder: Path) -> None:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - left.stat().st_mtime < YOUNG_SECONDS:
+                continue  # made a moment ago, its lock may be still to come
             shutil.rmtree(left, ignore_errors=True)
         except BlockingIOError:
             pass  # in the making

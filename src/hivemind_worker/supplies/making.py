@@ -21,6 +21,9 @@ CACHE: Final = f"{FOLDER}/cache"
 WHEELS: Final = f"{FOLDER}/wheels"
 """Folders of the capsule in which an environment is made."""
 
+AT_ONCE: Final = 2
+"""Environments made at once: each may take 2 GiB, and a disk is busy with one."""
+
 MAKER: Final = Path(__file__).with_name("maker.py")
 
 _RECIPE = 1  # raised when environments made before must not be used any more
@@ -91,6 +94,11 @@ def too_large(size: int, most: int) -> errors.DependencyFailed:
         f"the environment is larger ({size / 1e6:.0f} MB) than this node's owner allows: "
         f"{most / 1e6:.0f} MB (package_environment_limit_bytes)"
     )
+
+
+def stale(failed: errors.DependencyFailed) -> str:
+    """What is said where names cannot be resolved anew and an environment of before is there."""
+    return f"the names could not be resolved anew, and the environment made before is used: {str(failed)[:_WORDS]}"
 
 
 async def converse(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from hivemind_worker.task import errors
 
 DAY = 86_400.0
 _SECONDS = 1800.0
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 _BYTES = 10 * 1024**3
 
 
@@ -51,6 +53,12 @@ class Sources:
         listed = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         return _sum([self.index_url, self.source_builds, listed])
 
+    def fresh(self, resolved: float, requirements: tuple[str, ...]) -> bool:
+        """Whether names that were resolved then (Unix seconds) need not be resolved anew."""
+        if not self.refresh_seconds or all(exact(each) for each in requirements):
+            return True
+        return time.time() - resolved < self.refresh_seconds
+
 
 def of(settings: upkeep.Packages) -> Sources:
     """The sources that the settings name. Reads the certificates. Raises BadSettings where that fails."""
@@ -68,13 +76,15 @@ def of(settings: upkeep.Packages) -> Sources:
 
 def certificates(file: Path) -> bytes:
     """The usual certificates of this machine and those in `file`, as PEM. Raises BadSettings."""
-    context = ssl.create_default_context()
+    usual = ssl.create_default_context().get_ca_certs(binary_form=True)
     try:
-        context.load_verify_locations(cafile=file)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+        ours = file.read_text(encoding="ascii", errors="ignore")
     except (OSError, ssl.SSLError) as error:
         why = error.strerror or "there is no certificate (PEM) in it"
         raise errors.BadSettings(f"package_ca_file: {file} cannot be used: {why}") from None
-    return "".join(ssl.DER_cert_to_PEM_cert(each) for each in context.get_ca_certs(binary_form=True)).encode()
+    found = [*(ssl.DER_cert_to_PEM_cert(each) for each in usual), *_PEM.findall(ours)]
+    return "\n".join(dict.fromkeys(each.strip() for each in found)).encode() + b"\n"
 
 
 def exact(requirement: str) -> bool:

@@ -34,10 +34,20 @@ _IMAGE = re.compile(
 REQUIREMENTS = 500
 """Most requirements of one task. A number of ours: lock files of large projects have a few hundred."""
 
+REQUIREMENT_CHARACTERS = 1_000
+"""Longest requirement. A number of ours: markers for many platforms take some hundred."""
+
 # PEP 508: name [extras] specifiers [; marker]. No URLs, no paths, no options: an index is the node owner's to choose.
 _EXTRA = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?"
 _SPECIFIER = r"(?:===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9][A-Za-z0-9.*+!_-]{0,62}"
-_MARKER = r"""[A-Za-z0-9_.()<>=!~'"*+ -]{1,200}"""
+_FACT = (
+    "(?:python_version|python_full_version|os_name|sys_platform|implementation_(?:name|version)|extra"
+    "|platform_(?:machine|python_implementation|release|system|version))"
+)
+_VALUE = r"""(?:'[A-Za-z0-9_.*+ -]{0,60}'|"[A-Za-z0-9_.*+ -]{0,60}")"""
+_COMPARED = r"\s*(?:===?|~=|!=|<=?|>=?|not\s+in\b|in\b)\s*"
+_TERM = rf"(?:\(\s*){{0,9}}(?:{_FACT}{_COMPARED}{_VALUE}|{_VALUE}{_COMPARED}{_FACT})(?:\s*\)){{0,9}}"
+_MARKER = rf"{_TERM}(?:\s*\b(?:and|or)\s+{_TERM}){{0,19}}"
 _REQUIREMENT = re.compile(
     rf"({_EXTRA})\s*(?:\[\s*({_EXTRA}(?:\s*,\s*{_EXTRA}){{0,19}})\s*\])?"
     rf"\s*\(?\s*({_SPECIFIER}(?:\s*,\s*{_SPECIFIER}){{0,19}})?\s*\)?\s*(?:;\s*({_MARKER}))?",
@@ -125,7 +135,7 @@ def requirements(field: str, value: object) -> tuple[str, ...]:
 
 def _requirement(field: str, said: str) -> str:
     found = _REQUIREMENT.fullmatch(said.strip(" "))
-    if found is None or "\n" in said:
+    if found is None or "\n" in said or said.count("(") != said.count(")") or len(said) > REQUIREMENT_CHARACTERS:
         raise errors.InvalidTask(
             field, f"{said[:60]!r} is no requirement such as 'numpy>=2,<3'; URLs, paths and options are not taken"
         )

@@ -211,6 +211,29 @@ def test_requirements_are_names_and_nothing_else() -> None:
     assert refused(command=None, code="pass", requirements=["six"] * 10_000) == "requirements"
 
 
+@pytest.mark.parametrize(
+    "marker",
+    [
+        "python_version<'4'",
+        "sys_platform == 'linux' and (python_version >= '3.9' or extra == \"x\")",
+        "'linux' in sys_platform",
+        "os_name not in 'nt java'",
+        "platform_python_implementation!='PyPy'",
+    ],
+)
+def test_markers_compare_facts_of_the_machine(marker: str) -> None:
+    assert spec.parse({"code": "pass", "requirements": [f"six; {marker}"]}).requirements == (f"six; {marker}",)
+
+
+@pytest.mark.parametrize(
+    "marker",
+    ["import os", "x == 'y'", "python_version", "python_version == 3", "python_version == '3' and", "'a' == 'b'",
+     "(python_version == '3'", "python_version == '3' or or os_name == ''", "python_version == '" + "3" * 2_000 + "'"],
+)  # fmt: skip
+def test_what_is_no_marker_is_refused(marker: str) -> None:
+    assert refused(command=None, code="pass", requirements=[f"six; {marker}"]) == "requirements[0]"
+
+
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
