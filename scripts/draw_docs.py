@@ -9,6 +9,7 @@ import ast
 import sys
 from pathlib import Path
 
+import draw_estimators
 import draw_events
 
 from hivemind_worker.capsule import table
@@ -31,12 +32,14 @@ def main() -> int:
 def pages() -> dict[str, str]:
     """File name in docs/ → what it must say."""
     events = draw_events.page(WRITTEN_BY.format(source="the calls that log them"))
+    estimators = draw_estimators.page(WRITTEN_BY.format(source="src/hivemind_worker/task/estimators.py"))
     return {
         "files.md": files_page(),
         "settings.md": settings_page(),
         "states.md": states_page(),
         "events.md": events,
         "metrics.md": metrics_page(),
+        "estimators.md": estimators,
     }
 
 

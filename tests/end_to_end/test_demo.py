@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-PACKAGED = ("fridays", "pictures", "rainfall", "words")
+PACKAGED = ("fridays", "model", "pictures", "rainfall", "words")
 
 
 def demo(docker_host: str, tmp_path: Path, *flags: str, **more: str) -> str:
@@ -52,6 +52,9 @@ def data_results(tmp_path: Path) -> None:
     assert (results / "pictures" / "contact_sheet.jpg").stat().st_size > 10_000
     assert json.loads((results / "rainfall" / "summary.json").read_text(encoding="utf-8"))["rows"] == 488
     assert "Rain at four stations" in (results / "rainfall" / "report.html").read_text(encoding="utf-8")
+    model = json.loads((results / "model" / "metrics.json").read_text(encoding="utf-8"))
+    assert model["test"]["accuracy"] > 0.9
+    assert {path.name for path in (results / "model").iterdir()} >= {"model.joblib", "model.onnx", "confusion.png"}
     words = json.loads((results / "words" / "summary.json").read_text(encoding="utf-8"))
     assert words["languages"] == {"zh": 2, "de": 1, "en": 1, "fr": 1, "ja": 1}
     assert (results / "words" / "plots.png").read_bytes().startswith(b"\x89PNG")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,12 +16,14 @@ from typing import Any
 
 import engine_api
 import installed
+import numpy as np
 import pytest
 import waiting
 
 from hivemind_worker.client import inputs, task_files
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "machine-learning"
+PAGE = EXAMPLES.parents[1] / "docs" / "machine-learning.md"
 FRAMEWORKS = ("scikit-learn", "pytorch", "tensorflow")
 SECONDS = 800
 BUSY = 900
@@ -61,26 +65,81 @@ print("weights", sum(w.numpy().size for w in model.trainable_weights))
 }
 
 
+# What the examples do not use: colour images, normalization, weights of classes, other optimizers, gaps, folds.
+COLOURED: dict[str, Any] = {
+    "training_data": "images.npz",
+    "estimator": "cnn",
+    "epochs": 12,
+    "batch_size": 53,
+    "hyper_parameters": {
+        "batch_normalization": True,
+        "class_weight": "balanced",
+        "optimizer": "sgd",
+        "learning_rate": 0.05,
+        "filters": [4, 6],
+        "kernel_size": 3,
+        "hidden_layers": [],
+        "activation": "gelu",
+    },
+}
+COLOURED_WEIGHTS = (3 * 9 * 4 + 4) + 2 * 4 + (4 * 9 * 6 + 6) + 2 * 6 + (6 * 2 * 3 * 2 + 2)
+HEAVY: dict[str, Any] = {
+    "training_data": "penguins.csv",
+    "target": "body_mass_g",
+    "epochs": 60,
+    "early_stopping": 15,
+    "cross_validation": 2,
+    "hyper_parameters": {"optimizer": "adamw", "learning_rate": 0.02, "hidden_layers": [12], "weight_decay": 1},
+}
+TOO_FAST: dict[str, Any] = {
+    "training_data": {"dataset": "diabetes"},
+    "hyper_parameters": {"optimizer": "sgd", "learning_rate": 10},
+}
+
+
+def _images() -> bytes:
+    """Small colour images: the brighter half is above or below, and those above are rare."""
+    chance = np.random.default_rng(1)
+    pixels = chance.integers(0, 100, size=(400, 9, 12, 3)).astype("u1")
+    above = np.arange(400) % 4 == 0
+    pixels[above, :4] += 80
+    pixels[~above, 5:] += 80
+    packed = io.BytesIO()
+    np.savez_compressed(packed, images=pixels, labels=np.where(above, "above", "below"))
+    return packed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def cache() -> Iterator[Path]:
+    """Where sandboxes find their environments: made once for all tests here."""
+    folder = Path(tempfile.mkdtemp(prefix="hivemind-test-cache-", dir="/var/tmp"))
+    folder.chmod(0o755)  # the user of a sandbox must get there, and into pytest's own folders it does not
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def engine(docker_url: str) -> Iterator[str]:
+    """The engine, without the environments that these tests made in it."""
+    before = _environments(docker_url)
+    yield docker_url
+    for made in _environments(docker_url) - before:
+        engine_api.delete(docker_url, f"/images/{made}")
+
+
 @pytest.fixture
-def up(fenced: installed.Shell, request: pytest.FixtureRequest) -> Iterator[installed.Up]:
+def up(fenced: installed.Shell, cache: Path, request: pytest.FixtureRequest) -> Iterator[installed.Up]:
     """A worker that makes real environments, from the index of this site and the wheels that lie here."""
+    if "docker" in fenced.flags:
+        request.getfixturevalue("engine")
     wheels = os.environ.get("PIP_FIND_LINKS", "")
-    cache = Path(tempfile.mkdtemp(prefix="hivemind-test-cache-", dir="/var/tmp"))
-    cache.chmod(0o755)  # the user of a sandbox must get there, and into pytest's own folders it does not
-    more = [f"--cache-dir={cache}", *([f"--package-wheels={wheels}"] if wheels and Path(wheels).is_dir() else [])]
-    engine = request.getfixturevalue("docker_url") if "docker" in fenced.flags else ""
-    before = _environments(engine)
-    try:
-        with installed.running_up(fenced, *more) as found:
-            yield found
-    finally:
-        shutil.rmtree(cache)
-        for made in _environments(engine) - before:
-            engine_api.delete(engine, f"/images/{made}")
+    offered = [f"--package-wheels={wheels}"] if wheels and Path(wheels).is_dir() else []
+    with installed.running_up(fenced, f"--cache-dir={cache}", *offered) as found:
+        yield found
 
 
 def _environments(engine: str) -> set[str]:
-    return {image["Id"] for image in engine_api.get(engine, "/images/json", filters=LABEL)} if engine else set()
+    return {image["Id"] for image in engine_api.get(engine, "/images/json", filters=LABEL)}
 
 
 def _ended(up: installed.Up, task_id: str) -> dict[str, Any]:
@@ -145,6 +204,41 @@ def test_trained_measured_and_used_again(up: installed.Up, framework: str) -> No
         assert int(said["weights"]) == 10 * 32 + 32 + 32 * 16 + 16 + 16 + 1
 
 
+@pytest.mark.long
+@pytest.mark.docker
+@pytest.mark.timeout(BUSY)
+@pytest.mark.parametrize("fenced", ["docker"], indirect=True)
+@pytest.mark.parametrize("framework", FRAMEWORKS[1:])
+def test_networks_do_as_their_parameters_say(up: installed.Up, framework: str) -> None:
+    images = {"images.npz": {"base64": base64.b64encode(_images()).decode()}}
+    table = {"penguins.csv": (EXAMPLES / "penguins.csv").read_text(encoding="utf-8")}
+    coloured = up.submit(model_type=framework, input_files=images, **COLOURED)
+    again = up.submit(model_type=framework, input_files=images, **COLOURED)
+    heavy = up.submit(model_type=framework, input_files=table, **HEAVY)
+    too_fast = up.submit(model_type=framework, **TOO_FAST)
+
+    _ended(up, coloured)
+    metrics = json.loads((_results(up, coloured, "coloured") / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["classes"] == ["above", "below"]
+    assert metrics["network"]["weights"] == COLOURED_WEIGHTS
+    assert metrics["test"]["balanced_accuracy"] > 0.9
+    _ended(up, again)
+    for name in ("predictions.csv", "history.csv"):  # the same task, the same seed: the same bytes
+        first, second = (_results(up, task_id, task_id) / name for task_id in (coloured, again))
+        assert first.read_bytes() == second.read_bytes()
+
+    _ended(up, heavy)
+    metrics = json.loads((_results(up, heavy, "heavy") / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["problem"] == "regression"
+    assert metrics["test"]["r2"] > 0.7
+    assert len(metrics["cross_validation"]["r2"]["folds"]) == 2
+    assert metrics["epochs"]["kept"] <= metrics["epochs"]["run"] <= 60
+    assert {each["name"] for each in metrics["inputs"] if each["kind"] == "category"} == {"species", "island", "sex"}
+
+    assert up.ask("wait", too_fast, "--timeout", "50").code == 2
+    assert "try a lower hyper_parameters.learning_rate" in up.ask("logs", too_fast).err
+
+
 def _scores_are_true(metrics: dict[str, Any], rows: list[dict[str, str]]) -> None:
     """Recomputed from the predictions, and better than knowing nothing."""
     test, baseline = metrics["test"], metrics["baseline"]
@@ -159,6 +253,11 @@ def _scores_are_true(metrics: dict[str, Any], rows: list[dict[str, str]]) -> Non
     assert test["r2"] == pytest.approx(1 - error / sum((a - mean) ** 2 for a in actual))
     assert test["root_mean_squared_error"] == pytest.approx((error / len(rows)) ** 0.5)
     assert test["r2"] > 0.25 > baseline["r2"]
+
+
+@pytest.mark.parametrize("block", re.findall(r"```json\n(\{.*?\})\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
+def test_every_task_of_the_page_is_one(block: str) -> None:
+    assert inputs.prepare(json.loads(block), EXAMPLES).task.kind == "ml"
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.json")), ids=lambda path: path.stem)

@@ -209,8 +209,14 @@ def _curve(told: learning_results.Told, estimator: Any) -> None:
 def _parameters(estimator: Any) -> dict[str, Any]:
     """Those in force, said or not; without what the program sets for itself."""
     own = {"n_jobs", "verbose", "warm_start"}
-    found = {name: value for name, value in estimator.get_params(deep=False).items() if name not in own}
+    every = estimator.get_params(deep=False).items()
+    found = {name: value for name, value in every if name not in own and not _is_deprecated(value)}
     return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in found.items()}
+
+
+def _is_deprecated(value: Any) -> bool:
+    """How scikit-learn marks a parameter that has no effect any more."""
+    return isinstance(value, str) and value == "deprecated"
 
 
 def _keep(

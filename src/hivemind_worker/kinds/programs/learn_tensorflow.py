@@ -98,9 +98,10 @@ def _said(layer: Any) -> str:
 
 def _optimizer(said: dict[str, Any]) -> Any:
     rate, decay = said["learning_rate"], said["weight_decay"] or None
+    if said["optimizer"] == "adamw":
+        return keras.optimizers.AdamW(rate, weight_decay=said["weight_decay"])
     if said["optimizer"] == "sgd":
         return keras.optimizers.SGD(rate, momentum=said["momentum"], weight_decay=decay)
     if said["optimizer"] == "rmsprop":
         return keras.optimizers.RMSprop(rate, momentum=said["momentum"], weight_decay=decay)
-    kind = keras.optimizers.AdamW if said["optimizer"] == "adamw" else keras.optimizers.Adam
-    return kind(rate, weight_decay=decay)
+    return keras.optimizers.Adam(rate, weight_decay=decay)

@@ -66,7 +66,7 @@ def confusion(matrix: list[list[int]], names: list[str], title: str) -> None:
             colour = "white" if counts[row, column] / totals[row, 0] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=9)
     short = [_short(name, 16) for name in names]
-    turned = len(names) > 6 or max(map(len, short)) > 8
+    turned = max(map(len, short)) > (8 if len(names) < 7 else 3)
     axes.set_xticks(range(len(names)), short, rotation=45 if turned else 0, ha="right" if turned else "center")
     axes.set_yticks(range(len(names)), short)
     axes.set(xlabel="predicted", ylabel="actual", title=_short(title, 60))

@@ -142,9 +142,11 @@ def learn(settings: dict[str, Any], train: Callable[[Job], Trained]) -> int:
 
 def _parameters(settings: dict[str, Any]) -> dict[str, Any]:
     defaults = CNN_DEFAULTS if settings["estimator"] == "cnn" else DEFAULTS
+    said = settings["hyper_parameters"]
     return {
         **defaults,
-        **settings["hyper_parameters"],
+        # A share that was said as 1 came as a whole number, and Keras takes none.
+        **{name: float(value) if isinstance(defaults[name], float) else value for name, value in said.items()},
         "epochs": settings["epochs"] or EPOCHS,
         "batch_size": settings["batch_size"] or BATCH_SIZE,
         "early_stopping": settings["early_stopping"],
@@ -244,7 +246,12 @@ def _measure(
     told.content["baseline"] = told.baseline(split.train, rows)
     learning_results.write_predictions(told, rows, predicted)
     part = "test" if len(split.test) else "training"
-    learning_results.draw(told, rows, predicted, f"{told.settings['estimator']}, {len(rows):,} {part} rows")
+    learning_results.draw(
+        told,
+        rows,
+        predicted,
+        f"{told.settings['estimator']} of {told.settings['model_type']}, {len(rows):,} {part} rows",
+    )
 
 
 def _write_losses(told: learning_results.Told, losses: _Losses, kept: int, *, early: bool) -> None:
