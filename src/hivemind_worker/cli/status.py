@@ -62,15 +62,14 @@ def _rows(task: shapes.Task) -> Iterator[tuple[str, str]]:
 def _of_outcome(said: outcome.Outcome) -> Iterator[tuple[str, str]]:
     limits = dataclasses.asdict(said.limits) if said.limits else {}
     usage = {name: value for name, value in dataclasses.asdict(said.usage).items() if value is not None}
-    slowest = max(said.timings, key=said.timings.__getitem__, default="")
+    longest_first = sorted(said.timings.items(), key=lambda step: -step[1])
     yield "isolation", " ".join(each for each in (said.isolation, said.runtime) if each)
     yield "image", said.image_digest
     yield "limits", _listed(limits)
     yield "limits hit", ", ".join(said.limits_hit)
     yield "flags", ", ".join(sorted(str(flag) for flag in said.flags))
     yield "usage", _listed(usage)
-    yield "timings", _listed({f"{name}{' (longest)' if name == slowest else ''}": value
-                             for name, value in said.timings.items()})  # fmt: skip
+    yield "timings", _listed(dict(longest_first))
     for file in said.results:
         yield "result", f"{file.name} ({words.size(file.artifact.size)})"
     for skipped in said.skipped:

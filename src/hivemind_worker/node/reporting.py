@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hivemind_worker.artifacts import store
+from hivemind_worker.concurrency import clock
 from hivemind_worker.node import transfers, turns
 from hivemind_worker.pool_client import client, session
 from hivemind_worker.task import errors, outcome, state
@@ -107,10 +108,13 @@ class Reporter:
         """Upload, then report. Returns the outcome as it was reported, so that a refused file is refused once."""
 
         async def all_of_it(session_id: str) -> tuple[outcome.Outcome, calls.pb.ReportTaskResultResponse]:
+            began = clock.now()
             if self._line.plain:
                 told, data = await asyncio.to_thread(_inline, self._files, ended)
             else:
                 told, data = await self._upload(about, ended, session_id)
+            if told.results:
+                told = dataclasses.replace(told, timings={**told.timings, "upload": clock.now() - began})
             result = translate.outcome_to_message(told)
             for name, content in data.items():
                 result.result_data[name] = content

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -70,3 +72,46 @@ def test_why_something_can_never_fit_is_said_in_words() -> None:
     said = admission.Admission(CAPACITY, 1).never(resources.Resources(8.0, 64 * GIB))
     assert "cpu: wants 8 cores, 4 free" in said
     assert "memory: wants 64.00 GiB, 8.00 GiB free" in said
+
+
+@given(
+    some.lists(
+        some.one_of(
+            some.tuples(some.just("reserve"), some.integers(0, 9), amounts),
+            some.tuples(some.just("release"), some.integers(0, 9), some.none()),
+            some.tuples(some.just("resize"), some.none(), amounts),
+        ),
+        max_size=60,
+    )
+)
+def test_l14_whatever_comes_goes_and_shrinks_no_more_is_given_out_than_there_is(
+    steps: list[tuple[str, Any, Any]],
+) -> None:
+    devices = ("GPU-a", "GPU-b")
+    whole = resources.Resources(4.0, 8 * GIB, 100 * GIB, len(devices))
+    reservations = admission.Admission(whole, 0, devices)
+    held: set[int] = set()
+    for what, key, amount in steps:
+        if what == "resize":
+            reservations.resize(amount)
+        elif what == "release":
+            reservations.release(key)
+            held.discard(key)
+        elif key not in held and reservations.reserve(key, amount):
+            held.add(key)
+            assert reservations.reserved.fits(reservations.now)
+        assert reservations.reserved.fits(whole)
+        assert min(reservations.free.memory_bytes, reservations.free.disk_bytes, reservations.free.gpus) >= 0
+        given = [device for each in held for device in reservations.devices(each)]
+        assert len(set(given)) == len(given) == reservations.reserved.gpus
+
+
+def test_what_others_take_is_no_more_free_and_comes_back() -> None:
+    reservations = admission.Admission(CAPACITY, 0)
+    assert reservations.reserve("a", resources.Resources(1.0, 6 * GIB))
+    reservations.resize(resources.Resources(4.0, 3 * GIB, 100 * GIB))
+    assert reservations.free.memory_bytes == 0
+    assert "memory: wants 1.00 GiB, 0.00 GiB free" in reservations.lacking(resources.Resources(0.1, GIB))
+    assert not reservations.never(resources.Resources(0.1, 7 * GIB))  # it may fit again
+    reservations.resize(resources.Resources(64.0, 640 * GIB, 6400 * GIB, 8))
+    assert reservations.free == CAPACITY - resources.Resources(1.0, 6 * GIB)

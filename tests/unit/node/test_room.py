@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 import waiting
 
 from hivemind_worker.node import admission, room
-from hivemind_worker.task import resources
+from hivemind_worker.task import errors, resources
 
 ONE, THREE, FOUR = (resources.Resources(cores) for cores in (1.0, 3.0, 4.0))
 
@@ -68,3 +69,50 @@ async def test_a_room_closed_for_two_reasons_opens_when_both_are_gone() -> None:
     place.reopen("owner")
     assert [*seen, place.paused] == [True, False]
     assert place.changed.is_set()
+
+
+async def test_nobody_comes_in_while_the_node_is_not_fit_and_all_who_fit_do_afterwards() -> None:
+    place = _room()
+    place.hold({"disk": "disk: full"})
+    assert place.paused
+    waits = [asyncio.create_task(place.take(name, ONE)) for name in ("one", "two")]
+    await waiting.wait_until(lambda: len(place._waiting) == 2, description="both wait")
+    assert place.why(ONE) == "disk: full"
+    place.leave("somebody else")
+    assert place.reservations.reserved == resources.Resources()
+    place.changed.clear()
+    place.hold({})
+    await asyncio.gather(*waits)
+    assert place.changed.is_set()
+    assert not place.paused
+
+
+async def test_a_wait_for_room_ends_with_what_was_lacking() -> None:
+    place = room.Room(admission.Admission(resources.Resources(4.0, 1, 1), 0), wait_seconds=0.05)
+    await place.take("first", ONE)
+    with pytest.raises(errors.NoRoom) as told:
+        await place.take("large", FOUR)
+    assert str(told.value) == "insufficient resources: waited 0.05 s for room: cpu: wants 4 cores, 3 free"
+    assert place.reservations.reserved == ONE
+
+
+async def test_whoever_gives_up_waiting_lets_others_by() -> None:
+    place = _room()
+    await place.take("first", ONE)
+    large = asyncio.create_task(place.take("large", FOUR))
+    await waiting.wait_until(lambda: place._waiting, description="the large one waits")
+    small = asyncio.create_task(place.take("small", ONE))
+    await waiting.wait_until(lambda: len(place._waiting) == 2, description="the small one waits behind it")
+    large.cancel()
+    await small
+    assert place.reservations.reserved == ONE + ONE
+    await asyncio.gather(large, return_exceptions=True)
+
+
+async def test_what_comes_free_on_the_machine_lets_in_who_waits() -> None:
+    place = _room()
+    place.resize(resources.Resources(0.5, 1, 1))
+    waits = asyncio.create_task(place.take("one", ONE))
+    await waiting.wait_until(lambda: place._waiting, description="it waits")
+    place.resize(FOUR + resources.Resources(0.0, 1, 1))
+    await waits

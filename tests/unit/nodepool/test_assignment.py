@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,6 +83,9 @@ def test_why_a_task_waits() -> None:
     )
     small = assignment.why_waiting(shape(8, zone="a"), [worker("wrong").site, worker("small", 4, zone="a").site])
     assert small == "no node is large enough; small: cpu: wants 8 cores, 4 in all"
+    unfit = dataclasses.replace(worker("ill").site, unfit="disk: full")
+    assert assignment.why_waiting(shape(), [unfit]) == "waits for a node to be fit; ill: disk: full"
+    assert assignment.why_waiting(shape(), [unfit, worker().site]) == "waits for a node to have room"
     assert "wrong: it has no label zone=a" in assignment.why_waiting(shape(zone="a"), [worker("wrong").site])
 
 
