@@ -61,7 +61,7 @@ async def base(docker_url: str, python_image: str) -> str:
 def image(docker_url: str, base: str) -> Iterator[str]:
     if shutil.which("docker") is None:
         pytest.skip("no docker command here: the image is built with it")
-    _docker(docker_url, "build", "--build-arg", f"BASE={base}", "-t", NAME, ".")
+    _docker(docker_url, "build", "--network=host", "--build-arg", f"BASE={base}", "-t", NAME, ".")
     yield NAME
     _docker(docker_url, "rmi", "-f", NAME, base)
 

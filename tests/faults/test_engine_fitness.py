@@ -12,11 +12,12 @@ import node_parts
 import pytest
 import waiting
 
-from hivemind_worker.artifacts import store
+from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.client import asynchronous
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.executors import docker
+from hivemind_worker.journal import writer
 from hivemind_worker.node import fitness, worker_node
 from hivemind_worker.nodepool import server
 from hivemind_worker.pool_client import channel, client
@@ -47,7 +48,15 @@ async def test_l09_a_node_whose_engine_is_gone_takes_nothing_and_comes_back(
             fitness=fitness.Limits(interval=0.2, probe_seconds=1.0),
         )
         pool_line = client.NodePoolClient(channel.Access(pool.address))
-        node = worker_node.WorkerNode(terms, pool=pool_line, runs=runs, files=files, watched=None)
+        node = worker_node.WorkerNode(
+            terms,
+            pool=pool_line,
+            runs=runs,
+            files=files,
+            journal=writer.Journal(tmp_path / "worker.journal"),
+            unsent=outbox.Outbox(tmp_path / "outbox"),
+            watched=None,
+        )
         work = asyncio.create_task(node.run(stop), name="the node")
         try:
             task = {"command": "echo ran", "docker_image": busybox_image, "memory_limit": "64m"}
