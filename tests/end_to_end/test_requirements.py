@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import grpc
 import installed
 import package_index
 import pytest
+import waiting
 
 from hivemind_worker.wire import calls
 
@@ -69,6 +71,52 @@ def test_a_script_gets_the_packages_it_names_and_the_next_one_finds_them(
     shown = user.hivemind("images", *user.flags[:4])
     assert row["name"] in shown.text
     assert shown.code == 0
+
+
+def test_requirements_may_stand_in_a_file(user: installed.Shell, index: package_index.Index, tmp_path: Path) -> None:
+    name = f"hm-{index.port}"
+    index.offer(name, "1.0")
+    (tmp_path / "script.py").write_text(f"import hm_{index.port} as it\nprint(it.VERSION)\n")
+    (tmp_path / "requirements.txt").write_text(f"# what it needs\n\n{name}>=1  # the newest\n")
+    said = user.run("-r", "requirements.txt", "script.py")
+    assert (said.code, said.text) == (0, "1.0\n"), said.err
+    assert "no such file" in user.run("-r", "missing.txt", "script.py").err
+
+
+def test_a_build_whose_worker_was_killed_ends_by_itself(
+    user: installed.Shell, index: package_index.Index, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    engine = request.getfixturevalue("docker_url") if "docker" in user.flags else ""
+    before = _builders(engine, user)
+    (tmp_path / "script.py").write_text("print('never')\n")
+    index.silent = True
+    running = user.start("run", *user.flags, "-r", f"hm-{index.port}", "script.py")
+    with running:
+        waiting.wait_for(lambda: index.asked, description="the index is asked", seconds=30)
+        builders = _builders(engine, user) - before
+        running.kill()
+    assert builders
+    try:
+        waiting.wait_for(
+            lambda: not builders & _builders(engine, user), description="the builder has ended", seconds=15
+        )
+    finally:
+        for container in builders if engine else ():
+            engine_api.delete(engine, f"/containers/{container}?force=1&v=1")
+
+
+def _builders(engine: str, user: installed.Shell) -> set[str]:
+    """The containers in which environments are made now, or the processes of sandboxes in which that is done."""
+    if engine:
+        label = '{"label":["io.hivemind.role=builder"]}'
+        return {found["Id"] for found in engine_api.get(engine, "/containers/json", filters=label)}
+    cache = user.environment["HIVEMIND_CACHE_DIR"].encode()
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if cache in path.read_bytes():
+                found.add(path.parent.name)
+    return found
 
 
 def test_what_cannot_be_installed_is_said_in_the_resolvers_words(

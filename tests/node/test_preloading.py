@@ -17,7 +17,8 @@ async def test_a_node_prepares_what_its_owner_lists_and_what_the_pool_announces(
         node_parts.running(pool.pool.address, tmp_path / "node", preload_images=("example/own:1",)) as node,
     ):
         await waiting.wait_until(lambda: node.runs.preloaded.count(POOLS[1]) > 1, description="it is announced again")
-    assert node.runs.preloaded[:3] == ["example/own:1", *POOLS]  # at the registration
+    own = "example/own:1"
+    assert node.runs.preloaded[:4] == [own, own, *POOLS]  # at the start, and at the registration
     assert set(node.runs.preloaded) == {"example/own:1", *POOLS}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def task(asked: Asked) -> dict[str, Any]:
         "labels": words.pairs("--label", asked.labels),
     }
     if asked.requirements:
-        said["requirements"] = list(asked.requirements)
+        said["requirements"] = [line for each in asked.requirements for line in _requirements(each)]
     if asked.is_command:
         return {**said, "type": "command", "command": list(asked.argv)}
     script, *arguments = asked.argv
@@ -58,6 +59,19 @@ def _environment(given: Sequence[str]) -> dict[str, str]:
     if missing:
         raise click.UsageError(f"--env {missing[0]}: no such variable here; write NAME=VALUE")
     return words.pairs("--env", [each if "=" in each else f"{each}={os.environ[each]}" for each in there])
+
+
+def _requirements(given: str) -> Iterator[str]:
+    """One requirement, or those in a file that is here; its comments and empty lines are none."""
+    path = Path(given)
+    if not path.is_file():
+        if path.suffix == ".txt":
+            raise click.UsageError(f"-r {given}: there is no such file")
+        yield given
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if text := re.sub(r"(^|\s)#.*", "", line).strip():
+            yield text
 
 
 def _inputs(given: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:

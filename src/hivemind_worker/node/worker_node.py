@@ -137,11 +137,10 @@ class WorkerNode:
             ),
             labels=terms.labels,
         )
-        announced = runs.preload if terms.preload_announced else _ignore
-        self._preload_images = terms.preload_images
-        self._registration = registration.Registration(self._identity, self._line, self._attempts, announced)
+        self._own_images, self._heed = terms.preload_images, terms.preload_announced
+        self._registration = registration.Registration(self._identity, self._line, self._attempts, self._announced)
         self._heartbeat = heartbeat.Heartbeat(
-            terms.heartbeat_seconds, means, self._attempts, self._told, self._fitness, announced
+            terms.heartbeat_seconds, means, self._attempts, self._told, self._fitness, self._announced
         )
         self.health: report.Health = checkup.checker(self._pool, self._line, self._room, self._fitness)
         self._past_lease = past_lease.PastLease(means, self._attempts) if terms.stop_past_lease else None
@@ -173,7 +172,7 @@ class WorkerNode:
             try:
                 self._pool.open()
                 await self._take_up()
-                self._executor.preload(self._preload_images)
+                self._announced(())
                 self._registration.ip_address = await asyncio.to_thread(channel.own_address, self._pool.access.address)
                 self._log_start()
                 await loops.run(stop)
@@ -185,6 +184,10 @@ class WorkerNode:
                     await asyncio.to_thread(self._monitor.close)
                 await self._books.journal.close()
                 log.log_system_event("worker_stopped", {"why": stop.reason, "ended": self._attempts.ended_count})
+
+    def _announced(self, references: Iterable[str]) -> None:
+        """Have the images ready that the owner lists and that the pool has announced; each time, in case one failed."""
+        self._executor.preload((*self._own_images, *(references if self._heed else ())))
 
     def beside(self, name: str, loop: Callable[[stopping.Stop], Awaitable[None]]) -> None:
         """Have a loop run beside the node's own, from ``run`` on; like those it must not end before its stop."""
@@ -260,7 +263,3 @@ class WorkerNode:
             "max_concurrent_tasks": its.max_concurrent_tasks,
         }
         log.log_system_event("worker_started", details)
-
-
-def _ignore(_references: Iterable[str]) -> None:
-    """The owner wants none of what the pool announces."""

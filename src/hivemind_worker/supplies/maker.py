@@ -10,14 +10,19 @@ from __future__ import annotations
 import json
 import os
 import platform
+import queue
 import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 from pathlib import Path
 from typing import Any
 
 WORDS = 4000  # of the resolver's, kept for an error: its explanations are at the end
+
+ANSWERS: queue.SimpleQueue[str] = queue.SimpleQueue()
+RUNNING: set[subprocess.Popen[str]] = set()
 
 
 class Failed(Exception):
@@ -26,11 +31,13 @@ class Failed(Exception):
 
 def main() -> int:
     """Make it. The exit code is 0 when that was done or not wanted."""
-    asked = json.loads(sys.stdin.buffer.readline())
+    asked = json.loads(sys.stdin.readline())
+    threading.Thread(target=_listen, daemon=True).start()
     scratch = Path(asked["folder"]) / "scratch"
+    made: int | None = None
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        _make(asked, scratch)
+        made = _make(asked, scratch)
     except Failed as failed:
         _say(failed=str(failed))
         return 1
@@ -39,10 +46,22 @@ def main() -> int:
         return 1
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if made is not None:
+        _say(done=made)  # the last word: whoever hears it may end us
     return 0
 
 
-def _make(asked: dict[str, Any], scratch: Path) -> None:
+def _listen() -> None:
+    """Hear what the worker says. When it is gone nobody wants what is made here: end, and uv with us."""
+    for line in sys.stdin:
+        ANSWERS.put(line.strip())
+    for each in tuple(RUNNING):
+        each.kill()
+    os._exit(3)
+
+
+def _make(asked: dict[str, Any], scratch: Path) -> int | None:
+    """Make it; its size in bytes, None where it was not wanted any more."""
     _say(python=_python())
     variables = _variables(asked, scratch)
     wanted, pins = scratch / "requirements.in", scratch / "requirements.txt"
@@ -56,8 +75,8 @@ def _make(asked: dict[str, Any], scratch: Path) -> None:
         "--output-file", str(pins), str(wanted))  # fmt: skip
     found = [line.strip() for line in pins.read_text().splitlines() if line.strip()]
     _say(pins=found)
-    if sys.stdin.readline().strip() != "go":
-        return
+    if ANSWERS.get() != "go":
+        return None
     pins.write_text("".join(line + "\n" for line in found if not _satisfied(line, there)))
     target = str(Path(asked["folder"]) / "environment")
     shown = ["--system-site-packages"] if asked["inherit"] else []
@@ -66,7 +85,7 @@ def _make(asked: dict[str, Any], scratch: Path) -> None:
         # Compiled now: in a capsule nothing can be kept, so each task would compile it anew.
         _uv(asked, variables, "pip", "install", "--python", target + "/bin/python3", "--no-deps", "--compile-bytecode",
             *only, "-r", str(pins))  # fmt: skip
-    _say(done=_bytes(target))
+    return _bytes(target)
 
 
 def _uv(asked: dict[str, Any], variables: dict[str, str], *words: str) -> str:
@@ -80,14 +99,17 @@ def _uv(asked: dict[str, Any], variables: dict[str, str], *words: str) -> str:
         there = Path(asked["uv"]).exists()
         why = "the worker's uv cannot run in this image: it is made for glibc, which Alpine's images lack"
         raise Failed(why if there else f"uv is missing: {error}") from None
+    RUNNING.add(running)
     said = ""
     assert running.stdout is not None
     for line in running.stdout:
         said = (said + line)[-WORDS:]
         if line.strip():
             _say(note=line.rstrip())
-    if running.wait() != 0:
-        raise Failed(said.strip() or f"uv ended with code {running.returncode}")
+    ended = running.wait()
+    RUNNING.discard(running)
+    if ended != 0:
+        raise Failed(said.strip() or f"uv ended with code {ended}")
     return said
 
 
