@@ -11,6 +11,7 @@ from pathlib import Path
 
 import draw_estimators
 import draw_events
+import draw_faults
 
 from hivemind_worker.capsule import table
 from hivemind_worker.settings import paths, reference
@@ -40,6 +41,7 @@ def pages() -> dict[str, str]:
         "events.md": events,
         "metrics.md": metrics_page(),
         "estimators.md": estimators,
+        "faults.md": faults_page(),
     }
 
 
@@ -143,6 +145,29 @@ def states_page() -> str:
     ]
     for title, source, picture in drawn:
         parts.append(f"## {title}\n{WRITTEN_BY.format(source=source)}\n```mermaid\n{picture.strip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+PROMISED = """What is promised: every accepted task ends in exactly one accepted result, whatever is killed, cut off
+or full meanwhile, and nothing is left behind. Pictures show what the pool and its workers say to one another; a cross
+ends an answer that is lost. `make chaos` does all of this at once, at random, and checks the promise."""
+
+
+def faults_page() -> str:
+    """What happens when something fails: each picture drawn from a run, each table from the code's own."""
+    parts = [
+        "# Faults",
+        WRITTEN_BY.format(source="scripts/draw_faults.py, which plays each of them on the real store"),
+        PROMISED,
+    ]
+    for title, (text, picture) in draw_faults.sequences().items():
+        parts.append(f"## {title}\n{text}\n\n```mermaid\n{picture}\n```")
+    parts.append("## Whose fault it was\n" + "\n".join(draw_faults.blame()))
+    parts.append(
+        f"A node that fails by its own fault is given nothing for {draw_faults.rests()} after the first, second,\n"
+        "third and each further incident in a row ([why](why/sick-nodes.md))."
+    )
+    parts.append("## What a worker does when the pool refuses\n" + "\n".join(draw_faults.courses()))
     return "\n\n".join(parts) + "\n"
 
 
