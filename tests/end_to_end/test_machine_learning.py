@@ -235,6 +235,20 @@ def test_networks_do_as_their_parameters_say(up: installed.Up, framework: str) -
     assert metrics["epochs"]["kept"] <= metrics["epochs"]["run"] <= 60
     assert {each["name"] for each in metrics["inputs"] if each["kind"] == "category"} == {"species", "island", "sex"}
 
+    endless = up.submit(
+        model_type=framework,
+        training_data={"dataset": "iris"},
+        epochs=1_000_000,
+        hyper_parameters={"learning_rate": 1e-6},
+    )
+    waiting.wait_for(
+        lambda: re.search(r"epoch [2-9]\d* of 1000000: loss \d", up.ask("logs", endless).text),
+        description="a training that takes hours tells how far it is",
+        seconds=120,
+    )
+    assert up.ask("status", endless, "--json").objects[0]["status"] == "running"
+    assert up.ask("cancel", endless).code == 0
+
     assert up.ask("wait", too_fast, "--timeout", "50").code == 2
     assert "try a lower hyper_parameters.learning_rate" in up.ask("logs", too_fast).err
 

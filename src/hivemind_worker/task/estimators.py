@@ -227,6 +227,16 @@ NETWORKS: Mapping[str, Mapping[str, Check]] = {
 NETWORK_PROBLEMS = ("classification", "regression")
 
 
+_BY_CLASS: Mapping[str, tuple[str, str]] = {
+    named.name: (name, problem) for name, solved in SCIKIT_LEARN.items() for problem, named in solved.items()
+}
+
+
+def by_class(name: str) -> tuple[str, str]:
+    """Return our name and the problem of a class of scikit-learn, such as ``SVC``; the name alone where it is none."""
+    return _BY_CLASS.get(name, (name, ""))
+
+
 def problems(model_type: str, estimator: str) -> tuple[str, ...]:
     """Return the problems that ``estimator`` solves; all where it is empty. Raises InvalidTask for an unknown one."""
     table: Mapping[str, object] = SCIKIT_LEARN if model_type == "scikit-learn" else NETWORKS

@@ -52,6 +52,8 @@ def parse(said: Mapping[str, object], *, has_code: bool) -> Learning:
     ``said`` is the whole task: a path in ``training_data`` must be among its ``input_files``.
     """
     model_type = said.get("model_type")
+    if model_type is None:
+        raise errors.InvalidTask("model_type", f"missing; one of {', '.join(MODEL_TYPES)}")
     if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
         raise errors.InvalidTask("model_type", f"{str(model_type)[:40]!r} is not one of {', '.join(MODEL_TYPES)}")
     if not has_code and "training_data" not in said:
@@ -62,14 +64,23 @@ def parse(said: Mapping[str, object], *, has_code: bool) -> Learning:
     data = None
     if "training_data" in said:
         data = training_data.parse(said["training_data"], given if isinstance(given, Mapping) else ())
+    estimator, problem = (
+        checks.text("estimator", said.get("estimator", ""), most=100),
+        _problem(said.get("problem", "")),
+    )
+    if model_type == "scikit-learn":
+        estimator, implied = estimators.by_class(estimator)
+        if implied and problem not in {"", implied}:
+            raise errors.InvalidTask("problem", f"{said['estimator']} does {implied} only")
+        problem = implied or problem
     found = Learning(
         model_type=model_type,
         training_data=data,
-        estimator=checks.text("estimator", said.get("estimator", ""), most=100),
+        estimator=estimator,
         target=checks.text("target", said.get("target", ""), most=1_000),
         features=_features(said.get("features", ())),
         hyper_parameters=checks.mapping("hyper_parameters", said.get("hyper_parameters", {}), most=100),
-        problem=_problem(said.get("problem", "")),
+        problem=problem,
         test_size=_test_size(said["test_size"]) if "test_size" in said else None,
         seed=checks.whole("seed", said["seed"], 0, 2**32 - 1) if "seed" in said else None,
         cross_validation=_cross_validation(said.get("cross_validation", 0)),
@@ -110,7 +121,8 @@ def _fits_together(said: Learning) -> None:
         raise errors.InvalidTask("features", f"hold the target {said.target[:40]!r}")
     if problem == "clustering" and said.cross_validation:
         raise errors.InvalidTask("cross_validation", "needs a target, and clustering has none")
-    if estimator == "cnn" and table:
+    images = not isinstance(said.training_data, Mapping) or said.training_data.get("dataset") == "digits"
+    if estimator == "cnn" and (table or not images):
         raise errors.InvalidTask("estimator", "cnn learns from images: arrays (npz), or the data set digits")
     if said.model_type == "scikit-learn":
         for name, own in _OF_NETWORKS.items():

@@ -89,6 +89,8 @@ def test_data_inside_the_task(data: object) -> None:
         ("estimator", {"estimator": "cnn"}),
         ("estimator", {"model_type": "pytorch", "estimator": "random_forest"}),
         ("estimator", {"model_type": "pytorch", "estimator": "cnn", "training_data": ROWS, "target": "y"}),
+        ("estimator", {"model_type": "pytorch", "estimator": "cnn"}),
+        ("estimator", {"model_type": "pytorch", "estimator": "MLPClassifier"}),
         ("estimator", {"code": "pass", "estimator": "svm"}),
         ("args", {"args": ["x"]}),
         ("target", {"training_data": ROWS}),
@@ -96,6 +98,7 @@ def test_data_inside_the_task(data: object) -> None:
         ("features", {"features": ["x", "x"]}),
         ("problem", {"problem": "magic"}),
         ("problem", {"estimator": "lasso", "problem": "classification"}),
+        ("problem", {"estimator": "SVR", "problem": "classification"}),
         ("problem", {"model_type": "pytorch", "problem": "clustering"}),
         ("test_size", {"test_size": -0.1}),
         ("test_size", {"test_size": 0.99}),
@@ -124,6 +127,16 @@ def test_data_inside_the_task(data: object) -> None:
 )
 def test_every_refusal_names_its_field(field: str, fields: dict[str, object]) -> None:
     assert refused(**fields)[0] == field
+
+
+def test_a_class_of_scikit_learn_is_known_by_its_own_name() -> None:
+    found = taken(estimator="RandomForestClassifier", hyper_parameters={"class_weight": "balanced"})
+    assert (found.estimator, found.problem) == ("random_forest", "classification")
+    assert refused(estimator="RandomForestRegressor", hyper_parameters={"class_weight": "balanced"})[0].startswith(
+        "hyper"
+    )
+    # What the pool sends on to a node is the same task again.
+    assert taken(estimator=found.estimator, problem=found.problem, hyper_parameters=found.hyper_parameters) == found
 
 
 def test_a_refusal_says_what_there_is() -> None:

@@ -30,7 +30,28 @@ tasks: st.SearchStrategy[dict[str, object]] = st.builds(
     max_attempts=st.none() | st.integers(1, 5),
     labels=st.dictionaries(plain, text, max_size=2),
 )
+cells = st.none() | st.booleans() | st.integers(-(2**50), 2**50) | st.floats(-1e9, 1e9) | text
+learning = st.fixed_dictionaries(
+    {
+        "model_type": st.just("scikit-learn"),
+        "training_data": st.just({"dataset": "wine"})
+        | st.fixed_dictionaries(
+            {"rows": st.lists(st.fixed_dictionaries({"x": cells, "y": cells}), min_size=1, max_size=3)}
+        )
+        | st.fixed_dictionaries({"columns": st.fixed_dictionaries({"y": st.lists(cells, min_size=1, max_size=3)})}),
+        "target": st.just("y"),
+    },
+    optional={
+        "estimator": st.sampled_from(["SVC", "svm"]),
+        "features": st.just(["x"]),
+        "hyper_parameters": st.fixed_dictionaries({"C": st.floats(0.1, 10), "kernel": st.just("rbf")}),
+        "test_size": st.sampled_from([0, 0.25, 3]),
+        "seed": st.sampled_from([0, 2**32 - 1]),
+        "cross_validation": st.sampled_from([0, 5]),
+    },
+).filter(lambda said: "estimator" in said or "hyper_parameters" not in said)
 programs = st.one_of(
+    learning,
     st.fixed_dictionaries({"command": st.lists(text, min_size=1, max_size=3).map(lambda words: ["run", *words])}),
     st.fixed_dictionaries({"command": plain}),
     st.fixed_dictionaries({"code": plain, "args": st.lists(text, max_size=3)}),

@@ -86,7 +86,7 @@ def residuals(actual: Array, predicted: Array, name: str, title: str) -> None:
     left.scatter(actual, predicted, s=14, color=_BLUE, alpha=0.6, linewidths=0)
     left.set(xlabel=f"actual {_short(name, 30)}", ylabel="predicted", title=_short(title, 60))
     left.legend(frameon=False, fontsize=9)
-    right.hist(predicted - actual, bins=30, color=_BLUE)
+    right.hist(predicted - actual, bins=max(6, min(40, round(2 * len(actual) ** 0.5))), color=_BLUE)
     right.axvline(0.0, color=_GREY, linewidth=1, linestyle="--")
     right.set(xlabel="predicted - actual", ylabel="rows", title="Errors")
     _save(figure, "residuals.png")
