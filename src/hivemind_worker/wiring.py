@@ -142,7 +142,7 @@ async def build_worker(
         max_memory_gb=its.max_memory_gb,
         max_disk_gb=its.max_disk_gb,
     )
-    runs = await build_executor(settings, files, node_id, note)
+    runs = await build_executor(settings, files, node_id, note, lasting=measured)
     authority = _contents(settings.security.tls_ca_file, "tls_ca_file")
     access = channel.Access(settings.node.node_pool_address, authority, insecure=settings.security.insecure)
     worker = worker_node.WorkerNode(
@@ -264,7 +264,9 @@ def build_store(folder: Path) -> stores.Store:
     return files
 
 
-async def build_executor(settings: schema.Settings, files: stores.Store, node_id: str, note: Note) -> executor.Executor:
+async def build_executor(
+    settings: schema.Settings, files: stores.Store, node_id: str, note: Note, *, lasting: bool = False
+) -> executor.Executor:
     """Return what will fence the tasks of this machine: containers, or the sandbox where the settings leave it open.
 
     Raises :class:`errors.IsolationMissing`, saying what to install: a task never runs unfenced.
@@ -280,7 +282,7 @@ async def build_executor(settings: schema.Settings, files: stores.Store, node_id
         raise errors.IsolationMissing(f"isolation is docker, and {why}: start the engine, or set docker_host")
     if wanted is schema.Isolation.AUTO:
         note(f"tasks run in the sandbox, not in containers: {why}")
-    return await _sandbox(settings, files, why)
+    return await _sandbox(settings, files, why, lasting=lasting)
 
 
 async def _containers(settings: schema.Settings, files: stores.Store, node_id: str) -> executor.Executor:
@@ -314,7 +316,7 @@ async def _containers(settings: schema.Settings, files: stores.Store, node_id: s
     )
 
 
-async def _sandbox(settings: schema.Settings, files: stores.Store, why: str) -> executor.Executor:
+async def _sandbox(settings: schema.Settings, files: stores.Store, why: str, *, lasting: bool) -> executor.Executor:
     from hivemind_worker.executors import process  # noqa: PLC0415
     from hivemind_worker.supplies import sources  # noqa: PLC0415
 
@@ -323,15 +325,13 @@ async def _sandbox(settings: schema.Settings, files: stores.Store, why: str) -> 
         scratch=settings.storage.temp_dir,
         cache=settings.storage.cache_dir,
         sources=sources.of(settings.packages),
+        lasting=settings.storage.state_dir if lasting else None,
     )
     if why:  # nobody asked for it by name: know now whether it can be had, and say what both lack
-        try:
-            await made.open()
-        except errors.IsolationMissing as error:
+        fit = await made.fitness()
+        if not fit.usable:
             await made.close()
-            raise errors.IsolationMissing(
-                f"nothing can fence a task here. Containers: {why}. Sandbox: {error}"
-            ) from None
+            raise errors.IsolationMissing(f"nothing can fence a task here. Containers: {why}. Sandbox: {fit.why}")
     return made
 
 

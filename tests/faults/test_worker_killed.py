@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-import engine_api
+import in_containers
 import mortal
 import pytest
 import pytest_asyncio
 import waiting
 
-from hivemind_worker.journal import reader
+from hivemind_worker.wire import calls
 
+pb = calls.pb
 MIB = 1024**2
 SLOW = 'i=0; while [ $i -lt 40 ]; do echo "line $i"; i=$((i+1)); sleep 0.05; done; seq 1 20000 > results/numbers'
 LINES = b"".join(b"line %d\n" % number for number in range(40))
@@ -22,32 +25,16 @@ NUMBERS = hashlib.sha256(b"".join(b"%d\n" % number for number in range(1, 20_001
 
 @pytest_asyncio.fixture
 async def worker(docker_url: str, busybox_image: str, tmp_path: Path) -> AsyncIterator[mortal.Mortal]:
-    words = (f"--docker-host={docker_url}", f"--default-image={busybox_image}", "--heartbeat-interval=1")
-    async with mortal.node(tmp_path, "--isolation=docker", "--log-format=json", *words) as made:
+    async with in_containers.worker(docker_url, busybox_image, tmp_path) as made:
         yield made
-    assert not of_node(docker_url, made.node_id)
-
-
-def of_node(docker_url: str, node_id: str) -> list[str]:
-    """Ids of its containers."""
-    filters = f'{{"label":["io.hivemind.node-id={node_id}"]}}'
-    return [found["Id"] for found in engine_api.get(docker_url, "/containers/json", all="1", filters=filters)]
 
 
 def pids(docker_url: str, node_id: str) -> set[str]:
-    """The host's numbers of the processes in its capsules."""
-    found = set()
-    for container in of_node(docker_url, node_id):
-        try:
-            said = engine_api.get(docker_url, f"/containers/{container}/top", ps_args="-o pid,args")
-        except engine_api.EngineRefusedError:
-            continue  # not begun, or gone
-        found |= {row[0] for row in said["Processes"] if "while" in row[1]}
-    return found
+    return in_containers.pids(docker_url, node_id, "while")
 
 
 def owes_nothing(worker: mortal.Mortal) -> bool:
-    return not worker.left() and not reader.read(worker.state / "worker.journal").holdings.attempts
+    return in_containers.owes_nothing(worker)
 
 
 @pytest.mark.docker
@@ -56,8 +43,7 @@ async def test_l01_the_tasks_own_process_outlives_its_worker_and_the_next_one_te
 ) -> None:
     await worker.start()
     task_id = await worker.submit(SLOW)
-    await waiting.wait_until(lambda: pids(docker_url, worker.node_id), description="the task runs", seconds=30)
-    before = pids(docker_url, worker.node_id)
+    before = await in_containers.runs(docker_url, worker)
     worker.kill()
     await worker.start()
     assert pids(docker_url, worker.node_id) == before
@@ -67,6 +53,63 @@ async def test_l01_the_tasks_own_process_outlives_its_worker_and_the_next_one_te
     assert await worker.output(task_id) == LINES
     assert (await worker.events(task_id)).count("complete") == 1
     await waiting.wait_until(lambda: owes_nothing(worker), description="nothing is kept that nobody wants")
+
+
+def in_sandbox(word: str) -> set[int]:
+    """The host's numbers of the processes that have a word in their command line."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and word in (folder / "cmdline").read_text(errors="replace"):
+                found.add(int(folder.name))
+    return found - {os.getpid()}
+
+
+@pytest_asyncio.fixture
+async def sandboxed(tmp_path: Path) -> AsyncIterator[mortal.Mortal]:
+    words = ("--isolation=sandbox", "--log-format=json", "--heartbeat-interval=1", "--grace-seconds=1")
+    async with mortal.node(tmp_path, *words, pool={"lease_seconds": 3.0}) as made:
+        yield made
+    await waiting.wait_until(
+        lambda: not in_sandbox(str(made.state)) and not in_sandbox("sandbox/holder.py"), description="nothing runs on"
+    )
+
+
+@pytest.mark.sandbox
+async def test_l01_a_sandbox_outlives_its_worker_and_the_next_one_tells_all(sandboxed: mortal.Mortal) -> None:
+    word = f"mark-{sandboxed.node_id}"
+    await sandboxed.start()
+    task_id = await sandboxed.submit(f": {word}; {SLOW}", memory_limit="256m", disk_limit="1g")
+    await waiting.wait_until(lambda: in_sandbox(word), description="the task runs", seconds=30)
+    before = in_sandbox(word)
+    sandboxed.kill()
+    assert in_sandbox(word) == before
+    await sandboxed.start()
+    assert in_sandbox(word) == before
+    info = await sandboxed.ended(task_id)
+    assert (info.state, info.attempt, info.result.logs.encode()) == ("completed", 1, LINES), sandboxed.log()
+    assert [(file.name, file.sha256) for file in info.result.files] == [("numbers", NUMBERS)]
+    assert await sandboxed.output(task_id) == LINES
+    await waiting.wait_until(lambda: owes_nothing(sandboxed), description="nothing is kept that nobody wants")
+
+
+@pytest.mark.sandbox
+async def test_l01_a_sandbox_that_no_lease_covers_is_buried_by_the_next_worker(sandboxed: mortal.Mortal) -> None:
+    word = f"mark-{sandboxed.node_id}"
+    await sandboxed.start()
+    task_id = await sandboxed.submit(f": {word}; while true; do sleep 0.1; done")
+    await waiting.wait_until(lambda: in_sandbox(word), description="the task runs", seconds=30)
+    sandboxed.kill()
+
+    async def queued() -> bool:
+        return (await sandboxed.at.info(task_id)).state == "queued"
+
+    look: Callable[[], bool | Awaitable[bool]] = queued
+    await waiting.wait_until(look, description="its lease runs out", seconds=20)
+    assert in_sandbox(word)
+    await sandboxed.at.tasks.CancelTasks(pb.CancelTasksRequest(task_ids=[task_id]))
+    await sandboxed.start()
+    await waiting.wait_until(lambda: not in_sandbox(word), description="it is buried", seconds=20)
 
 
 STEPS = {
@@ -82,8 +125,14 @@ STEPS = {
 }
 
 
+# Each in seconds, but together a minute: those that differ most are run always.
+ALWAYS = {"pull", "placed", "ended", "mid-upload", "before-the-ack"}
+
+
 @pytest.mark.docker
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=[] if step in ALWAYS else pytest.mark.long) for step in STEPS]
+)
 async def test_l01_killed_at_each_step(worker: mortal.Mortal, step: str) -> None:
     await worker.start(STEPS[step])
     task_id = await worker.submit("echo once; head -c 5000000 /dev/zero > results/large; seq 1 20000 > results/numbers")

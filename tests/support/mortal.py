@@ -30,8 +30,13 @@ class Mortal:
         # Its own name: at an engine that others use too, a node removes what a namesake left behind.
         self.node_id = f"mortal-{secrets.token_hex(4)}"
         self._log = folder / "worker.log"
-        self._words = (f"--node-id={self.node_id}", f"--state-dir={self.state}", f"--log-dir={folder / 'log'}", *words)
+        where = (f"--node-id={self.node_id}", f"--state-dir={self.state}", f"--log-dir={folder / 'log'}")
+        # What else this machine does is no test of ours.
+        calm = [f"--{what}-percent=100" for what in ("overload-cpu", "overload-memory", "unhealthy-disk")]
+        self._words = (*where, *calm, *words)
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("HIVEMIND_")}
+        self.held = folder / "held"
+        """There while it waits at the point where it was to be held."""
         self.process: subprocess.Popen[bytes] | None = None
 
     async def start(self, strike: str = "", **environment: str) -> None:
@@ -54,7 +59,7 @@ class Mortal:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                env={**self._environment, "STRIKE": strike, **environment},
+                env={**self._environment, "STRIKE": strike, "HELD": str(self.held), **environment},
             )
         return self.process
 

@@ -33,6 +33,7 @@ class Node:
 
     def __init__(self, address: str, folder: Path, **terms: Any) -> None:
         self.files = store.Store(folder)
+        books, undelivered = terms.pop("books", folder), terms.pop("undelivered", 0)
         self.runs = SubprocessExecutor(self.files)
         self.stop = stopping.Stop()
         given: dict[str, Any] = {
@@ -52,8 +53,8 @@ class Node:
             pool=client.NodePoolClient(channel.Access(address)),
             runs=self.runs,
             files=self.files,
-            journal=writer.Journal(folder / "worker.journal"),
-            unsent=outbox.Outbox(folder / "outbox"),
+            journal=writer.Journal(books / "worker.journal"),
+            unsent=outbox.Outbox(books / "outbox", undelivered),
             watched=monitor.ResourceMonitor(folder),
         )
 

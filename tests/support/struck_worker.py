@@ -1,11 +1,13 @@
-"""The worker's command, killed at a named point of its life: STRIKE=module:Class.method:before|after[:number].
+"""The worker's command, struck at a named point of its life: STRIKE=module:Class.method:before|after|hold[:number].
 
 `kill -9`, by itself, as that call begins or when it has returned (the number-th time); of a generator after that many
-pieces. Without STRIKE it is the command as it is.
+pieces. With `hold` the call begins once the file that HELD names, which is made then, has been removed. Without STRIKE
+it is the command as it is.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import inspect
@@ -13,7 +15,10 @@ import itertools
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
+
+import waiting
 
 from hivemind_worker import __main__
 
@@ -21,6 +26,13 @@ from hivemind_worker import __main__
 def die() -> None:
     """At once, as the kernel does it."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def hold() -> None:
+    """Wait for the test."""
+    held = Path(os.environ["HELD"])
+    await asyncio.to_thread(held.touch)
+    await waiting.wait_until(lambda: not held.exists(), description="the test lets go", seconds=60)
 
 
 def strike(where: str) -> None:
@@ -39,6 +51,8 @@ def strike(where: str) -> None:
         meant = next(calls) == number
         if meant and when == "before":
             die()
+        if meant and when == "hold":
+            await hold()
         answer = await called(*given, **named)
         if meant and when == "after":
             die()

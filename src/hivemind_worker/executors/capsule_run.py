@@ -124,7 +124,11 @@ class CapsuleRun:
 
         Whatever it raises, the store has no half-written file of this attempt and no task of ours goes on.
         """
-        feed = asyncio.create_task(self._enter() if self._again else self._feed(), name="feed capsule")
+        # Before anything is read: what was on its way to the process before us is passed over up to the answer.
+        resume = b""
+        if self._again:
+            resume = self._talk.resume(secrets.token_bytes(messages.NONCE_BYTES), self._spec.resume_key)
+        feed = asyncio.create_task(self._enter(resume) if self._again else self._feed(), name="feed capsule")
         watch = asyncio.create_task(self._obey(), name="watch stop")
         try:
             await self._listen()
@@ -234,10 +238,10 @@ class CapsuleRun:
         if self._heard.exited is not None:
             self._until = clock.now() + SILENCE_SECONDS
 
-    async def _enter(self) -> None:
+    async def _enter(self, resume: bytes) -> None:
         """Go on with a capsule that another process had talked to."""
         with contextlib.suppress(errors.EngineLost):  # the listener learns why
-            await self._pipe.write(self._talk.resume(secrets.token_bytes(messages.NONCE_BYTES), self._spec.resume_key))
+            await self._pipe.write(resume)
 
     def _entered(self, ready: messages.Ready) -> None:
         if ready.state in {messages.State.IDLE, messages.State.LOADING}:

@@ -17,6 +17,7 @@ def read(info: Mapping[str, Any]) -> tuple[executor.Defence, ...]:
 
     kernel = "use a kernel with this controller, or one where it is not switched off at boot"
     return (
+        line(executor.OUTLIVES, True, "", ""),  # noqa: FBT003 - a row of a table
         line("memory limit", bool(info.get("MemoryLimit")), "the engine cannot limit memory", kernel),
         line("no swap", bool(info.get("SwapLimit")), "the engine cannot limit swap", "boot with swapaccount=1"),
         line("processor quota", bool(info.get("CpuCfsQuota")), "the engine cannot limit processors", kernel),

@@ -22,6 +22,10 @@ class Stream(enum.StrEnum):
     """What the node says about the task, in its log beside its output: pulls, environment builds."""
 
 
+OUTLIVES = "tasks outlive a worker that is killed"
+"""How that is called among the defences."""
+
+
 class Observer(Protocol):
     """Who wants to know while an attempt runs. Calls return at once and never raise; output is copied, not awaited."""
 

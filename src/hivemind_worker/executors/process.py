@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import resource
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import accounts, messages
 from hivemind_worker.concurrency import clock, stopping, supervision
 from hivemind_worker.executors import capsule_run, checkpoint, disk_watch, executor, live, verdict
-from hivemind_worker.sandbox import environments, launch, limits, probe, usage, workspaces
+from hivemind_worker.sandbox import environments, launch, limits, outliving, probe, usage, workspaces
 from hivemind_worker.sandbox import process as processes
 from hivemind_worker.settings import paths
 from hivemind_worker.supplies import answers as answering
@@ -27,6 +28,9 @@ MIB: Final = 1024 * 1024
 REMOVAL_SECONDS: Final = 60.0
 _FILES: Final = 1024
 _SCRATCH: Final = 64 * MIB
+_NAME, _PID, _WORKSPACE, _GROUPS = "sandbox", "pid", "workspace", "groups"
+"""What a keeper is told of a sandbox, so that the next worker finds it."""
+
 _UNLIMITED: Final = 2**64 - 1
 
 
@@ -36,15 +40,31 @@ class _Held:
 
     workspace: workspaces.Workspace | None = None
     group: limits.Group | None = None
-    starting: asyncio.Task[processes.Sandbox] | None = None
+    starting: asyncio.Task[processes.Sandbox | outliving.Sandbox] | None = None
+    found: outliving.Sandbox | None = None
+    """One that an earlier worker had made."""
     environment: environments.Environment | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One call of `run`."""
+
+    plan: plan.RunPlan
+    setting: verdict.Setting
+    stop: stopping.Stop
+    observer: executor.Observer
+    timings: dict[str, float]
+    custody: checkpoint.Custody | None
+    held: _Held
 
 
 class ProcessExecutor:
     """An executor on this machine's own kernel. `open` first; one event loop.
 
     `scratch`: a folder on a disk, reachable for everyone, for workspaces too large for memory; `cache`: another, for
-    environments, which outlive us.
+    environments, which outlive us; `lasting`: one for the socket to what holds sandboxes beyond our end, where they
+    shall last as long.
     """
 
     def __init__(
@@ -54,9 +74,11 @@ class ProcessExecutor:
         scratch: Path = Path("/var/tmp"),  # noqa: S108 - see `workspaces`
         cache: Path | None = None,
         sources: sourcing.Sources | None = None,
+        lasting: Path | None = None,
     ) -> None:
         self._store = store
         self._scratch = scratch
+        self._lasting = outliving.Held(lasting) if lasting is not None and not outliving.missing() else None
         self._ground: probe.Ground | None = None
         self._jobs = supervision.Jobs("sandboxes", _job_failed)
         self._live = live.Live(self._jobs)
@@ -81,17 +103,31 @@ class ProcessExecutor:
     def preload(self, references: Iterable[str]) -> None:
         """Nothing to do: a sandbox has no image."""
 
-    async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:  # noqa: ARG002  (no sandbox outlives us)
+    async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:
         """Make one sandbox, to be sure, and remove what a dead worker left. Raises IsolationMissing."""
-        self._ground = await probe.ground()
-        await asyncio.to_thread(limits.sweep, self._ground.groups)
-        await workspaces.sweep(self._scratch, self._ground.drop_to)
+        ground = await self._ready()
+        if self._lasting is not None:
+            await self._bury(self._lasting, {each.get(_NAME, "") for each in covered})
+        await asyncio.to_thread(limits.sweep, ground.groups)
+        await workspaces.sweep(self._scratch, ground.drop_to)
         await asyncio.to_thread(environments.sweep, self._cache)
+
+    async def _bury(self, lasting: outliving.Held, covered: Collection[str]) -> None:
+        """End the sandboxes of an earlier worker that nobody goes on with."""
+        try:
+            for name in await lasting.open():
+                if name not in covered:
+                    await lasting.ask({"do": "drop", "name": name})
+        except (errors.CapsuleFault, OSError) as error:
+            log.log_system_event("sandboxes_end_with_us", {"why": str(error)}, level="warning")
+            self._lasting = None
 
     async def close(self) -> None:
         """Finish removals that are under way."""
         await self._environments.close()
         await self._jobs.close(REMOVAL_SECONDS)
+        if self._lasting is not None:
+            await self._lasting.close()
 
     async def run(
         self,
@@ -102,56 +138,52 @@ class ProcessExecutor:
     ) -> outcome.Outcome:
         """Run one attempt; see `executor.Executor.run`."""
         setting = verdict.Setting(self.isolation, "bubblewrap", "", plan.limits)
-        timings: dict[str, float] = {}
-        if custody is not None and custody.after is not None:
-            return verdict.crashed(setting, "the worker ended while the task ran, and its sandbox with it")
         held = _Held()
+        its = _Attempt(plan, setting, stop, observer, {}, custody, held)
         try:
+            if custody is not None and custody.after is not None:
+                ended = await self._again(its, custody)
+                if ended is not None:
+                    return ended
+                self._jobs.start("remove sandbox", _remove(held))
+                held = _Held()
+                its = dataclasses.replace(its, custody=checkpoint.Custody(custody.keeper), held=held)
             observer.phase(state.Phase.PREPARING)
             ground = await self._ready()
-            return await self._in_capsule(ground, plan, setting, stop, observer, timings, held)
+            return await self._in_capsule(ground, its)
         except stopping.Stopped:
-            return verdict.stopped(setting, stop, timings)
+            return verdict.stopped(setting, stop, its.timings)
         except (errors.HiveMindError, ValueError, OSError) as error:
-            return verdict.failed(setting, error, timings)
+            return verdict.failed(setting, error, its.timings)
         finally:
             self._jobs.start("remove sandbox", _remove(held))
 
     async def _ready(self) -> probe.Ground:
         if self._ground is None:
-            await self.open()
-        assert self._ground is not None
+            self._ground = await probe.ground()
         return self._ground
 
-    async def _in_capsule(
-        self,
-        ground: probe.Ground,
-        asked: plan.RunPlan,
-        setting: verdict.Setting,
-        stop: stopping.Stop,
-        observer: executor.Observer,
-        timings: dict[str, float],
-        held: _Held,
-    ) -> outcome.Outcome:
+    async def _in_capsule(self, ground: probe.Ground, its: _Attempt) -> outcome.Outcome:
+        asked, stop, timings, held = its.plan, its.stop, its.timings, its.held
         if asked.network is not plan.Network.NONE or asked.gpus:
             raise errors.IsolationMissing("sandboxes give no network and no GPU; this task needs a node with Docker")
         began = clock.now()
         in_memory = "memory" not in ground.groups.enforced or asked.limits.disk_bytes <= asked.limits.memory_bytes // 2
         if not in_memory:
-            held.workspace = await asyncio.to_thread(workspaces.Workspace, self._scratch, ground.drop_to)
+            held.workspace = await asyncio.to_thread(workspaces.Workspace.made, self._scratch, ground.drop_to)
         scratch = max(MIB, min(_SCRATCH, asked.limits.memory_bytes // 4, asked.limits.disk_bytes))
         folder = None if held.workspace is None else held.workspace.folder
         room = launch.Room(asked.limits.disk_bytes, scratch, folder)
         if ground.groups.folders:
-            held.group = limits.Group(ground.groups, asked.limits)
+            held.group = limits.Group.made(ground.groups, asked.limits)
         timings["prepare"] = clock.now() - began
         furnishing = ground.furnishing
         if asked.requirements:
-            furnishing = await self._environment(ground, asked, stop, observer, timings, held)
+            furnishing = await self._environment(ground, its)
         began = clock.now()
-        observer.phase(state.Phase.STARTING)
+        its.observer.phase(state.Phase.STARTING)
         # Never broken off: bubblewrap's child is only bound to its life once the namespaces stand, 4 ms later.
-        starting = processes.start(furnishing, room, ground.machine, bwrap=ground.bwrap, drop_to=ground.drop_to)
+        starting = self._start(ground, furnishing, room, its)
         held.starting = self._jobs.start("start sandbox", starting)
         sandbox = await stop.until(stopping.StopLevel.CANCEL, _result(held.starting))
         if held.group is not None:
@@ -163,21 +195,64 @@ class ProcessExecutor:
                 ) from None
         sandbox.go()
         timings["start"] = clock.now() - began
-        inner = stop.child()
+        keep = messages.OnDisconnect.STOP
+        if isinstance(sandbox, outliving.Sandbox) and its.custody is not None:
+            keep = messages.OnDisconnect.KEEP
+            its = dataclasses.replace(its, custody=checkpoint.Custody(its.custody.keeper, _where(sandbox, held)))
+        spec = capsule_run.spec_of(asked, {"PATH": furnishing.path}, keep)
+        spec = dataclasses.replace(spec, rlimits=_rlimits(asked.limits, ground.groups))
+        return (await self._converse(its, spec, sandbox))[0]
+
+    async def _start(
+        self, ground: probe.Ground, furnishing: launch.Furnishing, room: launch.Room, its: _Attempt
+    ) -> processes.Sandbox | outliving.Sandbox:
+        """One that outlives us where somebody keeps its record, and it can."""
+        if self._lasting is None or its.custody is None:
+            return await processes.start(furnishing, room, ground.machine, bwrap=ground.bwrap, drop_to=ground.drop_to)
+        workspace, environment = its.held.workspace, its.held.environment
+        locks = [each.lock for each in (workspace, environment) if each is not None]
+        return await outliving.start(self._lasting, ground, furnishing, room, locks)
+
+    async def _again(self, its: _Attempt, custody: checkpoint.Custody) -> outcome.Outcome | None:
+        """Go on with a sandbox of an earlier worker; None where the task had not begun."""
+        where, held = custody.capsule, its.held
+        if self._lasting is None or _NAME not in where:
+            return verdict.crashed(its.setting, "the worker ended while the task ran, and its sandbox with it")
+        its.observer.phase(state.Phase.PREPARING)
+        its.observer.phase(state.Phase.STARTING)
+        groups = json.loads(where[_GROUPS])
+        held.group = limits.Group({name: Path(folder) for name, folder in groups.items()}) if groups else None
+        try:
+            if folder := where[_WORKSPACE]:
+                held.workspace = await asyncio.to_thread(workspaces.Workspace, Path(folder))
+            held.found = sandbox = await outliving.take(self._lasting, where[_NAME], int(where[_PID]))
+        except (errors.CapsuleFault, OSError) as error:
+            return verdict.crashed(its.setting, f"the worker had ended while the task ran, and meanwhile {error}")
+        key = bytes.fromhex(where["resume_key"])
+        spec = capsule_run.spec_of(its.plan, {}, messages.OnDisconnect.KEEP, key)
+        ended, not_begun = await self._converse(its, spec, sandbox)
+        return None if not_begun else ended
+
+    async def _converse(
+        self, its: _Attempt, spec: messages.Spec, sandbox: processes.Sandbox | outliving.Sandbox
+    ) -> tuple[outcome.Outcome, bool]:
+        """Hold the conversation to its end; also whether it came out that the task had not begun."""
+        asked, held = its.plan, its.held
+        inner = its.stop.child()
         watch: asyncio.Task[int] | None = None
         if held.workspace is not None:
             told = self._live.measuring((asked.task_id, asked.attempt), held.workspace.size)
             keep = disk_watch.keep(asked.limits.disk_bytes, told, inner)
             watch = asyncio.create_task(keep, name="watch disk")
-        spec = capsule_run.spec_of(asked, {"PATH": furnishing.path}, messages.OnDisconnect.STOP)
         run = capsule_run.CapsuleRun(
             pipe=sandbox,
             plan=asked,
-            spec=dataclasses.replace(spec, rlimits=_rlimits(asked.limits, ground.groups)),
+            spec=spec,
             store=self._store,
             stop=inner,
-            observer=observer,
+            observer=its.observer,
             kill=sandbox.kill,
+            custody=its.custody if isinstance(sandbox, outliving.Sandbox) else None,
         )
         group, key = held.group, (asked.task_id, asked.attempt)
         self._live.begin(
@@ -194,22 +269,19 @@ class ProcessExecutor:
         if heard.fault and sandbox.complaint:
             heard.fault += f" It complained: {sandbox.complaint}"
         counted = (accounts.Reading() if group is None else group.read()).at_least(seen)
-        return verdict.judge(setting, heard, stop, counted, timings)
+        ended = verdict.judge(its.setting, heard, its.stop, counted, its.timings)
+        if its.custody is not None and not heard.not_begun:
+            await its.custody.keeper.ended(ended)
+            if run.reached is not None:
+                await asyncio.to_thread(self._store.let_go, run.reached.staged_names)
+        return ended, heard.not_begun
 
-    async def _environment(
-        self,
-        ground: probe.Ground,
-        asked: plan.RunPlan,
-        stop: stopping.Stop,
-        observer: executor.Observer,
-        timings: dict[str, float],
-        held: _Held,
-    ) -> launch.Furnishing:
+    async def _environment(self, ground: probe.Ground, its: _Attempt) -> launch.Furnishing:
         began = clock.now()
-        ensuring = self._environments.ensure(ground, asked.requirements, observer.note)
-        held.environment = await stop.until(stopping.StopLevel.CANCEL, ensuring)
-        timings["environment"] = clock.now() - began
-        return held.environment.furnish(ground.furnishing)
+        ensuring = self._environments.ensure(ground, its.plan.requirements, its.observer.note)
+        its.held.environment = await its.stop.until(stopping.StopLevel.CANCEL, ensuring)
+        its.timings["environment"] = clock.now() - began
+        return its.held.environment.furnish(ground.furnishing)
 
     async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
         """What the capsules that run use; see `executor.Executor.usage`."""
@@ -229,6 +301,7 @@ class ProcessExecutor:
             return executor.Defence(what, in_force=False, why=f"{groups.why_not}; {instead}",
                                     fix="run the worker as a service with Delegate=yes, or use Docker")  # fmt: skip
 
+        lacking = await asyncio.to_thread(outliving.missing)
         no_python = "" if ground.python else "no python3 in /usr, and the worker's own is not readable for tasks"
         return executor.Fitness(
             usable=True,
@@ -239,6 +312,8 @@ class ProcessExecutor:
                 limited("memory limit", "memory", "each process alone is limited instead (RLIMIT_DATA)"),
                 limited("process limit", "pids", "limited per user instead (RLIMIT_NPROC)"),
                 limited("processor quota", "cpu", "tasks share all processors"),
+                executor.Defence(executor.OUTLIVES, not lacking, lacking,
+                                 "set KillMode=process in its unit, or use Docker" if lacking else ""),
                 executor.Defence("python3 for tasks", bool(ground.python), no_python,
                                  "install the distribution's python3" if no_python else ""),
             ),
@@ -262,7 +337,16 @@ def _rlimits(asked: outcome.Limits, groups: limits.Parents) -> tuple[messages.Re
     return tuple(found)
 
 
-async def _result(starting: asyncio.Task[processes.Sandbox]) -> processes.Sandbox:
+def _where(sandbox: outliving.Sandbox, held: _Held) -> Mapping[str, str]:
+    """What the next worker needs to find it all again."""
+    groups = {} if held.group is None else {name: str(folder) for name, folder in held.group.folders.items()}
+    folder = "" if held.workspace is None else str(held.workspace.folder)
+    return {_NAME: sandbox.name, _PID: str(sandbox.pid), _WORKSPACE: folder, _GROUPS: json.dumps(groups)}
+
+
+async def _result(
+    starting: asyncio.Task[processes.Sandbox | outliving.Sandbox],
+) -> processes.Sandbox | outliving.Sandbox:
     return await asyncio.shield(starting)
 
 
@@ -271,6 +355,8 @@ async def _remove(held: _Held) -> None:
         await asyncio.wait({held.starting})
         if not held.starting.cancelled() and held.starting.exception() is None:
             await held.starting.result().close()
+    if held.found is not None:
+        await held.found.close()
     if held.environment is not None:
         held.environment.release()
     if held.group is not None:

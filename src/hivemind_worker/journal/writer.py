@@ -12,6 +12,9 @@ from pathlib import Path
 from hivemind_worker.journal import compaction, reader, records
 from hivemind_worker.task import errors
 
+PROBE_BYTES = 256 * 1024
+"""Room for some dozen tasks and their ends: before it is there again, nothing is begun."""
+
 
 class JournalBroken(errors.NodeFault):
     """The disk does not take the journal: nothing may be begun until it does."""
@@ -49,7 +52,7 @@ class Journal:
         self._waiting: list[tuple[bytes, records.Record, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self.broken = ""
-        """Why the disk takes nothing now; empty when it does."""
+        """Why the disk took something not, until ``mend`` finds that there is room again; empty when it does."""
 
     async def open(self) -> Recovered:
         """Read what is there, set aside what cannot be read, and make ready to append. Raises OSError."""
@@ -108,6 +111,17 @@ class Journal:
         # The write goes on when whoever waits is cancelled: others share it.
         await asyncio.shield(done)
 
+    async def mend(self) -> str:
+        """Where the disk took nothing the last time, try again; why it takes nothing now, empty where it does."""
+        if self.broken:
+            try:
+                await asyncio.to_thread(self._probe)
+            except OSError as error:
+                self.broken = f"{self._path} cannot be written: {error.strerror or error}"
+            else:
+                self.broken = ""
+        return self.broken
+
     async def close(self) -> None:
         """Write what waits and let go of the file."""
         if self._flushing is not None:
@@ -128,7 +142,6 @@ class Journal:
                         done.set_exception(JournalBroken(self.broken))
                         done.exception()  # whoever stopped waiting misses nothing
                 continue
-            self.broken = ""
             for line, record, done in batch:
                 self._take(record, len(line))
                 if not done.cancelled():
@@ -146,6 +159,17 @@ class Journal:
         except OSError:
             os.ftruncate(self._fd, self._size)
             raise
+
+    def _probe(self) -> None:
+        """Whether there is room for more than the last corner of a page."""
+        beside = self._path.with_name(self._path.name + ".probe")
+        try:
+            with beside.open("wb") as file:
+                file.write(bytes(PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            beside.unlink(missing_ok=True)
 
     async def _compact(self) -> None:
         try:

@@ -34,8 +34,6 @@ T = TypeVar("T")
 START_NEWS_SECONDS = 0.05
 """How long a task must have run before the pool is told that it runs: a shorter one is reported as ended at once."""
 
-OUTBOX_FULL = "results wait for the pool up to undelivered_limit_bytes"
-
 log = logs.StructuredLogger(__name__)
 
 
@@ -151,7 +149,6 @@ class Attempt:
             if self._found is None or self._found.ended is None:
                 ended = dataclasses.replace(ended, timings={**self.story.seconds(now), **ended.timings})
                 await self._kept.ended(ended)
-            self._mind_the_outbox()
             with self._means.reporter.turns.place() as place:
                 await self._end_side_tasks()
                 closed = await self._report(ended, place)
@@ -321,15 +318,7 @@ class Attempt:
         self._log_end(ended, said)
         if closed:
             await self._kept.close(said)
-            self._mind_the_outbox()
         return closed
-
-    def _mind_the_outbox(self) -> None:
-        """Nothing that waits is thrown away: rather no further task is begun."""
-        if self._kept.outbox_full:
-            self._means.room.close(OUTBOX_FULL)
-        else:
-            self._means.room.reopen(OUTBOX_FULL)
 
     async def _unless_killed(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Do the work, but give it up when the attempt is dropped or the node stops at once."""

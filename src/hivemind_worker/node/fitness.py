@@ -7,7 +7,7 @@ and it is fit again by itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,7 +25,10 @@ DISK: Final = "disk"
 CPU: Final = "cpu"
 MEMORY: Final = "memory"
 
-UNFIT: Final = frozenset({ISOLATION, DISK})
+JOURNAL: Final = "journal"
+OUTBOX: Final = "outbox"
+
+UNFIT: Final = frozenset({ISOLATION, DISK, JOURNAL})
 """Causes that make the node unhealthy in its own word; by the others it is only busy with other things."""
 
 STANDSTILL: Final = 12
@@ -59,7 +62,7 @@ class Fitness:
     """The looks, what follows of them for ``held`` (the node's room), and what was last seen.
 
     Without a ``watched`` machine nothing is measured, and only what fences tasks counts. ``turnover`` tells which
-    attempts come and go.
+    attempts come and go; ``also`` what else speaks against further tasks, by cause.
     """
 
     def __init__(
@@ -69,11 +72,13 @@ class Fitness:
         runs: executor.Executor,
         watched: monitor.ResourceMonitor | None,
         turnover: Callable[[], Turnover],
+        also: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
     ) -> None:
         self.limits = limits
         self.usage: Mapping[Key, accounts.Usage] = {}
         self._others_cpu = (0.0, 0.0)
         self._turnover = turnover
+        self._also = also
         self._before: Turnover | None = None
         self.isolation = checks.healthy("not looked at yet")
         self.changed = asyncio.Event()
@@ -111,6 +116,8 @@ class Fitness:
         self.usage = await self._runs.usage()
         if self._monitor is not None:
             self._judge(await asyncio.to_thread(self._monitor.collect), found)
+        if self._also is not None:
+            found |= await self._also()
         self._looked_at = clock.now()
         self._hold(found)
 

@@ -13,6 +13,7 @@ from hivemind_worker.artifacts import outbox as outboxes
 from hivemind_worker.artifacts import spool as spools
 from hivemind_worker.executors import checkpoint
 from hivemind_worker.journal import records, writer
+from hivemind_worker.node import fitness
 from hivemind_worker.task import errors, outcome, plan
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import translate
@@ -29,6 +30,15 @@ class Books:
 
     journal: writer.Journal
     outbox: outboxes.Outbox
+
+    async def troubles(self) -> Mapping[str, str]:
+        """Say why no task should be begun, by cause; a journal that was broken is tried again."""
+        found = {}
+        if why := await self.journal.mend():
+            found[fitness.JOURNAL] = why
+        if self.outbox.full:
+            found[fitness.OUTBOX] = "results wait for the pool, as much as undelivered_limit_bytes allows"
+        return found
 
 
 class Safekeeping:
@@ -84,11 +94,6 @@ class Safekeeping:
         self._books.outbox.owe(
             (self._task_id, self._attempt), sum(artifact.size for artifact in {file.artifact for file in ended.results})
         )
-
-    @property
-    def outbox_full(self) -> bool:
-        """Whether so much waits for the pool, of all attempts, that no task should be begun."""
-        return self._books.outbox.full
 
     async def close(self, why: str) -> None:
         """Nothing more is owed."""

@@ -104,7 +104,7 @@ class WorkerNode:
         self._monitor = watched
         reservations = admission.Admission(terms.capacity, terms.max_concurrent_tasks, terms.gpu_devices)
         self._room = room.Room(reservations, terms.resource_wait_seconds)
-        self._fitness = fitness.Fitness(terms.fitness, self._room, runs, watched, self._turnover)
+        self._fitness = fitness.Fitness(terms.fitness, self._room, runs, watched, self._turnover, self._books.troubles)
         self._told = measuring.Measuring()
         self._line = session.Session(pool)
         self._keeping = keeping.Keeping(files)

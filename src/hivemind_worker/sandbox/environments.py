@@ -178,7 +178,7 @@ class Environments:
             inherit=False,
             wheels=making.WHEELS if self._sources.wheels is not None else "",
         )
-        group = limits.Group(ground.groups, _LIMITS) if ground.groups.folders else None
+        group = limits.Group.made(ground.groups, _LIMITS) if ground.groups.folders else None
         starting = self._jobs.start("start builder", self._start(ground, staging))
         try:
             sandbox = await asyncio.shield(starting)

@@ -71,6 +71,11 @@ class Fds:
     block: int
     files: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Those of every sandbox, in the order of the fields."""
+        return (self.program, self.passwd, self.group, self.filter, self.info, self.block)
+
 
 def arguments(
     furnishing: Furnishing, room: Room, fds: Fds, bwrap: str = "bwrap", making: Making | None = None

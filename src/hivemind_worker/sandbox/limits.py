@@ -61,19 +61,30 @@ def probe(mount: Path = _MOUNT, own: str | None = None) -> Parents:
 class Group:
     """The control groups of one sandbox. Calls block briefly (files of the kernel, no disk)."""
 
-    def __init__(self, parents: Parents, limits: outcome.Limits) -> None:
-        """Make them and set the limits. Raises OSError."""
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        """Take up those that are there, by controller."""
+        self._folders = dict(folders)
+
+    @classmethod
+    def made(cls, parents: Parents, limits: outcome.Limits) -> Group:
+        """Make new ones and set the limits. Raises OSError."""
         name = f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex}"
-        self._folders = {controller: folder / name for controller, folder in parents.folders.items()}
+        group = cls({controller: folder / name for controller, folder in parents.folders.items()})
         try:
-            for controller, folder in self._folders.items():
+            for controller, folder in group.folders.items():
                 folder.mkdir()
                 for file, value in _settings(controller, limits):
                     if (folder / file).exists():
                         (folder / file).write_text(value)
         except OSError:
-            self.remove()
+            group.remove()
             raise
+        return group
+
+    @property
+    def folders(self) -> Mapping[str, Path]:
+        """Where they are, by controller."""
+        return dict(self._folders)
 
     def add(self, pid: int) -> None:
         """Put a process in, with all it will start. Raises OSError."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,9 +20,9 @@ from hivemind_worker.task import errors
 START_SECONDS: Final = 30.0
 """From bubblewrap's start to its word that the namespaces stand; 4 ms usually."""
 
-_READ: Final = 256 * 1024
-_BUFFER: Final = 1024 * 1024
-_COMPLAINT: Final = 4096
+READ: Final = 256 * 1024
+BUFFER: Final = 1024 * 1024
+COMPLAINT: Final = 4096
 
 
 @dataclass(slots=True)
@@ -57,7 +59,7 @@ class Sandbox:
     async def read(self) -> bytes:
         """Return the next bytes of its stdout, empty at the end."""
         assert self.process.stdout is not None
-        return await self.process.stdout.read(_READ)
+        return await self.process.stdout.read(READ)
 
     async def write(self, data: bytes) -> None:
         """Write to its stdin; one that has ended takes it in silence, reading tells."""
@@ -90,9 +92,9 @@ class Sandbox:
 
     async def _listen(self) -> None:
         assert self.process.stderr is not None
-        while said := await self.process.stderr.read(_COMPLAINT):
+        while said := await self.process.stderr.read(COMPLAINT):
             self._complaint += said
-            del self._complaint[:-_COMPLAINT]
+            del self._complaint[:-COMPLAINT]
 
 
 async def start(
@@ -109,28 +111,18 @@ async def start(
     Raises IsolationMissing with bubblewrap's own words, LookupError for a machine there is no program for.
     """
     with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-        info, info_end = os.pipe2(os.O_CLOEXEC)
-        ours.callback(os.close, info)
-        theirs.callback(os.close, info_end)
-        block_end, block = os.pipe2(os.O_CLOEXEC)
-        ours.callback(os.close, block)
-        theirs.callback(os.close, block_end)
-        program = os.open(init.binary_path(machine), os.O_RDONLY | os.O_CLOEXEC)
-        theirs.callback(os.close, program)
-        passwd, group, calls = (
-            _content(theirs, data) for data in (launch.PASSWD, launch.GROUP, system_calls.filter_program(machine))
-        )
+        fds, info, block = open_files(theirs, ours, machine)
         files = {place: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for place, path in _files(making)}
         for fd in files.values():
             theirs.callback(os.close, fd)
-        fds = launch.Fds(program, passwd, group, calls, info_end, block_end, files)
+        fds = dataclasses.replace(fds, files=files)
         process = await asyncio.create_subprocess_exec(
             *launch.arguments(furnishing, room, fds, bwrap, making),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            pass_fds=(program, passwd, group, calls, info_end, block_end, *files.values()),
-            limit=_BUFFER,
+            pass_fds=(*fds.own, *files.values()),
+            limit=BUFFER,
             env={},
             cwd="/",
             user=drop_to,
@@ -162,6 +154,30 @@ def _files(making: launch.Making | None) -> tuple[tuple[str, Path], ...]:
     return () if making is None else tuple(making.files.items())
 
 
+def open_files(theirs: contextlib.ExitStack, ours: contextlib.ExitStack, machine: str) -> tuple[launch.Fds, int, int]:
+    """Open what a sandbox is made with; also our ends: where it says that it stands, and what lets it go.
+
+    Raises LookupError for a machine there is no program for.
+    """
+    info_end, info = pipe(theirs, ours, ours_reads=True)
+    block_end, block = pipe(theirs, ours, ours_reads=False)
+    program = os.open(init.binary_path(machine), os.O_RDONLY | os.O_CLOEXEC)
+    theirs.callback(os.close, program)
+    passwd, group, calls = (
+        _content(theirs, data) for data in (launch.PASSWD, launch.GROUP, system_calls.filter_program(machine))
+    )
+    return launch.Fds(program, passwd, group, calls, info_end, block_end), info, block
+
+
+def pipe(theirs: contextlib.ExitStack, ours: contextlib.ExitStack, *, ours_reads: bool) -> tuple[int, int]:
+    """Open a pipe: their end and ours."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    their, our = (writing, reading) if ours_reads else (reading, writing)
+    theirs.callback(os.close, their)
+    ours.callback(os.close, our)
+    return their, our
+
+
 def _content(stack: contextlib.ExitStack, data: bytes) -> int:
     fd = os.memfd_create("hivemind", os.MFD_CLOEXEC)
     stack.callback(os.close, fd)
@@ -172,25 +188,37 @@ def _content(stack: contextlib.ExitStack, data: bytes) -> int:
 
 async def _first_process(process: asyncio.subprocess.Process, info: int) -> int:
     """Wait for bubblewrap's word that the namespaces stand."""
-    reading = asyncio.get_running_loop().run_in_executor(None, _read_all, info)
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            said = await asyncio.shield(reading)
-    except BaseException as error:
+
+    async def kill() -> None:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()  # which closes the other end: the thread returns
-        await asyncio.wait({reading})
-        if isinstance(error, TimeoutError):
-            raise errors.IsolationMissing(f"bubblewrap said nothing within {START_SECONDS} s") from error
-        raise
+            process.kill()
+
+    said = await first_word(info, kill)
     if not said:
         raise errors.IsolationMissing(f"bubblewrap cannot make a sandbox here: {await _said(process)}")
     return int(json.loads(said)["child-pid"])
 
 
+async def first_word(info: int, kill: Callable[[], Awaitable[None]]) -> bytes:
+    """Read what bubblewrap says of the sandbox, empty where it ended instead; `kill` ends it, which ends our reading.
+
+    Raises IsolationMissing when that takes too long.
+    """
+    reading = asyncio.get_running_loop().run_in_executor(None, _read_all, info)
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            return await asyncio.shield(reading)
+    except BaseException as error:
+        await kill()
+        await asyncio.wait({reading})
+        if isinstance(error, TimeoutError):
+            raise errors.IsolationMissing(f"bubblewrap said nothing within {START_SECONDS} s") from error
+        raise
+
+
 async def _said(process: asyncio.subprocess.Process) -> str:
     assert process.stderr is not None
-    why = (await process.stderr.read(_COMPLAINT)).decode(errors="replace").strip()
+    why = (await process.stderr.read(COMPLAINT)).decode(errors="replace").strip()
     return f"{why or 'it gives no reason'} (exit code {await process.wait()})"
 
 

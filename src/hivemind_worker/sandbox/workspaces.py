@@ -38,13 +38,20 @@ class Found:
 class Workspace:
     """One folder. Made in a thread: it blocks on the disk."""
 
-    def __init__(self, scratch: Path, owner: int | None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch))
+    def __init__(self, folder: Path) -> None:
+        """Take up one that is there, and lock it. Raises OSError."""
+        self.folder = folder
         # Held as long as we live, whoever we are: a folder that nobody has locked is a dead worker's.
-        self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        self.lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fcntl.flock(self.lock, fcntl.LOCK_SH)
+
+    @classmethod
+    def made(cls, scratch: Path, owner: int | None) -> Workspace:
+        """Make a new one that belongs to `owner`. Raises OSError."""
+        workspace = cls(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch)))
         if owner is not None:
-            os.chown(self._lock, owner, owner)
+            os.chown(workspace.lock, owner, owner)
+        return workspace
 
     async def size(self) -> int:
         """How many bytes it has on disk. Raises OSError when that cannot be found out."""
@@ -55,7 +62,7 @@ class Workspace:
         try:
             await remove(self.folder)
         finally:
-            os.close(self._lock)
+            os.close(self.lock)
 
 
 async def sweep(scratch: Path, owner: int | None) -> None:

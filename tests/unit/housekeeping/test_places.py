@@ -76,7 +76,7 @@ async def test_artifacts_that_somebody_needs_are_held(tmp_path: Path) -> None:
 
 
 async def test_only_workspaces_that_nobody_has_locked_are_abandoned(tmp_path: Path) -> None:
-    in_use = sandboxes.Workspace(tmp_path, None)
+    in_use = sandboxes.Workspace.made(tmp_path, None)
     dead = tmp_path / "hivemind-workspace-dead"
     dead.mkdir()
     (dead / "left").write_bytes(b"x" * 10_000)

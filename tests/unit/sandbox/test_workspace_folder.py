@@ -14,7 +14,7 @@ async def test_the_folder_is_made_with_those_above_it(tmp_path: Path) -> None:
     scratch = tmp_path / "a" / "temp"
     await workspaces.sweep(scratch, None)
     assert scratch.stat().st_mode & 0o777 == 0o711
-    workspace = workspaces.Workspace(scratch, None)
+    workspace = workspaces.Workspace.made(scratch, None)
     await workspaces.sweep(scratch, None)
     assert workspace.folder.is_dir(), "it is in use"
     await workspace.remove()
