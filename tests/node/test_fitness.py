@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from typing import Any
 import node_parts
 import pytest
 import pytest_asyncio
+import small_disk
 import waiting
 from prometheus_client import parser
 
 from hivemind_worker.client import asynchronous
-from hivemind_worker.health import checks
 from hivemind_worker.node import fitness
 from hivemind_worker.nodepool import server
 from hivemind_worker.task import outcome, resources, state
@@ -83,27 +84,44 @@ async def test_what_fences_tasks_breaks_and_comes_back(
         assert await _node_is(client, "idle") == ""
 
 
-async def test_d04_a_full_disk_makes_it_unavailable_and_nothing_else(
+@pytest.mark.skipif(not small_disk.can_mount(), reason="NO RIGHT TO MOUNT: a full disk is not tested")
+async def test_d04_a_full_disk_makes_it_unavailable_and_nothing_else_and_it_recovers_alone(
     pool: server.NodePool, client: asynchronous.AsyncClient, tmp_path: Path
 ) -> None:
-    full = fitness.Limits(interval=0.05, overload_cpu_percent=100.0, unhealthy=checks.Thresholds(disk_percent=1e-6))
-    async with node_parts.running(pool.address, tmp_path / "work", fitness=full) as node:
-        assert "disk: Low disk space" in await _node_is(client, "unhealthy")
-        (task_id,) = await client.submit(_command("true"))
-        with pytest.raises(TimeoutError):
-            await client.wait(task_id, 0.3)
-        assert node.runs.ran == []
-        before = (await client.nodes())[0].last_heartbeat_at
+    with small_disk.mounted(tmp_path / "disk", 32) as disk:
+        capacity = dataclasses.replace(node_parts.CAPACITY, disk_bytes=24 * resources.MIB)
+        small = {"disk_limit": "4m"}
+        async with node_parts.running(
+            pool.address, disk.path, fitness=QUICK, capacity=capacity, limits=node_parts.limits(most=capacity)
+        ) as node:
+            go = tmp_path / "go"
+            (running,) = await client.submit(
+                _command(f"until test -e {go}; do sleep 0.02; done; echo kept > results/x", **small)
+            )
+            await waiting.wait_until(lambda: node.runs.running == 1, description="it runs")
+            (disk.path / "filler").write_bytes(bytes(30 * resources.MIB))
+            assert "disk: Low disk space" in await _node_is(client, "unhealthy")
+            found = (await node.node.health.check_health())["checks"]
+            assert isinstance(found, dict)
+            assert [name for name, check in found.items() if check["status"] == "unhealthy"] == ["disk_space"]
+            (queued,) = await client.submit(_command("true", **small))
+            before = (await client.nodes())[0].last_heartbeat_at
 
-        async def beats() -> bool:
-            return (await client.nodes())[0].last_heartbeat_at > before
+            async def beats() -> bool:
+                return (await client.nodes())[0].last_heartbeat_at > before
 
-        await _until(beats, description="heartbeats go on")
-        said = await node.node.health.check_health()
-        found = said["checks"]
-        assert isinstance(found, dict)
-        assert [name for name, check in found.items() if check["status"] == "unhealthy"] == ["disk_space"]
-        await client.cancel(task_id)
+            await _until(beats, description="heartbeats go on")
+            go.touch()
+            (ended,) = await client.wait(running, 5)  # its result is stored and delivered: there is a reserve
+            assert ended.status is state.TaskState.COMPLETED
+            assert ended.result is not None
+            assert [file.name for file in ended.result.results] == ["x"]
+            assert (await client.task(queued)).status is state.TaskState.QUEUED
+            assert len(node.runs.ran) == 1
+            disk.clear()
+            (late,) = await client.wait(queued, 5)
+            assert late.status is state.TaskState.COMPLETED
+            assert await _node_is(client, "idle") == ""
 
 
 async def test_a_machine_busy_with_other_things_takes_no_more_and_says_so(
