@@ -14,9 +14,13 @@ import pytest_asyncio
 import small_disk
 import waiting
 from prometheus_client import parser
+from subprocess_executor import SubprocessExecutor
 
+from hivemind_worker.artifacts import store
 from hivemind_worker.client import asynchronous
-from hivemind_worker.node import fitness
+from hivemind_worker.concurrency import stopping
+from hivemind_worker.host import monitor, readings
+from hivemind_worker.node import admission, fitness, room
 from hivemind_worker.nodepool import server
 from hivemind_worker.task import outcome, resources, state
 
@@ -140,6 +144,40 @@ async def test_a_machine_busy_with_other_things_takes_no_more_and_says_so(
             await client.wait(task_id, 0.3)
         assert node.runs.ran == []
         await client.cancel(task_id)
+
+
+class _Blind(monitor.ResourceMonitor):
+    """A machine whose kernel shows nothing, once that is said."""
+
+    blind = False
+
+    def collect(self) -> readings.Machine:
+        if self.blind:
+            raise OSError(5, "Input/output error", "/proc/stat")
+        return super().collect()
+
+
+async def test_a_look_that_fails_is_told_once_and_the_node_works_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = store.Store(tmp_path)
+    place = room.Room(admission.Admission(node_parts.CAPACITY, 1))
+    watched = _Blind(tmp_path)
+    fit = fitness.Fitness(
+        fitness.Limits(interval=0.01, probe_seconds=0.1, overload_cpu_percent=100.0), place, SubprocessExecutor(files), watched,
+        lambda: fitness.Turnover(0, ()),
+    )  # fmt: skip
+    stop = stopping.Stop()
+    loop = asyncio.create_task(fit.run(stop))
+    await waiting.wait_until(lambda: fit.machine is not None, description="it sees")
+    watched.blind = True
+    await waiting.wait_until(lambda: fit.standing, description="it is known that nothing is seen any more")
+    assert [record.msg["event_type"] for record in caplog.records if isinstance(record.msg, dict)] == ["look_failed"]
+    assert not place.paused
+    watched.blind = False
+    await waiting.wait_until(lambda: not fit.standing, description="it sees again")
+    stop.request(stopping.StopLevel.DRAIN, "the test is over")
+    await loop
 
 
 async def test_a_wait_for_room_ends_with_a_reason_and_the_task_is_handed_back(

@@ -91,9 +91,16 @@ class Fitness:
         self._looked_at = clock.now()
 
     async def run(self, stop: stopping.Stop) -> None:
-        """Look until the stop."""
+        """Look until the stop. A look that fails is told and tried again: not to see is no reason to stop working."""
+        told = ""
         async for _ in periodic.every(self.limits.interval, stop):
-            await self.look()
+            try:
+                await self.look()
+                told = ""
+            except Exception as error:  # noqa: BLE001  (whatever a kernel, a driver or an engine comes up with)
+                if str(error) != told:
+                    told = str(error)
+                    log.log_system_event("look_failed", level="warning", error=error)
 
     @property
     def machine(self) -> readings.Machine | None:
