@@ -163,10 +163,8 @@ async def test_a_look_that_fails_is_told_once_and_the_node_works_on(
     files = store.Store(tmp_path)
     place = room.Room(admission.Admission(node_parts.CAPACITY, 1))
     watched = _Blind(tmp_path)
-    fit = fitness.Fitness(
-        fitness.Limits(interval=0.01, probe_seconds=0.1, overload_cpu_percent=100.0), place, SubprocessExecutor(files), watched,
-        lambda: fitness.Turnover(0, ()),
-    )  # fmt: skip
+    limits = fitness.Limits(interval=0.01, probe_seconds=0.1, overload_cpu_percent=100.0)
+    fit = fitness.Fitness(limits, place, SubprocessExecutor(files), watched, lambda: fitness.Turnover(0, ()))
     stop = stopping.Stop()
     loop = asyncio.create_task(fit.run(stop))
     await waiting.wait_until(lambda: fit.machine is not None, description="it sees")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import node_parts
+import pool_parts
 import pytest
 import pytest_asyncio
 import waiting
@@ -18,6 +19,7 @@ from hivemind_worker.node import fitness
 from hivemind_worker.nodepool import server
 from hivemind_worker.task import state
 from hivemind_worker.telemetry import tracing
+from hivemind_worker.wire import calls
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 QUICK = fitness.Limits(interval=0.05, overload_cpu_percent=100.0)
@@ -118,3 +120,28 @@ async def test_the_trace_of_the_submitter_reaches_the_task_and_the_log(
 def _output(task: shapes.Task) -> str:
     assert task.result is not None
     return task.result.logs.text.decode().strip()
+
+
+async def test_a_node_s_odd_words_and_old_attempts_are_no_part_of_what_the_pool_tells(tmp_path: Path) -> None:
+    pb = calls.pb
+    async with pool_parts.running(tmp_path) as at:
+        worker = await at.worker()
+        (task_id,) = await at.submit()
+        task = await worker.take()
+        used = pb.AttemptRef(task_id=task_id, attempt=1, phase="running", usage=pb.Usage(memory_bytes=4096))
+        others = [pb.AttemptRef(task_id=task_id, attempt=7, usage=pb.Usage(memory_bytes=1)),
+                  pb.AttemptRef(task_id="unknown", attempt=1, usage=pb.Usage(memory_bytes=1))]  # fmt: skip
+        for held in ([used], [used, *others]):
+            await at.nodes.UpdateNodeStatus(
+                pb.UpdateNodeStatusRequest(
+                    node_id="n", session_id=worker.session_id, status="a" * 200, held=held, readings={"x": 1.0}
+                )
+            )
+            assert (await at.info(task_id)).usage.memory_bytes == 4096
+        assert (await at.info(task_id)).phase == "running"
+        text, _ = await at.pool.metrics()
+        assert b'hivemind_pool_nodes{status="other"} 1.0' in text
+        assert b"aaaa" not in text
+        await worker.report(task)
+        assert not (await at.info(task_id)).HasField("usage")
+        assert at.pool._parts.live._said == {}

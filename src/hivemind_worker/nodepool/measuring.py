@@ -10,6 +10,9 @@ from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.task import resources, state
 from hivemind_worker.telemetry import metrics
 
+STATUSES = frozenset({"idle", "busy", "draining", "unhealthy", "offline"})
+"""The protocol's words for how a node is."""
+
 
 class Measuring:
     """One pool's metrics."""
@@ -44,12 +47,19 @@ class Measuring:
         meters.set(metrics.POOL_INFO, 1, __version__)
         meters.set(metrics.POOL_POLLS, polls)
         meters.set_all(metrics.POOL_TASKS, {str(each): counts.get(str(each), 0) for each in state.TaskState})
-        meters.set_all(metrics.POOL_NODES, collections.Counter(node.status if node.alive else "lost" for node in nodes))
+        meters.set_all(metrics.POOL_NODES, collections.Counter(map(_word, nodes)))
         meters.set_all(metrics.POOL_CAPACITY, amounts([node.capacity for node in alive]))
         meters.set_all(metrics.POOL_USED, amounts([node.used for node in alive]))
         oldest = await kept.oldest_queued()
         meters.set(metrics.POOL_QUEUE_AGE, max(kept.now() - oldest, 0.0) if oldest else 0.0)
         return meters.exposition()
+
+
+def _word(node: records.Node) -> str:
+    """A node's status as a label: words that only that node knows would be labels without end."""
+    if not node.alive:
+        return "lost"
+    return node.status if node.status in STATUSES else "other"
 
 
 def amounts(parts: Sequence[resources.Resources]) -> dict[str, float]:
