@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hivemind_worker.capsule import accounts
 from hivemind_worker.concurrency import clock, periodic, stopping
 from hivemind_worker.executors import executor
 from hivemind_worker.health import checks, overload
-from hivemind_worker.host import monitor, readings
 from hivemind_worker.node import room
 from hivemind_worker.task import errors, resources, state
 from hivemind_worker.telemetry import logs
+
+if TYPE_CHECKING:  # psutil behind it costs 20 ms, which a worker that measures nothing need not wait for
+    from hivemind_worker.host import monitor, readings
 
 ISOLATION: Final = "isolation"
 DISK: Final = "disk"
@@ -93,7 +95,8 @@ class Fitness:
     async def run(self, stop: stopping.Stop) -> None:
         """Look until the stop. A look that fails is told and tried again: not to see is no reason to stop working."""
         told = ""
-        async for _ in periodic.every(self.limits.interval, stop):
+        # A worker of one command has proved what fences tasks a moment ago, and somebody waits for its first task.
+        async for _ in periodic.every(self.limits.interval, stop, at_once=self._monitor is not None):
             try:
                 await self.look()
                 told = ""

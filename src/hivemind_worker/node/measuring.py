@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import collections
 import time
+from typing import TYPE_CHECKING
 
 from hivemind_worker.concurrency import clock
-from hivemind_worker.host import readings
 from hivemind_worker.node import fitness, status
 from hivemind_worker.task import outcome, resources
 from hivemind_worker.telemetry import metrics
+
+if TYPE_CHECKING:  # psutil behind it costs 20 ms, which a worker that measures nothing need not wait for
+    from hivemind_worker.host import readings
 
 
 class Measuring:

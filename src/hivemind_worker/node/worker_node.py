@@ -6,13 +6,13 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from hivemind_worker import kinds
 from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.concurrency import stopping, supervision
 from hivemind_worker.executors import executor
 from hivemind_worker.health import report
-from hivemind_worker.host import monitor
 from hivemind_worker.journal import records, writer
 from hivemind_worker.kinds import kind
 from hivemind_worker.node import (
@@ -37,6 +37,9 @@ from hivemind_worker.node import (
 from hivemind_worker.pool_client import channel, client, session
 from hivemind_worker.task import plan, resources
 from hivemind_worker.telemetry import logs
+
+if TYPE_CHECKING:  # psutil behind it costs 20 ms, which a worker that measures nothing need not wait for
+    from hivemind_worker.host import monitor
 
 LINK_SECONDS = 5.0
 """What the loops that talk to the pool get to end, once the last attempt is reported."""
