@@ -179,7 +179,8 @@ def _up(folder: Path, isolation: str) -> Iterator[str]:
         pool = f"127.0.0.1:{free.getsockname()[1]}"
     flags = [f"--listen={pool}", f"--isolation={isolation}", f"--state-dir={folder / 'state'}"]
     flags += [f"--log-dir={folder / 'log'}", "--max-concurrent-tasks=2", "--node-id=demo"]
-    flags += ["--overload-cpu-percent=100"]  # somebody watches: whatever else the machine does, go on
+    # Somebody watches: whatever else the machine does, and however full it is, go on.
+    flags += ["--overload-cpu-percent=100", "--overload-memory-percent=100", "--unhealthy-disk-percent=100"]
     with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen(
             [HIVEMIND, "up", *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment()

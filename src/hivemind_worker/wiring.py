@@ -234,7 +234,8 @@ def build_housekeeping(settings: schema.Settings, more: Sequence[place.Place] = 
 def _monitor(settings: schema.Settings) -> monitor.ResourceMonitor:
     from hivemind_worker.host import accelerators, monitor  # noqa: PLC0415
 
-    return monitor.ResourceMonitor(settings.storage.work_dir, accelerators.Accelerators())
+    its = settings.storage
+    return monitor.ResourceMonitor(its.work_dir, accelerators.Accelerators(), (its.state_dir, its.temp_dir))
 
 
 def _fitness(settings: schema.Settings) -> fitness.Limits:

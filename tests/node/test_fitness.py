@@ -19,12 +19,13 @@ from subprocess_executor import SubprocessExecutor
 from hivemind_worker.artifacts import store
 from hivemind_worker.client import asynchronous
 from hivemind_worker.concurrency import stopping
+from hivemind_worker.health import checks
 from hivemind_worker.host import monitor, readings
 from hivemind_worker.node import admission, fitness, room
 from hivemind_worker.nodepool import server
 from hivemind_worker.task import outcome, resources, state
 
-QUICK = fitness.Limits(interval=0.05, overload_cpu_percent=100.0)  # what else this machine does is no test of ours
+QUICK = dataclasses.replace(node_parts.WHATEVER, interval=0.05)
 
 
 @pytest_asyncio.fixture
@@ -95,8 +96,9 @@ async def test_d04_a_full_disk_makes_it_unavailable_and_nothing_else_and_it_reco
     with small_disk.mounted(tmp_path / "disk", 32) as disk:
         capacity = dataclasses.replace(node_parts.CAPACITY, disk_bytes=24 * resources.MIB)
         small = {"disk_limit": "4m"}
+        limits = dataclasses.replace(QUICK, unhealthy=checks.Thresholds())
         async with node_parts.running(
-            pool.address, disk.path, fitness=QUICK, capacity=capacity, limits=node_parts.limits(most=capacity)
+            pool.address, disk.path, fitness=limits, capacity=capacity, limits=node_parts.limits(most=capacity)
         ) as node:
             go = tmp_path / "go"
             (running,) = await client.submit(
@@ -131,7 +133,7 @@ async def test_d04_a_full_disk_makes_it_unavailable_and_nothing_else_and_it_reco
 async def test_a_machine_busy_with_other_things_takes_no_more_and_says_so(
     pool: server.NodePool, client: asynchronous.AsyncClient, tmp_path: Path
 ) -> None:
-    busy = fitness.Limits(interval=0.05, overload_cpu_percent=100.0, overload_memory_percent=0.5)
+    busy = dataclasses.replace(QUICK, overload_memory_percent=0.5)
     async with node_parts.running(pool.address, tmp_path / "work", fitness=busy) as node:
 
         async def told() -> bool:

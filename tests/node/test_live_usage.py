@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -15,14 +16,13 @@ import waiting
 
 from hivemind_worker.capsule import accounts
 from hivemind_worker.client import asynchronous, shapes
-from hivemind_worker.node import fitness
 from hivemind_worker.nodepool import server
 from hivemind_worker.task import state
 from hivemind_worker.telemetry import tracing
 from hivemind_worker.wire import calls
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-QUICK = fitness.Limits(interval=0.05, overload_cpu_percent=100.0)
+QUICK = dataclasses.replace(node_parts.WHATEVER, interval=0.05)
 
 
 @pytest_asyncio.fixture

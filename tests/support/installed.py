@@ -19,6 +19,9 @@ import waiting
 
 HIVEMIND = Path(sys.executable).parent / "hivemind"
 SECONDS = 60
+LIMITS = ("OVERLOAD_CPU", "OVERLOAD_MEMORY", "UNHEALTHY_CPU", "UNHEALTHY_MEMORY", "UNHEALTHY_DISK")
+WHATEVER = {f"HIVEMIND_{name}_PERCENT": "100" for name in LIMITS}
+"""Work whatever else this machine is busy with, and however full it is."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,7 @@ class Shell:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HIVEMIND_", "XDG_"))}
         self.environment = {**kept, "HOME": str(home), "TMPDIR": str(home), "NO_COLOR": "1", "DOCKER_CONFIG": str(home)}
         self.environment["HIVEMIND_CACHE_DIR"] = str(home / "cache")
-        # Whatever else this machine is busy with.
-        self.environment |= dict.fromkeys(("HIVEMIND_OVERLOAD_CPU_PERCENT", "HIVEMIND_UNHEALTHY_CPU_PERCENT"), "100")
+        self.environment |= WHATEVER
 
     def start(self, *words: str, **variables: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

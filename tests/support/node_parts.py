@@ -12,6 +12,7 @@ from subprocess_executor import SubprocessExecutor
 
 from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.concurrency import stopping
+from hivemind_worker.health import checks
 from hivemind_worker.host import monitor
 from hivemind_worker.journal import writer
 from hivemind_worker.kinds import kind
@@ -21,6 +22,13 @@ from hivemind_worker.task import plan, resources
 
 CAPACITY = resources.Resources(4.0, 8 * resources.GIB, 64 * resources.GIB)
 CAPS = plan.Caps(65_536, 65_536, resources.GIB, 1_000, 16, 60.0)
+
+WHATEVER = fitness.Limits(
+    overload_cpu_percent=100.0,
+    overload_memory_percent=100.0,
+    unhealthy=checks.Thresholds(cpu_percent=100.0, memory_percent=100.0, disk_percent=100.0),
+)
+"""Work whatever else this machine is busy with, and however full it is."""
 
 
 def limits(grace_seconds: float = 2.0, most: resources.Resources = CAPACITY) -> kind.NodeLimits:
@@ -46,7 +54,7 @@ class Node:
             "poll_seconds": 5.0,
             "drain_seconds": 20.0,
             "short_poll_seconds": 0.05,
-            "fitness": fitness.Limits(overload_cpu_percent=100.0),  # whatever else this machine is busy with
+            "fitness": WHATEVER,
         }
         self.node = worker_node.WorkerNode(
             worker_node.Terms(**{**given, **terms}),

@@ -48,12 +48,10 @@ def _row(node: shapes.Node) -> tuple[str, ...]:
 def _machine(readings: Mapping[str, float]) -> str:
     """How busy the machine is, whatever with."""
     said = [f"{readings[name]:.0f}% {word}" for name, word in _PERCENTS.items() if name in readings]
-    if readings.get("disk_total_bytes"):
-        said.append(f"{100 - 100 * readings['disk_free_bytes'] / readings['disk_total_bytes']:.0f}% disk")
     return ", ".join(said)
 
 
-_PERCENTS = {"cpu_percent": "cpu", "memory_percent": "memory"}
+_PERCENTS = {"cpu_percent": "cpu", "memory_percent": "memory", "disk_percent": "disk"}
 
 
 def _of(free: resources.Resources, capacity: resources.Resources, amount: str) -> str:

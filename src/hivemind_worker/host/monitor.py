@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,16 @@ CPU_PERCENT = 90.0
 
 
 class ResourceMonitor:
-    """Holds the newest look. ``collect`` blocks for about a millisecond: call it in a thread, one at a time."""
+    """Holds the newest look. ``collect`` blocks for about a millisecond: call it in a thread, one at a time.
 
-    def __init__(self, work_dir: Path, gpus: accelerators.Accelerators | None = None) -> None:
+    ``needed`` are folders, beside ``work_dir``, on whose disks the worker needs room too.
+    """
+
+    def __init__(
+        self, work_dir: Path, gpus: accelerators.Accelerators | None = None, needed: Iterable[Path] = ()
+    ) -> None:
         self._gpus = gpus
-        self._readings = readings.Readings(work_dir, gpus)
+        self._readings = readings.Readings(work_dir, gpus, needed)
         self.current: readings.Machine | None = None
 
     def collect(self) -> readings.Machine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,21 @@ from hivemind_worker.host import accelerators, capacity
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """How full the disk of a folder is, as `df` counts: what only root may use is neither used nor free."""
+
+    folder: Path
+    percent: float
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """One look at the machine. ``timestamp`` is seconds since the epoch; the groups are psutil's own, by its names.
 
     ``cpu_percent`` is of all cores together, over the time since the look before. ``None`` or empty: cannot be told
-    here. ``worker_*`` is this process alone; its percent counts one core as 100.
+    here. ``disk`` is that of work_dir, ``fullest`` the fullest of all that the worker needs. ``worker_*`` is this
+    process alone; its percent counts one core as 100.
     """
 
     timestamp: float
@@ -29,6 +39,7 @@ class Machine:
     memory: Mapping[str, float]
     cpu_freq: Mapping[str, float] | None = None
     disk: Mapping[str, float] = field(default_factory=dict)
+    fullest: Disk | None = None
     network: Mapping[str, float] = field(default_factory=dict)
     processes: int = 0
     load_avg: tuple[float, float, float] | None = None
@@ -64,7 +75,8 @@ class Machine:
         if self.load_avg is not None:
             found |= zip(("load_1m", "load_5m", "load_15m"), self.load_avg, strict=True)
         if self.disk:
-            found |= {"disk_total_bytes": float(self.disk["total"]), "disk_free_bytes": float(self.disk["free"])}
+            found |= {f"disk_{name}_bytes": float(self.disk[name]) for name in ("total", "free")}
+            found["disk_percent"] = float(self.disk["percent"])
         if self.network:
             found["network_sent_bytes"] = float(self.network["bytes_sent"])
             found["network_received_bytes"] = float(self.network["bytes_recv"])
@@ -81,8 +93,11 @@ class Machine:
 class Readings:
     """Measures on demand. Rates are over the time since the measurement before; the first has none."""
 
-    def __init__(self, work_dir: Path, gpus: accelerators.Accelerators | None = None) -> None:
+    def __init__(
+        self, work_dir: Path, gpus: accelerators.Accelerators | None = None, needed: Iterable[Path] = ()
+    ) -> None:
         self._work_dir = work_dir
+        self._needed = (work_dir, *needed)
         self._gpus = gpus
         self._self = psutil.Process()
         # Both compare with the look before: these make the first real one mean something.
@@ -107,6 +122,7 @@ class Readings:
             cpu_freq=_freq(),
             memory=psutil.virtual_memory()._asdict(),
             disk=disk,
+            fullest=max(self._disks(), key=lambda each: each.percent, default=None),
             network=network._asdict() if network is not None else {},
             processes=_processes(),
             load_avg=load,
@@ -114,6 +130,12 @@ class Readings:
             worker_memory_bytes=self._self.memory_info().rss,
             worker_cpu_percent=self._self.cpu_percent(),
         )
+
+    def _disks(self) -> Iterator[Disk]:
+        for folder in self._needed:
+            with contextlib.suppress(OSError):
+                found = psutil.disk_usage(str(capacity.existing(folder)))
+                yield Disk(folder, found.percent, found.free)
 
     def numbers(self) -> dict[str, float]:
         """Look at everything, as named numbers."""

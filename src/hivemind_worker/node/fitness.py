@@ -187,9 +187,10 @@ class Fitness:
     def disk_space(self) -> checks.Check:
         """The reference document's check of the disk."""
         machine = self.machine
-        if machine is None or not machine.disk:
+        if machine is None or machine.fullest is None:
             return checks.healthy("not measured here")
-        return checks.disk_space(self.limits.unhealthy, machine.disk["percent"], machine.disk["free"], "work_dir")
+        disk = machine.fullest
+        return checks.disk_space(self.limits.unhealthy, disk.percent, disk.free_bytes, str(disk.folder))
 
     def _hold(self, found: Mapping[str, str]) -> None:
         before = self._room.holds

@@ -83,7 +83,8 @@ class Monitoring(Group):
     """Memory use above which the node counts as not healthy."""
 
     unhealthy_disk_percent: Percent = 90.0
-    """Disk use above which the node counts as not healthy and takes no task."""
+    """Use above which a disk makes the node not healthy, so that it takes no task: that of work_dir, of state_dir or
+    of temp_dir."""
 
     health_probe_seconds: Seconds = 5.0
     """Longest that one health check may take; then it counts as failed."""

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import small_disk
 
 from hivemind_worker.host import monitor
 
@@ -58,3 +59,14 @@ def test_what_is_there_is_compared_with_what_is_wanted(tmp_path: Path) -> None:
     assert not looks.is_resource_available({"disk_gb": disk * 1.01})
     assert not looks.is_resource_available({"memory_gb": memory / 2, "gpus": 64})
     assert looks.is_resource_available({"cpu_cores": 1}) is (there["cpu"]["percent"] <= 90)
+
+
+@pytest.mark.skipif(not small_disk.can_mount(), reason="NO RIGHT TO MOUNT: a second disk is not tested")
+def test_the_fullest_disk_that_is_needed_is_told_beside_that_of_the_work_folder(tmp_path: Path) -> None:
+    with small_disk.mounted(tmp_path / "second", 4) as second:
+        second.fill()
+        looks = monitor.ResourceMonitor(tmp_path / "work", needed=[second.path / "state", tmp_path / "temp"])
+        seen = looks.collect()
+        assert seen.fullest is not None
+        assert (seen.fullest.folder, seen.fullest.percent) == (second.path / "state", 100.0)
+        assert seen.disk["total"] == shutil.disk_usage(tmp_path).total
