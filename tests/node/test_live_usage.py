@@ -142,6 +142,10 @@ async def test_a_node_s_odd_words_and_old_attempts_are_no_part_of_what_the_pool_
         text, _ = await at.pool.metrics()
         assert b'hivemind_pool_nodes{status="other"} 1.0' in text
         assert b"aaaa" not in text
-        await worker.report(task)
+        await worker.beat()  # it holds it no more, whatever that means
         assert not (await at.info(task_id)).HasField("usage")
+        await worker.beat(task)
+        assert (await at.info(task_id)).phase == ""
+        await worker.report(task)
+        await worker.beat(task)  # sent before it heard that the report was accepted
         assert at.pool._parts.live._said == {}

@@ -27,20 +27,30 @@ class Live:
 
     def __init__(self) -> None:
         self._said: dict[str, Said] = {}
+        self._of: dict[str, set[str]] = {}
 
     def beat(self, node_id: str, held: Iterable[pb.AttemptRef], drop: Iterable[records.Ref]) -> None:
         """Take in a heartbeat that the store has accepted; ``drop`` names what is that node's no more."""
         gone = {(ref.task_id, ref.attempt) for ref in drop}
-        for ref in held:
-            if (ref.task_id, ref.attempt) not in gone:
-                usage = ref.usage if ref.HasField("usage") else None
-                self._said[ref.task_id] = Said(ref.attempt, node_id, ref.phase[:40], usage)
+        now = {ref.task_id: ref for ref in held if (ref.task_id, ref.attempt) not in gone}
+        for task_id in self._of.pop(node_id, set()) - now.keys():
+            self._forget(task_id, node_id)
+        if now:
+            self._of[node_id] = set(now)
+        for ref in now.values():
+            usage = ref.usage if ref.HasField("usage") else None
+            self._said[ref.task_id] = Said(ref.attempt, node_id, ref.phase[:40], usage)
 
     def heard(self, changes: Sequence[records.Change]) -> None:
         """Take note of what the store has committed: attempts that ended, for good or for another."""
         for change in changes:
             if change.state in state.ENDED or change.state is state.TaskState.QUEUED:
                 self._said.pop(change.task_id, None)
+
+    def _forget(self, task_id: str, node_id: str) -> None:
+        said = self._said.get(task_id)
+        if said is not None and said.node_id == node_id:
+            del self._said[task_id]
 
     def of(self, task_id: str, attempt: int, node_id: str) -> Said | None:
         """Return what was said of this attempt, if anything."""
