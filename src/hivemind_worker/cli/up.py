@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,7 +41,7 @@ def command(**given: Any) -> None:
         async with service.serving(pool) as address:
             worker = await wiring.build_worker(_to(settings, address), shown.note)
             async with wiring.pool_door(settings, pool), wiring.worker_door(settings, worker):
-                _say(address, shown)
+                _say(address, settings.storage.state_dir, shown)
                 await service.beside(pool, stop, lambda: worker.run(stop))
 
     sys.exit(service.run(settings, "up", work, shown))
@@ -57,7 +58,8 @@ def _to(settings: schema.Settings, address: str) -> schema.Settings:
     return settings.model_copy(update={"node": settings.node.model_copy(update={"node_pool_address": address})})
 
 
-def _say(address: str, shown: look.Look) -> None:
+def _say(address: str, state_dir: Path, shown: look.Look) -> None:
     shown.note(f"the pool listens at {address}, and a worker here takes its tasks")
     shown.note(f"submit:  hivemind submit FILE --node-pool {address}")
     shown.note(f"follow:  hivemind tasks --node-pool {address}")
+    shown.note(f"health:  hivemind health --state-dir {state_dir}")
