@@ -24,6 +24,9 @@ SHOWN_ROWS = 50
 """Rows of a group-by or a query that the report shows; the file beside it has all."""
 
 _EXAMPLES = 20
+_THREAD = 64 * given.MIB
+"""Memory below which one more thread does harm: each holds its buffers and the groups of rows that it writes."""
+
 _FOR_DUCKDB = 0.7
 """Its share of the memory for data: what it takes beside its limit (CSV buffers, hash tables on their way to disk)
 was measured at up to a third of it."""
@@ -85,10 +88,9 @@ def _analyse(connection: duckdb.DuckDBPyConnection, tables: list[csv_reading.Tab
 
 def _limit(connection: duckdb.DuckDBPyConnection) -> None:
     """Within the task's own limits, with its temporary files beside the data; and nothing fetched from elsewhere."""
-    memory = int(given.memory_for_data() * _FOR_DUCKDB)
     for name, value in (
-        ("memory_limit", f"'{memory // given.MIB}MiB'"),
-        ("threads", str(given.threads())),
+        ("memory_limit", f"'{_memory() // given.MIB}MiB'"),
+        ("threads", str(min(given.threads(), max(1, _memory() // _THREAD)))),
         ("temp_directory", csv_reading.literal(str(SCRATCH / "spill"))),
         ("autoinstall_known_extensions", "false"),
         ("enable_progress_bar", "false"),
@@ -98,13 +100,17 @@ def _limit(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"SET {name} = {value}")
 
 
+def _memory() -> int:
+    return int(given.memory_for_data() * _FOR_DUCKDB)
+
+
 def _stored(
     connection: duckdb.DuckDBPyConnection, tables: list[csv_reading.Table], options: dict[str, Any]
 ) -> tuple[list[csv_typing.Column], dict[int, int], dict[str, Any]]:
     """Read the files once, into columns of text; judge these, and write them typed. All else is asked of that."""
     names = _wanted(tables, options)
     raw = SCRATCH / "raw.parquet"
-    _write(connection, csv_reading.relation(tables, names, options), raw, "lz4_raw", len(names))
+    _write(connection, csv_reading.relation(tables, names, options, _memory()), raw, "lz4_raw", len(names))
     rejected = _rejected(connection, tables)
     if rejected["rows"] and options.get("bad_rows") == "refuse":
         first = rejected["examples"][0]

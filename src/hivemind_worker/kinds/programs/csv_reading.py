@@ -64,16 +64,18 @@ def look(path: str, options: dict[str, Any], scratch: Path) -> Table:
     return Table(given.shown(path), readable, size, encoding, compressed, delimiter, quote, header, columns)
 
 
-def relation(tables: list[Table], names: list[str], options: dict[str, Any]) -> str:
+def relation(tables: list[Table], names: list[str], options: dict[str, Any], memory: int) -> str:
     """SQL that gives every row of all files: the columns ``names`` as trimmed text, and the file's number, ``__file``.
 
     Files of different columns are joined by name. Rows that do not fit are left out, and told in ``reject_errors``.
+    ``memory`` are the bytes that reading may take: of a file it holds some eight buffers.
     """
+    buffer = min(32 * given.MIB, max(2 * _FIELD_BYTES, memory // 16))
     alike: dict[tuple[object, ...], list[tuple[int, Table]]] = {}
     for at, table in enumerate(tables):
         key = (table.compressed, table.delimiter, table.quote, table.header, table.columns)
         alike.setdefault(key, []).append((at, table))
-    rows = " UNION ALL BY NAME ".join(_read(group, options) for group in alike.values())
+    rows = " UNION ALL BY NAME ".join(_read(group, options, buffer) for group in alike.values())
     trimmed = ", ".join(f"nullif(trim({name(each)}), '') AS {name(each)}" for each in names)
     return f"SELECT {trimmed}, __file FROM ({rows})"
 
@@ -88,7 +90,7 @@ def name(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
-def _read(group: list[tuple[int, Table]], options: dict[str, Any]) -> str:
+def _read(group: list[tuple[int, Table]], options: dict[str, Any], buffer: int) -> str:
     table = group[0][1]
     columns = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in table.columns)
     nulls = options.get("null_values", ["", "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan"])
@@ -106,6 +108,7 @@ def _read(group: list[tuple[int, Table]], options: dict[str, Any]) -> str:
         f"nullstr=[{', '.join(literal(null) for null in (nulls or ['']))}]",
         f"compression='{'gzip' if table.compressed else 'none'}'",
         f"max_line_size={_FIELD_BYTES}",
+        f"buffer_size={buffer}",
         "filename='__path'",
         f"null_padding={str(bad == 'pad').lower()}",
         "ignore_errors=true",
