@@ -99,10 +99,10 @@ def groups(by: list[str], columns: list[csv_typing.Column]) -> tuple[str, list[s
 
 def _numeric(connection: duckdb.DuckDBPyConnection, name: str, kind: str, bins: int, *, exact: bool) -> dict[str, Any]:
     quantile = "quantile_cont" if exact else "approx_quantile"
-    least, most, mean, zeros, negative, total, *quantiles = _one(
+    least, most, mean, zeros, negative, total, quantiles = _one(
         connection,
         f"SELECT min({name}), max({name}), avg({name}), count(*) FILTER ({name} = 0), count(*) FILTER ({name} < 0), "
-        f"sum({name}), {', '.join(f'{quantile}({name}, {at})' for at in _QUANTILES.values())} FROM data",
+        f"sum({name}), {quantile}({name}, {list(_QUANTILES.values())}) FROM data",
     )
     std = None
     if max(abs(least), abs(most)) < _LARGE:
