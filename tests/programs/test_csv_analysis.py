@@ -238,6 +238,7 @@ def test_one_wrong_query_loses_nothing_else(tmp_path: Path) -> None:
         (b"a,b\n1,2\n", {"group_by": ["c"]}, "group_by names 'c', and the table has no such column; it has a, b"),
         (b"a,b\n1,2\n", {"options": {"columns": ["c"]}}, "options.columns names 'c'"),
         (b"a\n\0\1\2\0\n", {}, "is no text"),
+        (b'"a,b"\r1\r\r007\r2|"a"|"x\ny"|\rN\r1|N|3\r', {}, "the table cannot be read: The CSV Parser"),
         (gzip.compress(b"a,b\n1,2\n")[:-9], {}, "t.csv is a broken gzip file"),
     ],
 )
