@@ -48,6 +48,7 @@ def pages() -> dict[str, str]:
 # As in ARCHITECTURE.md, from the top down; a test there proves that no room is missing.
 FLOORS = (
     ("DOORS", ("", "cli")),
+    ("WINDOW", ("dashboard",)),
     ("TOWERS", ("node", "nodepool", "client")),
     ("WORK", ("executors", "health", "housekeeping")),
     ("EDGES", ("pool_client", "journal", "containers", "sandbox", "artifacts", "host")),
@@ -79,12 +80,18 @@ def _room(room: str) -> str:
         if path != folder / "__init__.py"
     ]
     rows += [f"- `{path.relative_to(PACKAGE)}` · what both ends say" for path in sorted(folder.glob("*.proto"))]
+    pages = (path for kind in ("html", "css", "js", "svg") for path in sorted(folder.rglob(f"*.{kind}")) if room)
+    rows += [f"- `{path.relative_to(PACKAGE)}` · {_first_comment(path)}" for path in pages]
     title = f"### {room}/\n{_caption(folder / '__init__.py')}\n\n" if room else ""
     return title + "\n".join(rows)
 
 
 def _caption(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _first_comment(path: Path) -> str:
+    return path.read_text(encoding="utf-8").splitlines()[0].strip("<!->{#}/* ").strip()
 
 
 def settings_page() -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hivemind_worker.artifacts import store as stores
     from hivemind_worker.client import asynchronous
     from hivemind_worker.executors import executor
-    from hivemind_worker.health import report
+    from hivemind_worker.health import hosts, serving
     from hivemind_worker.host import monitor
     from hivemind_worker.housekeeping import place, sweep
     from hivemind_worker.kinds import kind
@@ -63,28 +63,37 @@ def build_client(settings: schema.Settings, progress: Progress | None = None) ->
     )
 
 
-def worker_door(settings: schema.Settings, worker: worker_node.WorkerNode) -> AbstractAsyncContextManager[object]:
-    """Return the block within which a worker answers over HTTP, as the settings say. Entering it raises BadSettings."""
+def worker_door(
+    settings: schema.Settings, worker: worker_node.WorkerNode
+) -> AbstractAsyncContextManager[serving.Door | None]:
+    """Return the block within which a worker answers over HTTP and shows its window, as the settings say.
+
+    Entering it raises BadSettings; it is given the door, None where there is none.
+    """
     its = settings.monitoring
-    return _door(settings, worker.health, worker.metrics, its.http_listen if its.http_enabled else "", "worker")
-
-
-def pool_door(settings: schema.Settings, pool: server.NodePool) -> AbstractAsyncContextManager[object]:
-    """Return the same for a pool."""
-    its = settings.pool
-    return _door(settings, pool.health, pool.metrics, its.http_listen if its.http_enabled else "", "pool")
-
-
-def _door(
-    settings: schema.Settings, health: report.Health, metrics: Callable[[], Awaitable[tuple[bytes, str]]], listen: str,
-    what: str,
-) -> AbstractAsyncContextManager[object]:  # fmt: skip
-    if not listen:
+    if not its.http_enabled:
         return nullcontext()
-    from hivemind_worker.health import finding, serving, web  # noqa: PLC0415
+    from hivemind_worker.dashboard import app as window  # noqa: PLC0415
+    from hivemind_worker.health import finding, web  # noqa: PLC0415
 
-    note = settings.storage.state_dir / (finding.WORKER if what == "worker" else finding.POOL)
-    return serving.Door(web.app(health, metrics), listen, note=note, hosts_too=settings.monitoring.http_hosts)
+    shown = window.routes(worker.snapshot, worker.health, hivemind_worker.__version__)
+    return _door(settings, web.app(worker.health, worker.metrics, shown), its.http_listen, finding.WORKER)
+
+
+def pool_door(settings: schema.Settings, pool: server.NodePool) -> AbstractAsyncContextManager[serving.Door | None]:
+    """Return the same for a pool, which has no window."""
+    its = settings.pool
+    if not its.http_enabled:
+        return nullcontext()
+    from hivemind_worker.health import finding, web  # noqa: PLC0415
+
+    return _door(settings, web.app(pool.health, pool.metrics), its.http_listen, finding.POOL)
+
+
+def _door(settings: schema.Settings, app: hosts.App, listen: str, note: str) -> serving.Door:
+    from hivemind_worker.health import serving  # noqa: PLC0415
+
+    return serving.Door(app, listen, note=settings.storage.state_dir / note, hosts_too=settings.monitoring.http_hosts)
 
 
 def build_pool(settings: schema.Settings) -> server.NodePool:

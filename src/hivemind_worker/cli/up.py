@@ -40,8 +40,10 @@ def command(**given: Any) -> None:
     async def serve(pool: server.NodePool, stop: stopping.Stop) -> None:
         async with service.serving(pool) as address:
             worker = await wiring.build_worker(_to(settings, address), shown.note)
-            async with wiring.pool_door(settings, pool), wiring.worker_door(settings, worker):
+            async with wiring.pool_door(settings, pool), wiring.worker_door(settings, worker) as door:
                 _say(address, settings.storage.state_dir, shown)
+                if door is not None:
+                    shown.note(f"watch:   http://{door.address}/")
                 await service.beside(pool, stop, lambda: worker.run(stop))
 
     sys.exit(service.run(settings, "up", work, shown))

@@ -2,7 +2,6 @@
 
 Uvicorn without what is another's business: it takes no signals, sets up no logging, and does not wake ten times a
 second.
-Whoever shows more than health and metrics (a dashboard) gives this door its own application.
 """
 
 from __future__ import annotations

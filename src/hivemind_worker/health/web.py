@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette import applications, requests, responses, routing
 
@@ -12,13 +12,13 @@ Exposition = Callable[[], Awaitable[tuple[bytes, str]]]
 """All metrics in Prometheus' text format, and that format's content type."""
 
 
-def app(health: report.Health, metrics: Exposition) -> applications.Starlette:
-    """Return the application that answers these and nothing else."""
-    return applications.Starlette(routes=routes(health, metrics))
+def app(health: report.Health, metrics: Exposition, more: Sequence[routing.BaseRoute] = ()) -> applications.Starlette:
+    """Return the application that answers these, and ``more`` where there is a window."""
+    return applications.Starlette(routes=[*routes(health, metrics), *more])
 
 
 def routes(health: report.Health, metrics: Exposition) -> list[routing.Route]:
-    """Return the routes, for an application that answers more. 200 is yes, 503 no; nothing can be changed by them."""
+    """Return the routes. 200 is yes, 503 no; nothing can be changed by them."""
 
     async def livez(_: requests.Request) -> responses.Response:
         return _word(*((True, "") if health.live() else (False, "a loop of this process stands still")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,22 @@ from hivemind_worker.task import resources
 
 CPU_PERCENT = 90.0
 """Above which no core counts as free: the reference document's own number."""
+
+REMEMBERED_SECONDS = 600.0
+"""How far back a glance at the machine goes; who wants more has the metrics."""
+
+APART_SECONDS = 4.0
+"""Moments remembered are so far apart at least: at the usual five seconds between looks each one is, 120 in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How busy the machine was at ``timestamp`` (seconds since the epoch), in percent; ``None``: cannot be told."""
+
+    timestamp: float
+    cpu_percent: float
+    memory_percent: float
+    disk_percent: float | None = None
 
 
 class ResourceMonitor:
@@ -25,10 +42,13 @@ class ResourceMonitor:
         self._gpus = gpus
         self._readings = readings.Readings(work_dir, gpus, needed)
         self.current: readings.Machine | None = None
+        self.recent: tuple[Moment, ...] = ()
 
     def collect(self) -> readings.Machine:
         """Look at the machine now, and remember it."""
         self.current = self._readings.measure()
+        # A new tuple each time: whoever reads it does so in another thread.
+        self.recent = remembered(self.recent, self.current)
         return self.current
 
     def collect_metrics(self) -> dict[str, Any]:
@@ -58,6 +78,17 @@ class ResourceMonitor:
         """Let go of the GPUs' driver."""
         if self._gpus is not None:
             self._gpus.close()
+
+
+def remembered(before: tuple[Moment, ...], now: readings.Machine) -> tuple[Moment, ...]:
+    """Return the moments to remember after one more look, oldest first. A clock that was set back begins anew."""
+    if before and now.timestamp < before[-1].timestamp:
+        before = ()
+    if before and now.timestamp - before[-1].timestamp < APART_SECONDS:
+        return before
+    percent = float(now.disk["percent"]) if now.disk else None
+    moment = Moment(now.timestamp, now.cpu_percent, float(now.memory["percent"]), percent)
+    return (*(each for each in before if now.timestamp - each.timestamp <= REMEMBERED_SECONDS), moment)
 
 
 def missing(machine: readings.Machine, required: Mapping[str, float]) -> tuple[str, ...]:

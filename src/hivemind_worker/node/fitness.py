@@ -83,6 +83,7 @@ class Fitness:
         self._also = also
         self._before: Turnover | None = None
         self.isolation = checks.healthy("not looked at yet")
+        self.defences: tuple[executor.Defence, ...] = ()
         self.changed = asyncio.Event()
         self._room = held
         self._runs = runs
@@ -136,6 +137,7 @@ class Fitness:
         try:
             async with asyncio.timeout(self.limits.probe_seconds):
                 said = await self._runs.fitness()
+            self.defences = said.defences
             why = "" if said.usable else said.why or "it says that it cannot be used"
         except TimeoutError:
             why = f"no answer within {self.limits.probe_seconds:g} s (health_probe_seconds)"

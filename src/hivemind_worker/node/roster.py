@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping
 
 from hivemind_worker.capsule import accounts
@@ -23,6 +24,9 @@ MOST_HELD = 256
 REPORT_SECONDS = 20.0
 """After the last attempt was told to end: its grace time, then so long for its report."""
 
+SHOWN_CHARACTERS = 500
+"""How much of an error is remembered to be shown, as in the log."""
+
 CLOSING = "the node stops"
 
 log = logs.StructuredLogger(__name__)
@@ -39,6 +43,7 @@ class Roster:
         self._ended: collections.OrderedDict[reporting.Attempt, outcome.Outcome] = collections.OrderedDict()
         self._jobs = supervision.Jobs("attempts", self._defect)
         self.ended_count = 0
+        self._last_ended: collections.deque[status.EndedStatus] = collections.deque(maxlen=status.LAST_ENDED)
 
     def accept(self, message: calls.pb.Task) -> bool:
         """Take an attempt in, unless it is here already, was here, or a newer one of its task is.
@@ -121,6 +126,10 @@ class Roster:
             for about, held in self._attempts.items()
         )
 
+    def last_ended(self) -> tuple[status.EndedStatus, ...]:
+        """Tell of the last ones that have ended, newest first."""
+        return tuple(self._last_ended)
+
     async def run(self, stop: stopping.Stop) -> None:
         """Wait for the stop; then let attempts finish, for the drain time at most; then end and report the rest.
 
@@ -169,6 +178,7 @@ class Roster:
             self.ended_count += 1
             if accepted.ended is not None:
                 self._told.ended(accepted.ended)
+                self._last_ended.appendleft(_shown(accepted, accepted.ended))
             if accepted.ended is not None and not accepted.dropped:
                 self._ended[accepted.about] = accepted.ended
                 while len(self._ended) > REMEMBERED:
@@ -182,6 +192,14 @@ class Roster:
     def _defect(self, name: str, error: BaseException) -> None:
         self._means.troubles.note(f"{name}: {type(error).__name__}: {error}")
         log.log_system_event("internal_error", {"in": name}, level="error", error=error)
+
+
+def _shown(accepted: attempt.Attempt, ended: outcome.Outcome) -> status.EndedStatus:
+    about, seconds = accepted.about, clock.now() - accepted.story.started
+    return status.EndedStatus(
+        about.task_id, about.attempt, dt.datetime.now(dt.UTC), seconds, ended.status,
+        str(ended.reason or ""), ended.error[:SHOWN_CHARACTERS],
+    )  # fmt: skip
 
 
 async def _nothing() -> None:

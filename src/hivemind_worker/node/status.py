@@ -10,10 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hivemind_worker.capsule import accounts
-from hivemind_worker.task import resources
+from hivemind_worker.executors import executor
+from hivemind_worker.host import monitor
+from hivemind_worker.task import outcome, resources
 
 LAST_ERRORS = 20
 """How many troubles are remembered. Enough for a page; older ones are in the log."""
+
+
+LAST_ENDED = 20
+"""How many ended attempts are remembered to be shown; the pool knows all."""
 
 
 class NodeStatus(enum.StrEnum):
@@ -51,11 +57,25 @@ class AttemptStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedStatus:
+    """An attempt that has ended here: when (UTC), how many seconds after it was accepted, and how."""
+
+    task_id: str
+    attempt: int
+    at: dt.datetime
+    seconds: float
+    status: outcome.Status
+    reason: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything about the node at one moment.
 
     ``holds`` says why it takes no tasks, by cause; ``machine`` is the newest look at the machine in the reference
-    document's JSON, empty where nothing is measured.
+    document's JSON, empty where nothing is measured, and ``recent`` how busy it was in the last minutes. ``last_ended``
+    has the newest first. ``defences`` are those that the executor knows of.
     """
 
     node_id: str
@@ -75,6 +95,9 @@ class Snapshot:
     last_errors: tuple[Trouble, ...]
     holds: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
+    recent: tuple[monitor.Moment, ...] = ()
+    last_ended: tuple[EndedStatus, ...] = ()
+    defences: tuple[executor.Defence, ...] = ()
 
 
 class Troubles:

@@ -221,6 +221,9 @@ class WorkerNode:
             last_errors=self._troubles.last(),
             holds=dict(self._room.holds),
             machine={} if self._monitor is None else self._monitor.get_current_metrics(),
+            recent=() if self._monitor is None else self._monitor.recent,
+            last_ended=self._attempts.last_ended(),
+            defences=self._fitness.defences,
         )
 
     def _turnover(self) -> fitness.Turnover:

@@ -90,8 +90,8 @@ class Monitoring(Group):
     """Longest that one health check may take; then it counts as failed."""
 
     http_listen: Address = "127.0.0.1:0"
-    """Where the worker answers /livez, /readyz, /healthz and /metrics; port 0 takes a free one, `hivemind health`
-    finds it."""
+    """Where the worker answers /livez, /readyz, /healthz and /metrics, and shows its window to this machine's browsers;
+    port 0 takes a free one, `hivemind health` finds it."""
 
     http_enabled: bool = True
     """Whether it answers there at all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
@@ -70,3 +71,19 @@ def test_the_fullest_disk_that_is_needed_is_told_beside_that_of_the_work_folder(
         assert seen.fullest is not None
         assert (seen.fullest.folder, seen.fullest.percent) == (second.path / "state", 100.0)
         assert seen.disk["total"] == shutil.disk_usage(tmp_path).total
+
+
+def test_the_last_ten_minutes_are_remembered_a_few_seconds_apart(tmp_path: Path) -> None:
+    looks = monitor.ResourceMonitor(tmp_path)
+    seen = looks.collect()
+    (moment,) = looks.recent
+    assert (moment.timestamp, moment.cpu_percent) == (seen.timestamp, seen.cpu_percent)
+    assert moment.memory_percent == seen.memory["percent"]
+    assert moment.disk_percent == seen.disk["percent"]
+    kept: tuple[monitor.Moment, ...] = ()
+    for second in range(2000):
+        kept = monitor.remembered(kept, dataclasses.replace(seen, timestamp=float(second)))
+    times = [each.timestamp for each in kept]
+    assert times == [float(second) for second in range(1396, 2000, 4)]  # 604 s: the oldest goes with the next look
+    (anew,) = monitor.remembered(kept, dataclasses.replace(seen, timestamp=5.0, disk={}))
+    assert (anew.timestamp, anew.disk_percent) == (5.0, None)
