@@ -40,6 +40,9 @@ proto: setup ## generate the wire's code, then buf lint and the breaking-change 
 init: setup ## build the static program that is PID 1 of every capsule, for both architectures
 	@$(RUN) src/hivemind_worker/capsule/init/build.py
 
+release: setup ## dist/HiveMind-Worker-Release: the wheel, its installers, their sums
+	@$(RUN) scripts/release.py
+
 format: setup ## bring all files into the one format
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix --quiet .
