@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     for source, name in FILES.items():
         shutil.copy(source, release / name)
     # The builder of this environment, whose version is locked: nothing is fetched.
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", release.resolve()]
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(release.resolve())]
     if (code := subprocess.run(build, cwd=ROOT, check=False, stdout=subprocess.DEVNULL).returncode) != 0:
         return code
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(release.iterdir())]

@@ -50,9 +50,9 @@ def _ends_well(done: subprocess.CompletedProcess[str]) -> str:
 
 def _version(root: Path, **variables: str) -> str:
     python = root / "opt" / "hivemind-worker" / "bin" / "python"
-    command = [python, "-m", "hivemind_worker", "--version"]
+    command: list[str | Path] = [python, "-m", "hivemind_worker", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **variables})
-    return done.stdout.strip()
+    return str(done.stdout).strip()
 
 
 def test_the_release_is_whole(release: Path) -> None:
@@ -62,7 +62,8 @@ def test_the_release_is_whole(release: Path) -> None:
         "CHANGELOG.md", "Dockerfile", "LICENSE", "README.md", "SHA256SUMS",
         "file.ico", "hivemind-worker.service", "install.sh", "start_worker.cmd",
     }  # fmt: skip
-    sums = dict(reversed(line.split("  ")) for line in (release / "SHA256SUMS").read_text().splitlines())
+    lines = (line.partition("  ") for line in (release / "SHA256SUMS").read_text().splitlines())
+    sums = {name: said for said, _, name in lines}
     assert sums.keys() == names - {"SHA256SUMS"}
     assert all(hashlib.sha256((release / name).read_bytes()).hexdigest() == said for name, said in sums.items())
     inside = set(zipfile.ZipFile(wheel).namelist())
@@ -163,7 +164,7 @@ def test_what_is_installed_from_a_checkout_runs_tasks(tmp_path: Path) -> None:
     root = tmp_path / "root"
     _ends_well(_install(ROOT / "deploy", "--root", root))
     python = root / "opt" / "hivemind-worker" / "bin" / "python"
-    command = [python, "-m", "hivemind_worker", "run", "--isolation=sandbox", "--", "echo", "hello"]
+    command: list[str | Path] = [python, "-m", "hivemind_worker", "run", "--isolation=sandbox", "--", "echo", "hello"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HIVEMIND_")}
     done = subprocess.run(command, capture_output=True, env={**kept, "HOME": str(tmp_path)}, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (0, b"hello\n"), done.stderr.decode()

@@ -56,7 +56,7 @@ class Tab:
         )
         await self.ask("Page.navigate", url=url)
 
-        async def loaded() -> bool:
+        async def loaded() -> Any:
             return bool(await self.script(f"document.readyState === 'complete' && location.href === {url!r}"))
 
         await waiting.wait_until(loaded, description="the page is loaded", seconds=SECONDS)
