@@ -46,8 +46,8 @@ def main() -> int:
     except duckdb.OutOfMemoryException:
         raise MemoryError from None
     except duckdb.InvalidInputException as error:
-        said = str(error).partition("\n")[0]
-        raise given.Refusal(f"the table cannot be read: {said.removeprefix('Invalid Input Error: ')}") from None
+        why = str(error).partition("\n")[0]
+        raise given.Refusal(f"the table cannot be read: {why.removeprefix('Invalid Input Error: ')}") from None
     finally:
         shutil.rmtree(SCRATCH, ignore_errors=True)
 
