@@ -96,4 +96,5 @@ def private(folder: Path) -> dict[str, str]:
         "HIVEMIND_WORK_DIR": str(folder / "work"),
         "HIVEMIND_LOG_DIR": str(folder / "log"),
         "PATH": os.environ["PATH"],
+        "HIVEMIND_OVERLOAD_CPU_PERCENT": "100",  # the peers beside it are no reason to rest
     }

@@ -46,6 +46,7 @@ async def test_a_task_goes_in_and_its_result_comes_back(
         assert task.node_id == "node-1"
         assert task.result is not None
         assert task.result.exit_code == 0
+        assert {"accepted", "preparing", "starting", "running", "collecting", "upload"} <= task.result.timings.keys()
         (path,) = await client.download(task_id, tmp_path / "fetched")
         assert path.read_bytes() == b"result"
         said = {"stdout": b"", "stderr": b""}

@@ -238,7 +238,9 @@ _BLOWS: dict[str, Callable[[World, chaos_plan.Blow], Awaitable[None]]] = {
 
 def _environment(folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HIVEMIND_", "XDG_", "DOCKER_"))}
-    return {**kept, "HOME": str(folder), "NO_COLOR": "1", "DOCKER_CONFIG": str(folder)}
+    # Busy the machine is, with all of this; full its small disks become on purpose.
+    limits = {"HIVEMIND_OVERLOAD_CPU_PERCENT": "100", "HIVEMIND_OVERLOAD_MEMORY_PERCENT": "100"}
+    return {**kept, **limits, "HOME": str(folder), "NO_COLOR": "1", "DOCKER_CONFIG": str(folder)}
 
 
 @contextlib.asynccontextmanager
