@@ -17,6 +17,7 @@ from hivemind_worker.client import asynchronous
 from hivemind_worker.concurrency import clock
 from hivemind_worker.nodepool import server
 from hivemind_worker.task import state
+from hivemind_worker.telemetry import rationed
 
 LEASE = 3.0
 TASK = {"cpu_quota": 20_000, "memory_limit": "64m", "disk_limit": "16m"}
@@ -128,3 +129,46 @@ async def test_p04_a_node_that_the_pool_does_not_know_registers_again_and_keeps_
         assert (task.status, task.attempt) == (state.TaskState.COMPLETED, 1)
         assert node.runs.ran == [("t", 1)]
         assert node.node.snapshot().session_id not in {"", session_id}
+
+
+async def test_p03_a_flapping_pool_fills_no_log_and_work_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        _apart(tmp_path, lease_seconds=30.0) as (pool, line, node),
+        asynchronous.AsyncClient(pool.address) as client,
+    ):
+        await waiting.wait_until(lambda: node.node.snapshot().connected, description="the node is there")
+        (long,) = await client.submit({"command": "sleep 4; echo through it all"})
+        for number in range(30):
+            line.part()
+            await asyncio.sleep(0.05)
+            line.join()
+            await asyncio.sleep(0.1)
+            # And it is a pool that forgets: each time it is there, another trouble than the last.
+            if number % 5 == 0:
+                node.node._line.forget(node.node._line.id, f"forgotten, {number}")
+        (new,) = await client.submit({"command": "echo after it"})
+        for task in await client.wait([long, new], 60):
+            assert (task.status, task.attempt) == (state.TaskState.COMPLETED, 1)
+    told = [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]
+    kinds = ("session_lost", "pool_unreachable", "heartbeat_failed", "poll_failed", "registered")
+    assert {kind: n for kind in kinds if (n := caplog.text.count(f"'{kind}'")) > rationed.MOST} == {}
+    assert len(told) <= 4 * rationed.MOST
+
+
+async def test_a_poll_goes_out_again_once_a_heartbeat_was_answered(tmp_path: Path) -> None:
+    async with (
+        _apart(tmp_path, lease_seconds=30.0) as (pool, line, node),
+        asynchronous.AsyncClient(pool.address) as client,
+    ):
+        await waiting.wait_until(lambda: node.node.snapshot().connected, description="the node is there")
+        pauses = node.node._intake._pauses
+        line.part()
+        await waiting.wait_until(lambda: pauses.attempt > 0, description="a poll failed")
+        pauses.attempt = 50  # as after hours: up to 15 s until the next try
+        line.join()
+        (task_id,) = await client.submit({"command": "true"})
+        back_at = clock.now()
+        await client.wait(task_id, 60)
+        assert clock.now() - back_at < 8, "gRPC's pause, a heartbeat's, and a second"

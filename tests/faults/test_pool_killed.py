@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import random
-import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -37,10 +36,9 @@ async def _pool(folder: Path) -> AsyncIterator[tuple[chaos_world.World, str]]:
     world = chaos_world.World(folder, service, "", 30.0, 1.0, 4)
     try:
         await world.until_ready(service)
-        found = re.search(r'"address": ?"([^"]+)"', await asyncio.to_thread(service.log.read_text))
-        assert found is not None
-        words[1] = f"--listen={found[1]}"
-        yield world, found[1]
+        address = await asyncio.to_thread(service.said, chaos_world.ADDRESS)
+        words[1] = f"--listen={address}"
+        yield world, address
     finally:
         assert service.process is not None
         service.signal(signal.SIGKILL)

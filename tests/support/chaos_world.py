@@ -28,6 +28,9 @@ heartbeat and its answer follow."""
 
 DISK_MIB = 256
 
+ADDRESS = r'"address": ?"([^"]+)"'
+"""Where a pool listens, as its log says it."""
+
 
 @dataclass
 class Service:
@@ -59,6 +62,12 @@ class Service:
         """Send it a signal."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
+
+    def said(self, pattern: str) -> str:
+        """The first thing in its log that looks like this."""
+        found = re.search(pattern, self.log.read_text())
+        assert found is not None, f"{pattern} is not in {self.log}"
+        return found[1]
 
     def times_ready(self) -> int:
         """How often it has been ready."""
@@ -268,9 +277,7 @@ async def world(
         ]  # fmt: skip
         stack.callback(_kill_all, made)
         await made.until_ready(pool)
-        found = re.search(r'"address": ?"([^"]+)"', pool.log.read_text())
-        assert found is not None, pool.log.read_text()
-        made.address = found[1]
+        made.address = pool.said(ADDRESS)
         pool.words[1] = f"--listen={made.address}"
         if containers:
             made.engine = await asyncio.to_thread(
@@ -292,6 +299,8 @@ async def world(
                     "--log-format=json", f"--max-concurrent-tasks={made.slots}",
                     f"--grace-seconds={made.grace_seconds}",
                     f"--heartbeat-interval={lease_seconds / 4}", "--poll-wait-seconds=10",
+                    # This run keeps the machine busy, and so may others: that is no reason to stand still.
+                    "--overload-cpu-percent=100", "--unhealthy-cpu-percent=100",
                     # Both ways of dealing with a lease that ran out.
                     f"--past-lease={('finish', 'stop')[number % 2]}",
                 ],

@@ -115,7 +115,12 @@ _NEVER = stopping.Stop()
 """Nobody asks this one to stop: waiting for it is a sleep, and a cancelled task leaves it at once."""
 
 
+_OF_THE_POOL = "the pool"
+"""How a pool of ours begins when it is there and cannot: its store's disk is full, it is closing."""
+
+
 def _told(verdict: verdicts.Verdict, doing: str, address: str) -> errors.HiveMindError:
-    if verdict.course is verdicts.Course.RETRY and verdict.code is grpc.StatusCode.UNAVAILABLE:
+    unavailable = verdict.course is verdicts.Course.RETRY and verdict.code is grpc.StatusCode.UNAVAILABLE
+    if unavailable and not verdict.message.startswith(_OF_THE_POOL):
         return errors.Unavailable(f"{doing}: no pool answers at {address}; is it running? (`hivemind up` starts one)")
     return verdicts.to_error(verdict, doing)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.node import attempt, fitness, measuring, roster, status
 from hivemind_worker.task import errors
-from hivemind_worker.telemetry import logs
+from hivemind_worker.telemetry import logs, rationed
 from hivemind_worker.wire import calls
 
 JITTER = 0.1
@@ -48,6 +48,7 @@ class Heartbeat:
         self._told = told
         self._announced = announced
         self._directed = False
+        self._log = rationed.RationedLogger(log)
 
     async def run(self, stop: stopping.Stop) -> None:
         """Beat until the stop. What goes wrong is told and tried again."""
@@ -66,7 +67,7 @@ class Heartbeat:
                 self._told.beat(answered=False)
                 if str(error) != trouble:
                     trouble = str(error)
-                    log.log_system_event("heartbeat_failed", {"why": trouble}, level="warning")
+                    self._log.log_system_event("heartbeat_failed", {"why": trouble}, level="warning")
             await self._until_due(stop, pause)
 
     async def _until_due(self, stop: stopping.Stop, seconds: float) -> None:

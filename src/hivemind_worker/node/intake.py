@@ -11,7 +11,7 @@ import asyncio
 from hivemind_worker.concurrency import backoff, clock, stopping
 from hivemind_worker.node import attempt, roster
 from hivemind_worker.task import errors
-from hivemind_worker.telemetry import logs
+from hivemind_worker.telemetry import logs, rationed
 from hivemind_worker.wire import calls, translate
 
 MOST_WAIT_SECONDS = 60.0
@@ -41,10 +41,12 @@ class Intake:
         self._attempts = attempts
         self._asked_paused = False
         self._executor = means.executor
+        self._log = rationed.RationedLogger(log)
+        self._pauses = backoff.Backoff(stopping.Stop())
 
     async def run(self, stop: stopping.Stop) -> None:
         """Ask until the stop. What goes wrong is told and tried again."""
-        pauses = backoff.Backoff(stop, base=1.0, cap=15.0)
+        pauses = self._pauses = backoff.Backoff(stop, base=1.0, cap=15.0)
         trouble = ""
         while not stop.requested:
             asked = clock.now()
@@ -56,8 +58,8 @@ class Intake:
             except errors.HiveMindError as error:
                 if str(error) != trouble:
                     trouble = str(error)
-                    log.log_system_event("poll_failed", {"why": trouble}, level="warning")
-                await pauses.pause()
+                    self._log.log_system_event("poll_failed", {"why": trouble}, level="warning")
+                await self._line.pause(pauses)
                 continue
             if answer is None:
                 continue

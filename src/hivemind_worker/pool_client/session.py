@@ -14,7 +14,7 @@ from typing import TypeVar
 from hivemind_worker.concurrency import backoff, clock, stopping
 from hivemind_worker.pool_client import client
 from hivemind_worker.task import errors
-from hivemind_worker.telemetry import logs
+from hivemind_worker.telemetry import logs, rationed
 from hivemind_worker.wire import calls
 
 T = TypeVar("T")
@@ -41,6 +41,9 @@ class Session:
         self._wanted.set()
         self._replaced: errors.StateInUse | None = None
         self._told: tuple[str, float] = ("", 0.0)
+        self._log = rationed.RationedLogger(log)
+        self._answered = asyncio.Event()
+        self._answered_at = 0.0
         self.id = ""
         self.plain = False
         self.heartbeat_seconds = 0.0
@@ -111,7 +114,30 @@ class Session:
                 # An answer to a call of the session before: our own new registration replaced that one.
             else:
                 self.heard_at = max(self.heard_at, asked)
+                self._hear()
                 return answer
+
+    async def pause(self, pauses: backoff.Backoff) -> bool:
+        """As `backoff.Backoff.pause`, but over after a second once the pool has answered somebody: it is back."""
+        since = clock.now()
+        pausing = asyncio.create_task(pauses.pause(), name="session/pause")
+        back = asyncio.create_task(self._back(since), name="session/back")
+        try:
+            await asyncio.wait({pausing, back}, return_when=asyncio.FIRST_COMPLETED)
+            return pausing.result() if pausing.done() else True
+        finally:
+            await stopping.settle(pausing, back)
+
+    async def _back(self, since: float) -> None:
+        await asyncio.sleep(LEAST_SECONDS)
+        while self._answered_at <= since:
+            await self._answered.wait()
+
+    def _hear(self) -> None:
+        """The pool has answered: whoever waits for that is woken, and who comes later waits for the next time."""
+        self._answered_at = clock.now()
+        self._answered.set()
+        self._answered.clear()
 
     async def known(self) -> None:
         """Wait until the pool knows us, and what we hold."""
@@ -120,7 +146,7 @@ class Session:
     def forget(self, session_id: str, why: str) -> None:
         """Take note that the pool does not know ``session_id``; does nothing when a newer one is in force."""
         if session_id == self.id and self._there.is_set():
-            log.log_system_event("session_lost", {"why": why}, level="warning")
+            self._log.log_system_event("session_lost", {"why": why}, level="warning")
             self._there.clear()
             self._wanted.set()
 
@@ -141,7 +167,8 @@ class Session:
         self._told = ("", 0.0)
         self._wanted.clear()
         details = {"pool": self._pool.access.address, "lease_seconds": self.lease_seconds, "plain": self.plain}
-        log.log_system_event("registered", details)
+        self._hear()
+        self._log.log_system_event("registered", details)
 
     def _tell(self, trouble: str) -> None:
         self.trouble = trouble
@@ -149,4 +176,4 @@ class Session:
         if trouble != told or clock.now() - at >= REPEAT_LOG_SECONDS:
             self._told = (trouble, clock.now())
             details = {"pool": self._pool.access.address, "why": trouble}
-            log.log_system_event("pool_unreachable", details, level="warning")
+            self._log.log_system_event("pool_unreachable", details, level="warning")
