@@ -16,7 +16,7 @@ import waiting
 from hivemind_worker.client import asynchronous
 from hivemind_worker.concurrency import clock
 from hivemind_worker.nodepool import server
-from hivemind_worker.task import state
+from hivemind_worker.task import errors, state
 from hivemind_worker.telemetry import rationed
 
 LEASE = 3.0
@@ -172,3 +172,22 @@ async def test_a_poll_goes_out_again_once_a_heartbeat_was_answered(tmp_path: Pat
         back_at = clock.now()
         await client.wait(task_id, 60)
         assert clock.now() - back_at < 8, "gRPC's pause, a heartbeat's, and a second"
+
+
+async def test_a_node_that_fails_by_its_own_fault_takes_few_before_its_first_report_comes_through(
+    tmp_path: Path,
+) -> None:
+    async with (
+        _apart(tmp_path, lease_seconds=30.0) as (pool, line, node),
+        asynchronous.AsyncClient(pool.address) as client,
+    ):
+        await waiting.wait_until(lambda: node.node.snapshot().connected, description="the node is there")
+        node.runs.raises = errors.EngineLost("gone")
+        line.delay_seconds = 0.1
+        ids = await client.submit([{"command": "true", "max_attempts": 50, **TASK} for _ in range(100)])
+        began = clock.now()
+        await waiting.wait_until(lambda: clock.now() - began > 3, description="three seconds", seconds=5)
+        # Room for 20 at once; one answer of them, then a second's rest here and there.
+        assert len(node.runs.ran) <= 5 * 20
+        node.runs.raises = None
+        assert {task.status for task in await client.wait(ids, 100)} == {state.TaskState.COMPLETED}

@@ -137,6 +137,8 @@ class Attempt:
         try:
             try:
                 ended = await self._to_its_end()
+                if ended.try_again and ended.reason is not outcome.Reason.NODE_SHUTDOWN:
+                    self._means.room.rest()
                 # Before anything else is awaited: another's end could take away a file of the same content.
                 artifacts = {file.artifact for file in ended.results}
                 self._means.keeping.need(artifacts)

@@ -113,6 +113,9 @@ class LogStream:
             )
             for chunk in self._spool.batch(BATCH_BYTES)
         ]
+        if not batch:  # the disk took none of it
+            await asyncio.sleep(GATHER_SECONDS)
+            return
         try:
             answer = await self._line.call(lambda session_id: self._append(session_id, batch))
         except errors.Unavailable:

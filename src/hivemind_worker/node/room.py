@@ -9,6 +9,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from hivemind_worker.node import admission
 from hivemind_worker.task import errors, resources
 
+REST_SECONDS = 1.0
+"""As long as the pool lets a node rest after its first such attempt."""
+
 WAIT_SECONDS = 300.0
 """How long an attempt waits for room where nobody says: the reference document's own number."""
 
@@ -28,6 +31,7 @@ class Room:
             collections.OrderedDict()
         )
         self._closed: set[str] = set()
+        self._rest: asyncio.TimerHandle | None = None
 
     def take_now(self, key: Hashable, needs: resources.Resources) -> bool:
         """Reserve ``needs`` for ``key`` if they fit, nobody waits and the node is fit; false if not."""
@@ -83,6 +87,20 @@ class Room:
             self._let_in()
             self.changed.set()
 
+    def rest(self) -> None:
+        """Ask for nothing for a moment: an attempt has failed by this node's own fault, and the next would as well.
+
+        A node whose disk is full or whose engine is gone fails attempts in milliseconds, and would take a queue's worth
+        of them before its first report came through.
+        """
+        if self._rest is None:
+            self._rest = asyncio.get_running_loop().call_later(REST_SECONDS, self._rested)
+            self.changed.set()
+
+    def _rested(self) -> None:
+        self._rest = None
+        self.changed.set()
+
     def close(self, why: str) -> None:
         """Take no further tasks, for as long as this reason holds."""
         if why not in self._closed:
@@ -102,8 +120,10 @@ class Room:
 
     @property
     def paused(self) -> bool:
-        """Whether no task should come now: closed, not fit, full, or some wait already."""
-        return self.closed or bool(self.holds) or bool(self._waiting) or self.reservations.full
+        """Whether no task should come now: closed, not fit, at rest, full, or some wait already."""
+        return (
+            self.closed or self._rest is not None or bool(self.holds) or bool(self._waiting) or self.reservations.full
+        )
 
     def _let_in(self) -> None:
         if self.holds:
