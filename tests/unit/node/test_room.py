@@ -116,3 +116,17 @@ async def test_what_comes_free_on_the_machine_lets_in_who_waits() -> None:
     await waiting.wait_until(lambda: place._waiting, description="it waits")
     place.resize(FOUR + resources.Resources(0.0, 1, 1))
     await waits
+
+
+async def test_a_room_at_rest_is_paused_for_a_moment_and_says_when_that_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "REST_SECONDS", 0.05)
+    place = _room()
+    place.rest()
+    place.rest()  # the second of several that fail together is the same moment
+    assert place.paused
+    place.changed.clear()
+    await place.changed.wait()
+    resting = place.paused
+    assert not resting
