@@ -22,7 +22,7 @@ async def test_l03_a_pool_away_for_longer_than_the_lease(tmp_path: Path, stop_pa
     try:
         async with node_parts.running(address, tmp_path / "work", stop_past_lease=stop_past_lease) as node:
             async with asynchronous.AsyncClient(address) as client:
-                await client.submit({"command": ["sleep", "60"]})
+                await client.submit({"id": "t", "command": ["sleep", "60"]})
                 await waiting.wait_until(
                     lambda: [held.phase for held in node.node.snapshot().attempts] == ["running"],
                     description="the task runs",
@@ -30,8 +30,13 @@ async def test_l03_a_pool_away_for_longer_than_the_lease(tmp_path: Path, stop_pa
             await pool.stop()
             gone_at = clock.now()
             if stop_past_lease:
-                await waiting.wait_until(lambda: not node.node.snapshot().attempts, description="the task is stopped")
+                await waiting.wait_until(lambda: not node.runs.running, description="the task is stopped")
                 assert clock.now() - gone_at >= LEASE_SECONDS / 2, "not before the lease is over"
+                pool = server.NodePool(tmp_path / "pool", address, lease_seconds=LEASE_SECONDS)
+                await pool.start()
+                # Handed back, not forgotten: what runs now is another attempt.
+                await waiting.wait_until(lambda: node.runs.running, description="it runs again", seconds=30)
+                assert node.runs.ran == [("t", 1), ("t", 2)]
             else:
                 await waiting.wait_until(
                     lambda: clock.now() - gone_at > 3 * LEASE_SECONDS, description="three leases have passed"

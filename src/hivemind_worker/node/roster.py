@@ -91,6 +91,11 @@ class Roster:
         for held in self._named(refs):
             held.drop()
 
+    def hand_back(self, refs: Iterable[calls.pb.AttemptRef]) -> None:
+        """End attempts because this node should not go on with them, and say so: the pool will try again."""
+        for held in self._named(refs):
+            held.shut_down(stopping.StopLevel.CANCEL)
+
     def held_with(self, usage: Mapping[tuple[str, int], accounts.Usage]) -> list[calls.pb.AttemptRef]:
         """Name them, each with what it was last seen to use."""
         refs, now = self.held(), clock.now()
