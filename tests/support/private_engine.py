@@ -81,6 +81,24 @@ class PrivateEngine:
             self._end_containers()
         test_engine._end(self._process)
         self._process = None
+        self._bury()
+
+    def _bury(self) -> None:
+        """End what its killed predecessors left: shims that no engine knows any more, and what hangs on them."""
+        mine = f"{self.home}/".encode()
+        parents: dict[int, int] = {}
+        shims = set()
+        for entry in os.scandir("/proc"):
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    stat = Path(entry.path, "stat").read_text(encoding="ascii", errors="replace")
+                    parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+                    words = Path(entry.path, "cmdline").read_bytes()
+                    if b"containerd-shim" in words and mine in words:
+                        shims.add(int(entry.name))
+        for pid in [*(pid for pid, parent in parents.items() if parent in shims), *shims]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _end_containers(self) -> None:
         # With live-restore they would outlive the engine.
