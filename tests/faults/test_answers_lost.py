@@ -1,4 +1,4 @@
-"""Every call of both services: done and the answer lost, done twice, never arrived (L10). All is done once."""
+"""Every call of both services: its answer lost or cut, done twice, never arrived (L10). All is done once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hivemind_worker.task import state
 from hivemind_worker.wire import calls
 
 CONTENT = bytes(range(256)) * 12_000
-HOWS = ("lost", "twice", pytest.param("dropped", marks=pytest.mark.long))
+HOWS = ("lost", "twice", *(pytest.param(how, marks=pytest.mark.long) for how in ("dropped", "cut")))
 pb = calls.pb
 
 
