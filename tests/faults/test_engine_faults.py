@@ -45,7 +45,7 @@ async def _attempt(
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("answer", [500, -1])
+@pytest.mark.parametrize("answer", [500, 409, -1])
 async def test_l09_a_call_that_fails_is_the_nodes_fault_and_leaves_nothing(
     docker_url: str, busybox_image: str, tmp_path: Path, call: bytes, answer: int
 ) -> None:
