@@ -91,7 +91,7 @@ async def test_p02_a_download_of_nonsense_is_not_taken_for_the_file(pool: pool_p
 
 async def test_p02_a_gzip_bomb_is_not_unpacked(pool: pool_parts.Running, tmp_path: Path) -> None:
     bombed = ("RegisterNode", "UpdateNodeStatus", "GetAssignedTasks", "ReportTaskResult")
-    async with grpc_bomb.before(pool.pool.address, 256, *bombed) as address:  # 260 KB on the line
+    async with grpc_bomb.before(pool.pool.address, 128, *bombed) as address:  # 130 KB on the line
         await asyncio.to_thread(Path("/proc/self/clear_refs").write_text, "5")  # the peak is counted anew
         before = _peak()
         async with node_parts.running(address, tmp_path / "work") as node:
@@ -123,7 +123,7 @@ async def test_p02_a_hundred_thousand_tasks_in_one_answer(pool: pool_parts.Runni
         assert [(known.node_id, known.status) for known in nodes] != [("node-1", "lost")]
 
 
-@pytest.mark.parametrize("how", ["silent", "slow", "resets"])
+@pytest.mark.parametrize("how", ["silent", "slow", pytest.param("resets", marks=pytest.mark.long)])
 async def test_p01_deadlines_hold(
     pool: pool_parts.Running,
     tmp_path: Path,

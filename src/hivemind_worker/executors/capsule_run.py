@@ -132,7 +132,7 @@ class CapsuleRun:
         watch = asyncio.create_task(self._obey(), name="watch stop")
         try:
             await self._listen()
-            if self._heard.done is not None and not self._heard.stopped:
+            if self._heard.done is not None:  # all of it has come: a stop in this moment must not make a part of it
                 self._heard.results = await self._receiver.finish()
                 self._time("collect")
         finally:
