@@ -201,8 +201,14 @@ async def test_the_build_has_its_own_clock(place: Place, index: package_index.In
     assert "package_environment_timeout" in ended.error
 
 
-async def test_an_environment_that_is_too_large_is_refused(place: Place, index: package_index.Index) -> None:
-    index.offer("hm-probe", "1.0", size=40_000_000)
+@pytest.mark.parametrize("pieces", [1, 40], ids=["one file", "many files"])
+async def test_an_environment_that_is_too_large_is_refused(
+    place: Place, index: package_index.Index, pieces: int
+) -> None:
+    needs = [f"hm-part-{at}" for at in range(pieces)]
+    index.offer("hm-probe", "1.0", *needs)
+    for name in needs:
+        index.offer(name, "1.0", size=40_000_000 // pieces)
     async with place.open(place.sources(index, limit_bytes=20_000_000)) as bench:
         ended = await bench.python("print()", requirements=("hm-probe",))
     assert ended.reason is outcome.Reason.DEPENDENCY_FAILED
@@ -315,3 +321,20 @@ async def test_sources_are_built_only_where_the_owner_allows_it(place: Place, in
         built = await bench.python(show, requirements=("hm-source",))
     assert refused.reason is outcome.Reason.DEPENDENCY_FAILED
     assert built.logs.text == b"True\n", built.error
+
+
+async def test_no_code_of_a_package_runs_where_there_is_a_network(place: Place, index: package_index.Index) -> None:
+    call = f"__import__('urllib.request').request.urlopen('http://{place.address}:{index.port}/called', timeout=2)"
+    index.offer(
+        "hm-probe", "1.0", source=f"try: {call}\nexcept OSError: pass\nVERSION = '1.0'\n", pth=f"import os; {call}\n"
+    )
+    async with place.open(place.sources(index)) as bench:
+        ended = await bench.python(
+            "import hm_probe; print(hm_probe.__cached__ is not None)", requirements=("hm-probe",)
+        )
+        compiled = await bench.python(
+            "import hm_probe, os; print(os.path.exists(hm_probe.__cached__))", requirements=("hm-probe",)
+        )
+    assert ended.status is outcome.Status.COMPLETED, ended.error
+    assert compiled.logs.text.endswith(b"True\n")
+    assert "/called" not in index.asked

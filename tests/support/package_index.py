@@ -32,8 +32,8 @@ class Index:
     silent: bool = False
     released: threading.Event = field(default_factory=threading.Event)
 
-    def offer(self, name: str, version: str, *needs: str, source: str = "", size: int = 0) -> None:
-        """Offer a wheel whose module is called as it is, with `source`, and `size` bytes of ballast."""
+    def offer(self, name: str, version: str, *needs: str, source: str = "", size: int = 0, pth: str = "") -> None:
+        """Offer a wheel whose module is called as it is, with `source`, `size` bytes of ballast, a .pth file's line."""
         module = name.replace("-", "_")
         needed = "".join(f"Requires-Dist: {each}\n" for each in needs)
         about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needed}"
@@ -42,6 +42,8 @@ class Index:
             f"{module}-{version}.dist-info/METADATA": about.encode(),
             f"{module}-{version}.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         }  # fmt: skip
+        if pth:
+            found[f"{module}.pth"] = pth.encode()
         if size:
             found[f"{module}_ballast.bin"] = bytes(size)
         rows = [f"{path},sha256={_sum(content)},{len(content)}" for path, content in found.items()]

@@ -206,9 +206,7 @@ class Environments:
             wheels=making.WHEELS if with_wheels else "",
         )
         watch = asyncio.create_task(self._watch(container), name="watch builder")
-        talk = asyncio.create_task(
-            making.converse(stream, request, wanted, say, self._sources.secrets), name="talk to builder"
-        )
+        talk = asyncio.create_task(making.converse(stream, request, wanted, say, self._sources), name="talk to builder")
         try:
             await asyncio.wait({talk, watch}, return_when=asyncio.FIRST_COMPLETED)
             if not talk.done():

@@ -186,7 +186,7 @@ class Environments:
                 group.add(sandbox.pid)
             sandbox.go()
             talk = asyncio.create_task(
-                making.converse(sandbox, request, wanted, say, self._sources.secrets), name="talk to builder"
+                making.converse(sandbox, request, wanted, say, self._sources), name="talk to builder"
             )
             watch = asyncio.create_task(self._watch(staging), name="watch builder")
             try:

@@ -11,22 +11,31 @@ import json
 import os
 import platform
 import queue
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
+WATCH_SECONDS = 1.0
 WORDS = 4000  # of the resolver's, kept for an error: its explanations are at the end
 
 ANSWERS: queue.SimpleQueue[str] = queue.SimpleQueue()
 RUNNING: set[subprocess.Popen[str]] = set()
+GROWN: list[int] = []
 
 
 class Failed(Exception):
     """It cannot be made; says why."""
+
+
+class TooLarge(Exception):
+    """It grew beyond what it may have; says how far, in bytes."""
 
 
 def main() -> int:
@@ -38,6 +47,9 @@ def main() -> int:
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         made = _make(asked, scratch)
+    except TooLarge as large:
+        _say(large=large.args[0])
+        return 1
     except Failed as failed:
         _say(failed=str(failed))
         return 1
@@ -60,9 +72,25 @@ def _listen() -> None:
     os._exit(3)
 
 
+def _watch(folder: str, cache: str, most: int) -> None:
+    """End uv when it writes more than the environment may have, or fetches more than that for it."""
+    kept = _bytes(cache) if cache else 0
+    while not GROWN:
+        time.sleep(WATCH_SECONDS)
+        fetched = (_bytes(cache) if cache else 0) - kept
+        grown = max(fetched, _bytes(folder + "/environment") + _bytes(folder + "/scratch"))
+        if grown > most:
+            GROWN.append(grown)
+            for each in tuple(RUNNING):
+                each.kill()
+
+
 def _make(asked: dict[str, Any], scratch: Path) -> int | None:
     """Make it; its size in bytes, None where it was not wanted any more."""
     _say(python=_python())
+    most = asked["limit_bytes"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    threading.Thread(target=_watch, args=(asked["folder"], asked["cache"], most), daemon=True).start()
     variables = _variables(asked, scratch)
     wanted, pins = scratch / "requirements.in", scratch / "requirements.txt"
     wanted.write_text("".join(line + "\n" for line in asked["requirements"]))
@@ -82,10 +110,27 @@ def _make(asked: dict[str, Any], scratch: Path) -> int | None:
     shown = ["--system-site-packages"] if asked["inherit"] else []
     _uv(asked, variables, "venv", *here, "--quiet", "--allow-existing", "--no-project", *shown, target)
     if pins.read_text():
-        # Compiled now: in a capsule nothing can be kept, so each task would compile it anew.
-        _uv(asked, variables, "pip", "install", "--python", target + "/bin/python3", "--no-deps", "--compile-bytecode",
-            *only, "-r", str(pins))  # fmt: skip
+        _uv(
+            asked, variables, "pip", "install", "--python", target + "/bin/python3", "--no-deps", *only, "-r", str(pins)
+        )
+        _compile(target)
     return _bytes(target)
+
+
+def _compile(target: str) -> None:
+    """Compile now: in a capsule nothing can be kept, so each task would compile all anew.
+
+    By the capsule's own Python, never by the environment's: that one would run what packages have put into .pth files,
+    and here is a network.
+    """
+    words = [sys.executable, "-I", "-m", "compileall", "-q", "-j", "0", target + "/lib"]
+    running = subprocess.Popen(
+        words, cwd=target, env={"PATH": os.defpath, "LANG": "C.UTF-8"}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    RUNNING.add(running)
+    running.wait()  # what does not compile, such as a test for another Python, says so when it is imported
+    RUNNING.discard(running)
 
 
 def _uv(asked: dict[str, Any], variables: dict[str, str], *words: str) -> str:
@@ -108,6 +153,10 @@ def _uv(asked: dict[str, Any], variables: dict[str, str], *words: str) -> str:
             _say(note=line.rstrip())
     ended = running.wait()
     RUNNING.discard(running)
+    if GROWN:
+        raise TooLarge(GROWN[0])
+    if ended == -signal.SIGXFSZ or "File too large" in said:
+        raise TooLarge(asked["limit_bytes"])
     if ended != 0:
         raise Failed(said.strip() or f"uv ended with code {ended}")
     return said
@@ -166,7 +215,14 @@ def _satisfied(pin: str, there: dict[str, str]) -> bool:
 
 
 def _bytes(folder: str) -> int:
-    return sum(Path(at, name).lstat().st_blocks * 512 for at, _, names in os.walk(folder) for name in names)
+    total = 0
+    for at, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += Path(at, name).lstat().st_blocks * 512
+            except OSError:  # gone meanwhile
+                continue
+    return total
 
 
 def _say(**said: Any) -> None:

@@ -77,6 +77,7 @@ def request(
         "proxy": found.proxy,
         "certificates": found.certificates.decode("ascii"),
         "source_builds": found.source_builds,
+        "limit_bytes": found.limit_bytes,
         "inherit": inherit,
     }
     return json.dumps(said).encode() + b"\n"
@@ -106,13 +107,13 @@ async def converse(
     asked: bytes,
     wanted: Wanted,
     tell: Callable[[str], None],
-    hidden: tuple[str, ...] = (),
+    found: sourcing.Sources,
 ) -> bool:
     """Hold the talk to its end; whether an environment was made (else `wanted` was answered no).
 
     Raises DependencyFailed with the resolver's words, CapsuleFault when the maker breaks off.
     """
-    hearing = _Hearing(hidden)
+    hearing = _Hearing(found.secrets)
     await pipe.write(asked)
     while data := await pipe.read():
         for said in hearing.feed(data):
@@ -126,6 +127,9 @@ async def converse(
                     await pipe.write(b"no\n")
                     return False
                 await pipe.write(b"go\n")
+            elif "large" in said:
+                size = said["large"] if isinstance(said["large"], int) else found.limit_bytes
+                raise too_large(size, found.limit_bytes)
             elif "failed" in said:
                 raise errors.DependencyFailed(hearing.plain(said["failed"], _WORDS))
             elif "done" in said:

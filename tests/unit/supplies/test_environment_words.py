@@ -118,9 +118,7 @@ class Pipe:
         self.heard.append(data)
 
 
-async def talk(
-    pipe: Pipe, *, wanted: bool = True, hidden: tuple[str, ...] = ()
-) -> tuple[bool, list[str], list[object]]:
+async def talk(pipe: Pipe, *, wanted: bool = True, hidden: str = "none") -> tuple[bool, list[str], list[object]]:
     told: list[str] = []
     seen: list[object] = []
 
@@ -128,7 +126,13 @@ async def talk(
         seen.append(resolved)
         return wanted
 
-    return await making.converse(pipe, b"{}\n", decide, told.append, hidden), told, seen
+    return (
+        await making.converse(
+            pipe, b"{}\n", decide, told.append, sources.Sources(index_url=f"https://x:{hidden}@i.example")
+        ),
+        told,
+        seen,
+    )
 
 
 async def test_a_talk_to_its_end_in_pieces() -> None:
@@ -151,8 +155,14 @@ async def test_what_is_there_is_not_made_again() -> None:
 async def test_secrets_and_control_characters_do_not_reach_a_log() -> None:
     pipe = Pipe(b'{"note": "get http://me:pw1@x \\u001b[31mred"}\n{"failed": "at pw1"}\n')
     with pytest.raises(errors.DependencyFailed) as failed:
-        await talk(pipe, hidden=("pw1",))
+        await talk(pipe, hidden="pw1")
     assert "pw1" not in str(failed.value)
+
+
+@pytest.mark.parametrize("said", [b'{"large": 90000000000}\n', b'{"large": "very"}\n'])
+async def test_what_grew_too_large_is_told_with_the_owners_setting(said: bytes) -> None:
+    with pytest.raises(errors.DependencyFailed, match="package_environment_limit_bytes"):
+        await talk(Pipe(said))
 
 
 @pytest.mark.parametrize(
