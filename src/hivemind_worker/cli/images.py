@@ -38,7 +38,7 @@ def command(**given: Any) -> None:
     if shown.json:
         for row in rows:
             shown.object(row)
-    elif rows:
+    else:
         shown.table(
             ("name", "kind", "size", "last used", "kept because"),
             [

@@ -7,10 +7,12 @@ line, since such an environment may be there already. After it: ``done``, or ``f
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import platform
 import queue
+import re
 import resource
 import shutil
 import signal
@@ -25,6 +27,10 @@ from typing import Any
 WATCH_SECONDS = 1.0
 WORDS = 4000  # of the resolver's, kept for an error: its explanations are at the end
 
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+VERSION = re.compile(
+    r"(?:\d+!)?\d+(?:\.\d+)*(?:(?:a|b|rc)\d+)?(?:\.post\d+)?(?:\.dev\d+)?(?:\+[a-z0-9]+(?:\.[a-z0-9]+)*)?"
+)
 ANSWERS: queue.SimpleQueue[str] = queue.SimpleQueue()
 RUNNING: set[subprocess.Popen[str]] = set()
 GROWN: list[int] = []
@@ -94,7 +100,7 @@ def _make(asked: dict[str, Any], scratch: Path) -> int | None:
     variables = _variables(asked, scratch)
     wanted, pins = scratch / "requirements.in", scratch / "requirements.txt"
     wanted.write_text("".join(line + "\n" for line in asked["requirements"]))
-    there = _there(asked, variables)
+    there = _there(asked)
     # What the image has already is preferred, so that it need not be brought a second time.
     pins.write_text("".join("{}=={}\n".format(*each) for each in sorted(there.items())))
     only = [] if asked["source_builds"] else ["--only-binary", ":all:"]
@@ -197,21 +203,22 @@ def _python() -> dict[str, str]:
     }
 
 
-def _there(asked: dict[str, Any], variables: dict[str, str]) -> dict[str, str]:
-    """The packages that the image brings, where tasks see them: name → version."""
-    if not asked["inherit"]:
-        return {}
-    listed = subprocess.run(
-        [asked["uv"], "pip", "freeze", "--quiet", "--python", sys.executable], env=variables,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False, text=True,
-    )  # fmt: skip
-    pairs = [line.split("==", 1) for line in listed.stdout.splitlines() if "==" in line and "@" not in line]
-    return {name.strip(): version.strip() for name, version in pairs}
+def _there(asked: dict[str, Any]) -> dict[str, str]:
+    """The packages that the image brings, where tasks see them: name → version; those first found, as imports do."""
+    found: dict[str, str] = {}
+    for each in importlib.metadata.distributions() if asked["inherit"] else ():
+        try:
+            name, version = each.metadata["Name"], each.version
+        except (TypeError, KeyError, ValueError, OSError):  # half removed, or none at all
+            continue
+        if name and version and NAME.fullmatch(name) and VERSION.fullmatch(version):
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
+    return found
 
 
 def _satisfied(pin: str, there: dict[str, str]) -> bool:
     name, sign, version = pin.partition("==")
-    return bool(sign) and there.get(name.strip()) == version.strip()
+    return bool(sign) and there.get(re.sub(r"[-_.]+", "-", name.strip()).lower()) == version.strip()
 
 
 def _bytes(folder: str) -> int:
