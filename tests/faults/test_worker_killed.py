@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -57,12 +58,14 @@ async def test_l01_the_tasks_own_process_outlives_its_worker_and_the_next_one_te
 
 def in_sandbox(word: str) -> set[int]:
     """The host's numbers of the processes that have a word in their command line."""
-    found = set()
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if folder.name.isdigit() and word in (folder / "cmdline").read_text(errors="replace"):
-                found.add(int(folder.name))
-    return found - {os.getpid()}
+    pids = {int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()}
+    return {pid for pid in pids - {os.getpid()} if word in command_line(pid)}
+
+
+def command_line(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    return ""
 
 
 @pytest_asyncio.fixture
@@ -70,9 +73,7 @@ async def sandboxed(tmp_path: Path) -> AsyncIterator[mortal.Mortal]:
     words = ("--isolation=sandbox", "--log-format=json", "--heartbeat-interval=1", "--grace-seconds=1")
     async with mortal.node(tmp_path, *words, pool={"lease_seconds": 3.0}) as made:
         yield made
-    await waiting.wait_until(
-        lambda: not in_sandbox(str(made.state)) and not in_sandbox("sandbox/holder.py"), description="nothing runs on"
-    )
+    await waiting.wait_until(lambda: not in_sandbox(str(made.state)), description="nothing of it runs on")
 
 
 @pytest.mark.sandbox
@@ -110,6 +111,20 @@ async def test_l01_a_sandbox_that_no_lease_covers_is_buried_by_the_next_worker(s
     await sandboxed.at.tasks.CancelTasks(pb.CancelTasksRequest(task_ids=[task_id]))
     await sandboxed.start()
     await waiting.wait_until(lambda: not in_sandbox(word), description="it is buried", seconds=20)
+
+
+@pytest.mark.sandbox
+async def test_l01_what_holds_the_sandboxes_is_killed_and_the_next_task_is_held_anew(sandboxed: mortal.Mortal) -> None:
+    word = f"mark-{sandboxed.node_id}"
+    await sandboxed.start()
+    task_id = await sandboxed.submit(f": {word}; {SLOW}")
+    await waiting.wait_until(lambda: in_sandbox(word), description="the task runs", seconds=30)
+    (holder,) = {pid for pid in in_sandbox(str(sandboxed.state)) if "holder.py" in command_line(pid)}
+    os.kill(holder, signal.SIGKILL)
+    info = await sandboxed.ended(task_id)
+    assert (info.state, info.attempt, info.result.logs.encode()) == ("completed", 2, LINES), sandboxed.log()
+    (anew,) = {pid for pid in in_sandbox(str(sandboxed.state)) if "holder.py" in command_line(pid)}
+    assert anew != holder
 
 
 STEPS = {

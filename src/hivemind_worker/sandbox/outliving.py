@@ -72,7 +72,7 @@ class Held:
     async def ask(self, what: Mapping[str, Any], files: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
         """Ask one thing. Raises CapsuleFault where the holder is gone or says no."""
         try:
-            said, given = await asyncio.to_thread(self._ask, what, files)
+            said, given = await asyncio.to_thread(self._ask_whoever_is_there, what, files)
         except (OSError, ValueError) as error:
             raise errors.CapsuleFault(f"what holds the sandboxes does not answer: {error}") from error
         if "error" in said:
@@ -122,7 +122,8 @@ class Held:
             (self._folder / SOCKET).chmod(0o600)
             listener.listen(4)
             self._started = subprocess.Popen(
-                [sys.executable, "-I", "-S", holder.__file__, str(listener.fileno())],
+                # The folder is for whoever looks at the list of processes.
+                [sys.executable, "-I", "-S", holder.__file__, str(listener.fileno()), str(self._folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -131,6 +132,17 @@ class Held:
                 cwd="/",
                 start_new_session=True,
             )
+
+    def _ask_whoever_is_there(self, what: Mapping[str, Any], files: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
+        """One that was killed, and what it held with it, is no reason why the next sandbox should not be held."""
+        try:
+            return self._ask(what, files)
+        except ConnectionError:
+            if self._line is None or what["do"] != "start":
+                raise
+            self._line.close()
+            self._open()
+            return self._ask(what, files)
 
     def _ask(self, what: Mapping[str, Any], files: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
         with self._lock:
