@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import attempts
@@ -216,8 +216,7 @@ async def test_an_engine_that_goes_away_is_said_to_be_lost(docker_url: str, pyth
         ended = await running
         assert ended.reason is outcome.Reason.ENGINE_LOST
         assert b"up" in ended.logs.text
-        await under_test._jobs.close(0)  # its removal finds no engine either
-        await engine.close()
+        await under_test.close()  # its removal finds no engine either, and is given up
         await leftovers.remove(direct.executor._engine, node, all_boots=True)  # type: ignore[attr-defined]
 
 
@@ -278,3 +277,20 @@ async def _tcp(docker_url: str, gone: asyncio.Event | None = None) -> AsyncItera
         for each in tuple(writers):
             each.transport.abort()
         await server.wait_closed()
+
+
+async def test_l05_what_an_earlier_life_left_late_is_found_by_a_later_look(
+    docker_url: str, busybox_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker, "SWEEP_SECONDS", 0.2)
+    async with attempts.docker_bench(docker_url, busybox_image, tmp_path) as bench:
+        assert isinstance(bench.executor, docker.DockerExecutor)
+        engine, node = bench.executor._engine, bench.executor._around.node_id
+        labels = {"io.hivemind.node-id": node, "io.hivemind.boot-id": "boot-0"}
+        await engine.create(f"{node}-late", {"Image": busybox_image, "Cmd": ["true"], "Labels": labels})
+
+        async def gone() -> bool:
+            return not await engine.containers(f"io.hivemind.node-id={node}")
+
+        look: Callable[[], bool | Awaitable[bool]] = gone
+        await waiting.wait_until(look, description="it is removed")

@@ -49,6 +49,9 @@ T = TypeVar("T")
 REMOVAL_SECONDS: Final = 60.0
 """How long `close` waits for removals under way; what is left is removed at the next start, by its label."""
 
+SWEEP_SECONDS: Final = 60.0
+"""Between two looks at what an earlier life of this node left."""
+
 REMOVAL_PAUSE_SECONDS: Final = 30.0
 """Longest mean gap between two tries to remove something from an engine that does not answer is half of this."""
 
@@ -130,6 +133,7 @@ class DockerExecutor:
         self._numbers = itertools.count()
         self._live = live.Live(self._jobs)
         self._closing = stopping.Stop()
+        self._sweeping: asyncio.Task[None] | None = None
 
     @property
     def isolation(self) -> str:
@@ -149,11 +153,23 @@ class DockerExecutor:
         """Connect, and remove what an earlier life of this node left behind, but what is covered. Raises EngineLost."""
         await self._engine.connect()
         spared = {capsule.get(what, "") for capsule in covered for what in (_CONTAINER, _WORKSPACE)}
+        await self._bury(spared)
+        self._sweeping = asyncio.create_task(self._sweep(spared), name="containers/sweep")
+
+    async def _bury(self, spared: Collection[str]) -> None:
         await leftovers.remove(self._engine, self._around.node_id, boot_id=self._around.boot_id, spared=spared)
+
+    async def _sweep(self, spared: Collection[str]) -> None:
+        """Look again and again: what a worker asked for as it was killed may be made after the next one has looked."""
+        while not await self._closing.wait(timeout=SWEEP_SECONDS):
+            with contextlib.suppress(errors.NodeFault):
+                await self._bury(spared)
 
     async def close(self) -> None:
         """Finish removals that are under way and let go of the engine."""
         self._closing.request(stopping.StopLevel.DRAIN, "the executor closes")
+        if self._sweeping is not None:
+            await stopping.settle(self._sweeping)
         await self._preloader.close()
         await self._environments.close()
         await self._images.close()

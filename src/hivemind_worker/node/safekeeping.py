@@ -56,6 +56,7 @@ class Safekeeping:
         """Begin to write down that the attempt is ours; ``placed`` waits until that is on the disk."""
         writing = self._books.journal.append(records.Accepted(self._task_id, self._attempt, task))
         self._accepted = asyncio.ensure_future(writing)
+        self._accepted.add_done_callback(_heard)
 
     def starts(self, ready: plan.RunPlan) -> None:
         """Be told with which limits it is started."""
@@ -135,3 +136,9 @@ def _terms(ready: plan.RunPlan) -> dict[str, object]:
         "grace_seconds": ready.grace_seconds,
         "gpu_devices": ready.gpu_devices,
     }
+
+
+def _heard(writing: asyncio.Future[None]) -> None:
+    """Whoever needs it asks again; an attempt that is given up before that need not."""
+    if not writing.cancelled():
+        writing.exception()
