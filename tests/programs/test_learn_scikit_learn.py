@@ -193,6 +193,12 @@ def test_data_inside_the_task_and_parquet(tmp_path: Path) -> None:
 
 
 def test_clusters(tmp_path: Path) -> None:
+    flowers = datasets.load_iris()
+    table = pl.DataFrame(flowers.data, schema=list("abcd")).write_csv().encode()
+    by_name = {"training_data": "f.csv", "estimator": "k_means", "hyper_parameters": {"n_clusters": 3}}
+    alone = learn(tmp_path / "b", {"f.csv": table}, **by_name)  # no target, and nobody to ask for one
+    assert alone.code == 0, alone.err
+    assert "actual" not in predictions(alone)[0]
     ran = learn(tmp_path / "a", problem="clustering", hyper_parameters={"n_clusters": 3})
     assert ran.code == 0, ran.err
     metrics = ran.json("metrics.json")

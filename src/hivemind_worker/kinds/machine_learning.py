@@ -71,7 +71,7 @@ class MachineLearningKind:
             settings = program_files.files(task, (), _said(asked))
             return kind.Program(script.argv, (script.file, *settings), framework.requirements)
         estimator = learning.estimator_of(asked)
-        settings_said = _said(asked) | {"estimator": estimator}
+        settings_said = _said(asked) | {"estimator": estimator, "problem": learning.problem_of(asked)}
         if asked.model_type == "scikit-learn":
             settings_said["classes"] = {
                 problem: {"name": named.name, "parameters": list(named.parameters)}

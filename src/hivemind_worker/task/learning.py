@@ -106,12 +106,18 @@ def estimator_of(said: Learning) -> str:
     return "k_means" if clusters else _DEFAULT[said.model_type]
 
 
+def problem_of(said: Learning) -> str:
+    """Return the problem that a task without code says or its estimator implies; empty where the data tell it."""
+    solved = estimators.problems(said.model_type, estimator_of(said))
+    return said.problem or (solved[0] if len(solved) == 1 else "")
+
+
 def _fits_together(said: Learning) -> None:
     estimator = estimator_of(said)
     solved = estimators.problems(said.model_type, estimator)
     if said.problem and said.problem not in solved:
         raise errors.InvalidTask("problem", f"{estimator} of {said.model_type} does {' and '.join(solved)} only")
-    problem = said.problem or (solved[0] if len(solved) == 1 else "")
+    problem = problem_of(said)
     estimators.hyper_parameters(said.model_type, estimator, problem, said.hyper_parameters)
     inline = not isinstance(said.training_data, str) and "dataset" not in (said.training_data or {})
     table = inline or (isinstance(said.training_data, str) and not said.training_data.lower().endswith(".npz"))

@@ -88,7 +88,7 @@ def target(column: pl.Series) -> npt.NDArray[Any]:
         raise given.Refusal(f"target: the column {column.name!r} cannot be learned: {why}")
     values: npt.NDArray[Any] = found.to_numpy()
     if not np.isfinite(values).all():
-        raise given.Refusal(f"target: the column {column.name!r} holds infinite values")
+        raise given.Refusal(f"target: the column {column.name!r} holds values that are missing or infinite")
     return values
 
 
