@@ -90,8 +90,8 @@ def _command(home: Path, address: str, number: int) -> list[str]:
         f"--bridge=hmtest{number}",
         f"--default-address-pool=base={_networks(number)},size=26",
         # Where a system's containerd is shared, ours are other names in it.
-        "--containerd-namespace=hmtest",
-        "--containerd-plugins-namespace=hmtest-plugins",
+        f"--containerd-namespace=hmtest{number}",
+        f"--containerd-plugins-namespace=hmtest{number}-plugins",
         # Two engines that write the machine's firewall wipe out each other's rules. The few that are needed for the
         # way to the package index are ours, each bears our name, and they go with the engine.
         "--iptables=false",

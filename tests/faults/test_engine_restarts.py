@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import in_containers
-import own_engine
+import private_engine
 import pytest
 import test_images
 import waiting
@@ -23,7 +23,7 @@ LINES = b"".join(b"line %d\n" % number for number in range(80))
 
 @pytest.mark.parametrize("live_restore", [True, False], ids=["live-restore", "plain"])
 async def test_l09_an_engine_that_dies_and_comes_back(tmp_path: Path, live_restore: bool) -> None:
-    with own_engine.running(live_restore=live_restore) as engine:
+    with private_engine.running(live_restore=live_restore) as engine:
         more = ("--health-probe-seconds=2", "--monitor-interval=1")
         async with in_containers.worker(engine.url, test_images.BUSYBOX, tmp_path, *more) as worker:
             await worker.start()
