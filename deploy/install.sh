@@ -21,6 +21,12 @@ usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
 pool='' node='' root='' python=python3 start=yes uninstall='' purge=''
 while [ $# -gt 0 ]; do
     case $1 in
+    --node-pool=* | --node-id=* | --python=* | --root=*)
+        flag=${1%%=*} value=${1#*=}
+        shift
+        set -- "$flag" "$value" "$@"
+        continue
+        ;;
     --node-pool | --node-id | --python | --root)
         [ $# -ge 2 ] || { usage >&2; fail "$1 needs a value"; }
         case $1 in
@@ -98,6 +104,10 @@ else
 fi
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$python is missing or older than Python 3.11; name another with --python"
+# The service sees no homes, and its user could not enter them anyway.
+[ -n "$root" ] || case $("$python" -c 'import os, sys; print(os.path.realpath(sys.base_prefix))') in
+/root/* | /home/*) fail "$python lies in somebody's home: name one of the system, such as --python=/usr/bin/python3" ;;
+esac
 [ ! -e "$home" ] || ours || fail "$home is there and is not ours: move it away"
 
 stop

@@ -90,7 +90,7 @@ def test_the_windows_script_is_one_that_windows_reads(release: Path) -> None:
 
 def test_it_installs_twice_and_goes_without_what_is_not_its_own(release: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    words = ("--root", root, "--node-pool", "pool.example:50051")
+    words = ("--root", root, "--node-pool=pool.example:50051")
     said = _ends_well(_install(release, *words, "--node-id", "worker-001", **NOTHING_FETCHED))
     assert f"settings: {root}/etc/hivemind/hivemind.toml" in said
     assert hivemind_worker.__version__ in _version(root, PYTHONPATH=NOTHING_FETCHED["PYTHONPATH"])

@@ -56,6 +56,7 @@ def test_from_task_files_to_result_files(up: Up, tmp_path: Path) -> None:
 
 
 def test_the_operator_s_view_and_cancelling(up: Up) -> None:
+    assert "\nwatch:   http://127.0.0.1:" in (up.shell.home / "up.log").read_text()
     task_id = up.submit(command=["sleep", "600"])
     waiting.wait_for(
         lambda: up.ask("status", task_id, "-q").text == "running\n", description="the task runs", seconds=30

@@ -7,39 +7,16 @@ import string
 from typing import Any
 
 import pytest
+from snapshots import AT, NOW, SNAPSHOT
 
 from hivemind_worker.capsule import accounts
 from hivemind_worker.dashboard import app, page, views, words
 from hivemind_worker.executors import executor
-from hivemind_worker.host import monitor
 from hivemind_worker.node import status
-from hivemind_worker.task import outcome, resources
+from hivemind_worker.task import outcome
 
-NOW = dt.datetime(2026, 5, 4, 12, 0, tzinfo=dt.UTC)
-AT = NOW.timestamp()
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
-MACHINE = {"cpu": {"count": 8}, "memory": {"total": 16 * resources.GIB}, "disk": {"total": 512 * resources.GIB}}
-RECENT = tuple(monitor.Moment(AT - 60 * minutes, 10.0 * minutes, 50.0, 25.0) for minutes in (10, 5, 0))
 USAGE = accounts.Usage(AT, accounts.Reading(memory_bytes=64 << 20, processes_now=3), 150.4, 256 << 20)
-SNAPSHOT = status.Snapshot(
-    node_id="node-1",
-    boot_id="boot",
-    status=status.NodeStatus.IDLE,
-    pool="pool.example:50051",
-    session_id="s",
-    connected=True,
-    plain_pool=False,
-    trouble="",
-    isolation="sandbox",
-    capacity=resources.Resources(8.0, 16 * resources.GIB, 100 * resources.GIB),
-    reserved=resources.Resources(1.5, resources.GIB, 0),
-    max_concurrent_tasks=2,
-    attempts=(),
-    ended=0,
-    last_errors=(),
-    machine=MACHINE,
-    recent=RECENT,
-)
 
 
 def _report(**said: Any) -> dict[str, Any]:
