@@ -132,7 +132,10 @@ class Attempt:
     async def run(self) -> None:
         """Go through all phases. Raises nothing but the cancellation of the asyncio task it runs in."""
         artifacts: set[outcome.Artifact] = set()
+        # What an earlier process had collected: an end that does not name it must not leave it behind.
+        earlier = () if self._found is None or self._found.after is None else tuple(self._found.after.artifacts)
         self._means.keeping.begin(self.about)
+        self._means.keeping.need(earlier)
         closed = False
         try:
             try:
@@ -143,7 +146,7 @@ class Attempt:
                 artifacts = {file.artifact for file in ended.results}
                 self._means.keeping.need(artifacts)
             finally:
-                self._means.keeping.done(self._inputs)
+                self._means.keeping.done((*self._inputs, *earlier))
                 self._means.keeping.end(self.about)
                 self._means.room.leave(self.about)
             now = clock.now()
