@@ -336,5 +336,5 @@ async def test_no_code_of_a_package_runs_where_there_is_a_network(place: Place, 
             "import hm_probe, os; print(os.path.exists(hm_probe.__cached__))", requirements=("hm-probe",)
         )
     assert ended.status is outcome.Status.COMPLETED, ended.error
-    assert compiled.logs.text.endswith(b"True\n")
+    assert b"True\n" in compiled.logs.text  # what the .pth file has to say may come before or after it
     assert "/called" not in index.asked
