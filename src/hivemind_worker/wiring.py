@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -192,7 +192,7 @@ def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: st
 
     its = settings.cleanup
     kept = artifacts.Artifacts(settings.storage.work_dir, files, lambda: worker.needed)
-    worker.beside("housekeeping", build_housekeeping(settings, [kept]).run)
+    worker.beside("housekeeping", build_housekeeping(settings, [kept], lambda: worker.announced_images).run)
     if its.cleanup_enabled:
         relief = memory.Memory(
             readings.Readings(settings.storage.work_dir).numbers,
@@ -202,8 +202,11 @@ def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: st
         worker.beside("memory", relief.run)
 
 
-def build_stock(settings: schema.Settings) -> list[place.Place]:
-    """Return the places of what tasks need beside themselves: images, environments, packages."""
+def build_stock(settings: schema.Settings, announced: Callable[[], Collection[str]] = frozenset) -> list[place.Place]:
+    """Return the places of what tasks need beside themselves: images, environments, packages.
+
+    ``announced`` tells the images that the pool wants to be here: they are never removed.
+    """
     from hivemind_worker.containers import engine as engines  # noqa: PLC0415
     from hivemind_worker.containers import ledger  # noqa: PLC0415
     from hivemind_worker.housekeeping import environments, images, packages  # noqa: PLC0415
@@ -212,19 +215,26 @@ def build_stock(settings: schema.Settings) -> list[place.Place]:
     places: list[place.Place] = [environments.Environments(cache)]
     if its.docker_enabled and its.isolation is not schema.Isolation.SANDBOX:
         engine = engines.Engine(its.docker_host)
-        pinned = (*settings.cleanup.keep_images, *settings.images.preload_images)
-        places.insert(0, images.Images(engine, ledger.Ledger(cache / IMAGES_FOLDER), lambda: pinned))
+        pinned = frozenset((*settings.cleanup.keep_images, *settings.images.preload_images))
+        places.insert(0, images.Images(engine, ledger.Ledger(cache / IMAGES_FOLDER), lambda: pinned.union(announced())))
         places.insert(1, packages.Packages(engine))
     return places
 
 
-def build_housekeeping(settings: schema.Settings, more: Sequence[place.Place] = ()) -> sweep.Housekeeping:
-    """Return what keeps this machine tidy: images, environments, workspaces, logs, and the places given."""
+def build_housekeeping(
+    settings: schema.Settings,
+    more: Sequence[place.Place] = (),
+    announced: Callable[[], Collection[str]] = frozenset,
+) -> sweep.Housekeeping:
+    """Return what keeps this machine tidy: images, environments, workspaces, logs, and the places given.
+
+    ``announced`` as for :func:`build_stock`.
+    """
     from hivemind_worker.housekeeping import disks, logs, policy, sweep, workspaces  # noqa: PLC0415
 
     its, kept = settings.cleanup, settings.storage
     places: list[place.Place] = [
-        *build_stock(settings),
+        *build_stock(settings, announced),
         workspaces.Workspaces(kept.temp_dir),
         logs.Logs(kept.log_dir, LOG_NAMES),
         *more,

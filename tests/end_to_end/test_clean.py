@@ -78,3 +78,16 @@ def test_the_worker_tidies_by_itself(tmp_path: Path) -> None:
     assert removed["details"]["name"] == str(ours)
     assert removed["node_id"] == "tidy"
     assert others.exists()
+
+
+@pytest.mark.docker
+def test_images_are_listed_with_whose_they_are(tmp_path: Path, docker_url: str, busybox_image: str) -> None:
+    shell = installed.Shell(tmp_path)
+    said = shell.hivemind("images", "--json", *folders(tmp_path), f"--docker-host={docker_url}")
+    assert said.code == 0, said.err
+    (row,) = [each for each in said.objects if each["name"] == busybox_image]
+    assert row["kind"] == "image"
+    assert row["bytes"] >= 0
+    assert not row["ours"]
+    assert row["last_used"] is None
+    assert row["why"].startswith("not ours")

@@ -20,6 +20,7 @@ async def test_a_node_prepares_what_its_owner_lists_and_what_the_pool_announces(
     own = "example/own:1"
     assert node.runs.preloaded[:4] == [own, own, *POOLS]  # at the start, and at the registration
     assert set(node.runs.preloaded) == {"example/own:1", *POOLS}
+    assert node.node.announced_images == set(POOLS)  # which housekeeping asks, before it removes one
 
 
 async def test_an_owner_may_want_none_of_what_the_pool_announces(tmp_path: Path) -> None:

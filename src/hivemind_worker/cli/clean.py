@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Remove nothing; tell what would go, what stays, and why.")
 @look.options()
 def command(dry_run: bool, **given: Any) -> None:  # noqa: FBT001  (click's own signature)
-    """Tidy this machine as the worker does by itself every few minutes: images and environments of ours that have been
-    unused for longest, workspaces of workers that died, old logs. Nothing of anybody else is removed.
+    """Tidy this machine, or tell what would go and why.
+
+    It is what the worker does by itself every few minutes: images and environments of ours go that have been unused for
+    longest, workspaces of workers that died, old logs. Nothing of anybody else is removed.
 
     A worker may be running meanwhile. The exit code is 1 where something that should go could not be removed, or a
     place could not be looked into.

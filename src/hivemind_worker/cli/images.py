@@ -43,7 +43,7 @@ def command(**given: Any) -> None:
             ("name", "kind", "size", "last used", "kept because"),
             [
                 (
-                    row["name"],
+                    _short(row),
                     row["kind"],
                     words.size(row["bytes"]),
                     words.moment(row["last_used"]),
@@ -70,11 +70,19 @@ async def _look(places: Sequence[place.Place]) -> tuple[list[policy.Thing], dict
     return found, troubles
 
 
+def _short(row: dict[str, Any]) -> str:
+    """An environment by the packages in it, all else by its name."""
+    contents = row["contents"]
+    more = f" and {len(contents) - 3} more" if contents[3:] else ""
+    return f"{', '.join(contents[:3])}{more}" or row["name"]
+
+
 def _row(thing: policy.Thing) -> dict[str, Any]:
     ours = not thing.held.startswith("not ours")
     return {
         "name": thing.name,
         "kind": str(thing.kind),
+        "contents": list(thing.contents),
         "bytes": thing.size_bytes,
         "last_used": thing.last_used if ours else 0.0,  # who else uses an image, and when, nobody writes down
         "ours": ours,

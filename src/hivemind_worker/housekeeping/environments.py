@@ -33,6 +33,7 @@ class Environments:
                 last_used=each.last_used,
                 disk=disk,
                 held="a task runs in it" if each.in_use else "",
+                contents=each.contents,
             )
             for each in found
         ]

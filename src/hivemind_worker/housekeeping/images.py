@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import ledger
+from hivemind_worker.containers import hardening, ledger
 from hivemind_worker.housekeeping import disks, policy
 
 
@@ -44,9 +44,16 @@ class Images:
             kind = policy.Kind.ENVIRONMENT if record.kind is ledger.Kind.ENVIRONMENT else policy.Kind.IMAGE
             held = _held(record, pinned=pinned, users=users, known=known, others=others)
             size = sizes.get(record.image_id, 0)
+            packages = str((image.get("Labels") or {}).get(hardening.CONTENTS_LABEL, "")).splitlines()
             things.append(
                 policy.Thing(
-                    kind=kind, name=record.name, size_bytes=size, last_used=record.last_used, disk=disk, held=held
+                    kind=kind,
+                    name=record.name,
+                    size_bytes=size,
+                    last_used=record.last_used,
+                    disk=disk,
+                    held=held,
+                    contents=tuple(packages),
                 )
             )
         mine = {record.image_id for record in records}

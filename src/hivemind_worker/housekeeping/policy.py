@@ -44,7 +44,7 @@ class Thing:
 
     ``size_bytes`` is what its removal frees, ``last_used`` Unix seconds, ``disk`` the name of the disk it lies on (or
     empty: that cannot be seen). ``held`` says why it must stay, ``abandoned`` why nobody will ever need it; each is
-    empty where that is not so.
+    empty where that is not so. ``contents`` are the packages of an environment.
     """
 
     kind: Kind
@@ -54,6 +54,7 @@ class Thing:
     disk: str = ""
     held: str = ""
     abandoned: str = ""
+    contents: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

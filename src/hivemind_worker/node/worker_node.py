@@ -140,6 +140,7 @@ class WorkerNode:
             ),
             labels=terms.labels,
         )
+        self.announced_images: frozenset[str] = frozenset()
         self._own_images, self._heed = terms.preload_images, terms.preload_announced
         self._registration = registration.Registration(self._identity, self._line, self._attempts, self._announced)
         self._heartbeat = heartbeat.Heartbeat(
@@ -190,7 +191,8 @@ class WorkerNode:
 
     def _announced(self, references: Iterable[str]) -> None:
         """Have the images ready that the owner lists and that the pool has announced; each time, in case one failed."""
-        self._executor.preload((*self._own_images, *(references if self._heed else ())))
+        self.announced_images = frozenset(references if self._heed else ())
+        self._executor.preload((*self._own_images, *sorted(self.announced_images)))
 
     def beside(self, name: str, loop: Callable[[stopping.Stop], Awaitable[None]]) -> None:
         """Have a loop run beside the node's own, from ``run`` on; like those it must not end before its stop."""
