@@ -89,5 +89,5 @@ def test_images_are_listed_with_whose_they_are(tmp_path: Path, docker_url: str, 
     assert row["kind"] == "image"
     assert row["bytes"] >= 0
     assert not row["ours"]
-    assert row["last_used"] is None
-    assert row["why"].startswith("not ours")
+    assert row["last_used"] == 0.0
+    assert row["kept_because"].startswith("not ours")
