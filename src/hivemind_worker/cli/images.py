@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 )
 @look.options()
 def command(**given: Any) -> None:
-    """List images and environments on this machine, used last first: their size, and why they stay.
+    """List the images and environments on this machine.
 
-    Environments are made of tasks' requirements, caches hold packages for the next one. Only what this worker has
-    fetched or made is ever removed, by `hivemind clean` or by itself.
+    Those used last first, with their size and why they stay. Environments are made of tasks' requirements, caches hold
+    packages for the next one. Only what this worker has fetched or made is ever removed, by `hivemind clean` or by
+    itself.
     """
     shown = look.current()
     settings = options.load(given)
