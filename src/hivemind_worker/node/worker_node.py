@@ -191,8 +191,9 @@ class WorkerNode:
 
     def _announced(self, references: Iterable[str]) -> None:
         """Have the images ready that the owner lists and that the pool has announced; each time, in case one failed."""
-        self.announced_images = frozenset(references if self._heed else ())
-        self._executor.preload((*self._own_images, *sorted(self.announced_images)))
+        wanted = tuple(references) if self._heed else ()
+        self.announced_images = frozenset(wanted)
+        self._executor.preload((*self._own_images, *wanted))
 
     def beside(self, name: str, loop: Callable[[stopping.Stop], Awaitable[None]]) -> None:
         """Have a loop run beside the node's own, from ``run`` on; like those it must not end before its stop."""
