@@ -7,6 +7,7 @@ wait for the container library.
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -191,8 +192,9 @@ def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: st
     from hivemind_worker.housekeeping import artifacts, memory  # noqa: PLC0415
 
     its = settings.cleanup
-    kept = artifacts.Artifacts(settings.storage.work_dir, files, lambda: worker.needed)
-    worker.beside("housekeeping", build_housekeeping(settings, [kept], lambda: worker.announced_images).run)
+    kept = artifacts.Artifacts(settings.storage.work_dir, files, lambda: worker.needed, since=time.time())
+    house = build_housekeeping(settings, [kept], lambda: worker.announced_images)
+    worker.beside("housekeeping", house.run)
     if its.cleanup_enabled:
         relief = memory.Memory(
             readings.Readings(settings.storage.work_dir).numbers,

@@ -11,14 +11,21 @@ from hivemind_worker.housekeeping import disks, policy
 
 
 class Artifacts:
-    """The place of artifacts. ``needed`` tells the sums of those that a task or the pool still waits for."""
+    """The place of artifacts. ``needed`` tells the sums of those that a task or the pool still waits for.
+
+    ``since`` is when this process began (Unix seconds): what is older and still there was kept on purpose at its start,
+    to be delivered, and stays until that is done.
+    """
 
     name = "artifacts"
 
-    def __init__(self, folder: Path, files: store.Store, needed: Callable[[], Collection[str]]) -> None:
+    def __init__(
+        self, folder: Path, files: store.Store, needed: Callable[[], Collection[str]], since: float = 0.0
+    ) -> None:
         self._folder = folder
         self._files = files
         self._needed = needed
+        self._since = since
 
     async def look(self) -> Sequence[policy.Thing]:
         """Tell of every file in the store."""
@@ -40,10 +47,16 @@ class Artifacts:
                 size_bytes=kept.size,
                 last_used=kept.written_at,
                 disk=disk,
-                held="a task, or the pool, waits for it" if kept.name.removesuffix(".upload") in needed else "",
+                held=self._held(kept, needed),
             )
             for kept in self._files.kept()
         ]
+
+    def _held(self, kept: store.Kept, needed: Collection[str]) -> str:
+        upload = kept.name.endswith(".upload")
+        if kept.name.removesuffix(".upload") in needed:
+            return "a task, or the pool, waits for it"
+        return "an earlier process left it to be delivered" if kept.written_at < self._since and not upload else ""
 
     def _remove(self, thing: policy.Thing) -> bool:
         return self._files.discard(store.Kept(thing.name, thing.size_bytes, thing.last_used))

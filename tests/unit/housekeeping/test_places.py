@@ -75,6 +75,17 @@ async def test_artifacts_that_somebody_needs_are_held(tmp_path: Path) -> None:
     assert sorted(kept.name for kept in files.kept()) == sorted([undelivered.sha256, again.sha256])
 
 
+async def test_what_an_earlier_process_left_to_be_delivered_stays(tmp_path: Path) -> None:
+    files = store.Store(tmp_path)
+    files.prepare()
+    left = files.put(b"left by an earlier process")
+    os.utime(files.path(left.sha256), (LONG_AGO, LONG_AGO))
+    mine = files.put(b"mine")
+    place = artifacts.Artifacts(tmp_path, files, frozenset, since=LONG_AGO + 1)
+    held = {thing.name: thing.held for thing in await place.look()}
+    assert held == {left.sha256: "an earlier process left it to be delivered", mine.sha256: ""}
+
+
 async def test_only_workspaces_that_nobody_has_locked_are_abandoned(tmp_path: Path) -> None:
     in_use = sandboxes.Workspace.made(tmp_path, None)
     dead = tmp_path / "hivemind-workspace-dead"
