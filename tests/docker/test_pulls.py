@@ -19,8 +19,11 @@ import registry
 import waiting
 
 from hivemind_worker.concurrency import stopping
+from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import ledger, pulling
 from hivemind_worker.executors import docker
+from hivemind_worker.housekeeping import images as housekeeping
+from hivemind_worker.housekeeping import policy
 from hivemind_worker.settings import schema
 from hivemind_worker.task import outcome
 
@@ -82,6 +85,27 @@ async def test_one_pull_serves_all_who_wait_and_each_hears_of_it(
     record = ledger.Ledger(tmp_path / "ours").get(image.name)
     assert record is not None
     assert record.kind is ledger.Kind.IMAGE
+
+
+async def test_what_was_pulled_is_ours_to_remove_and_is_pulled_again(
+    docker_url: str, image: registry.Image, faults: registry.Faults, tmp_path: Path
+) -> None:
+    place = housekeeping.Images(engines.Engine(docker_url), ledger.Ledger(tmp_path / "ours"), frozenset)
+
+    async def seen() -> list[policy.Thing]:
+        return [thing for thing in await place.look() if thing.name == image.name and not thing.held]
+
+    async with bench(docker_url, tmp_path) as made:
+        assert (await made.shell("true", image=image.name)).error == ""
+        free: list[policy.Thing] = await waiting.wait_until(seen, description="no container of it is left")
+        (thing,) = free
+        assert await place.remove(thing)
+        assert not engine_api.has_image(docker_url, image.name)
+        assert ledger.Ledger(tmp_path / "ours").get(image.name) is None
+        asked_before = len(faults.blobs())
+        assert (await made.shell("echo back", image=image.name)).logs.text == b"back\n"
+        assert len(faults.blobs()) > asked_before
+        assert ledger.Ledger(tmp_path / "ours").get(image.name) is not None
 
 
 async def test_a_missing_image_fails_at_once(docker_url: str, faults: registry.Faults, tmp_path: Path) -> None:
