@@ -22,8 +22,11 @@ from typing import Any
 MESSAGE_BYTES = 128 * 1024
 MOST_FILES = 32
 
-ALONE_SECONDS = 3600.0
+ALONE_SECONDS = 900.0
 """Without any worker for so long, all that is held is ended: the pool has long given it to others."""
+
+LOOK_SECONDS = 30.0
+"""Without any worker it looks so often whether its folder is still there, by which the next one would find it."""
 
 FIRST_SECONDS = 30.0
 """For the worker that started this to come."""
@@ -90,15 +93,15 @@ class Holder:
         return {"pid": program.pid}
 
 
-def serve(listener: socket.socket) -> None:
-    """Answer until there is nothing left to hold and nobody who might ask."""
+def serve(listener: socket.socket, folder: str) -> None:
+    """Answer until there is nothing left to hold and nobody who might ask, by the socket in this folder."""
     holder = Holder()
     choose = selectors.DefaultSelector()
     choose.register(listener, selectors.EVENT_READ)
     workers: set[socket.socket] = set()
     until = time.monotonic() + FIRST_SECONDS
-    while workers or time.monotonic() < until:
-        for key, _ in choose.select(None if workers else max(0.0, until - time.monotonic())):
+    while workers or (time.monotonic() < until and os.path.isdir(folder)):  # noqa: PTH112  (nothing more is imported)
+        for key, _ in choose.select(None if workers else min(LOOK_SECONDS, max(0.0, until - time.monotonic()))):
             found = key.fileobj
             if found is listener:
                 worker, _ = listener.accept()
@@ -132,4 +135,4 @@ def _heard(holder: Holder, worker: socket.socket) -> bool:
 if __name__ == "__main__":
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # what is meant for the worker; this goes when nothing is left
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
