@@ -1,4 +1,4 @@
-"""The worker's own image is built from the checkout and works as the reference document starts it."""
+"""The worker's image, built from the checkout and from a release's wheel, works as the reference document starts it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import release
 import waiting
 from installed import HIVEMIND, WHATEVER
 
@@ -57,11 +58,15 @@ async def base(docker_url: str, python_image: str) -> str:
     return f"{NAME}-base"
 
 
-@pytest.fixture
-def image(docker_url: str, base: str) -> Iterator[str]:
+@pytest.fixture(params=["checkout", "release"])
+def image(docker_url: str, base: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if shutil.which("docker") is None:
         pytest.skip("no docker command here: the image is built with it")
-    _docker(docker_url, "build", "--network=host", "--build-arg", f"BASE={base}", "-t", NAME, ".")
+    context = "."
+    if request.param == "release":
+        assert release.main([str(tmp_path)]) == 0
+        context = str(tmp_path / release.NAME)
+    _docker(docker_url, "build", "--network=host", "--build-arg", f"BASE={base}", "-t", NAME, context)
     yield NAME
     _docker(docker_url, "rmi", "-f", NAME, base)
 
