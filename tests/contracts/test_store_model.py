@@ -166,15 +166,20 @@ class StoreMachine(stateful.RuleBasedStateMachine):
 
     def settle(self, name: str, dropped: tuple[records.Ref, ...]) -> None:
         """What it lists and nobody else was given is its own again; all else that is not its own it must drop."""
+        self.take_back(name)
         gone = set()
         for task_id, attempt in self.nodes[name].knows:
             task = self.tasks[task_id]
-            if task.resumable(name, attempt):
-                task.state, task.assigned_at = "assigned", self.now
             if not (task.held and task.holder == name and task.attempt == attempt):
                 gone.add((task_id, attempt))
         assert {(ref.task_id, ref.attempt) for ref in dropped} == gone
         self.nodes[name].knows -= gone
+
+    def take_back(self, name: str) -> None:
+        for task_id, attempt in self.nodes[name].knows:
+            task = self.tasks[task_id]
+            if task.resumable(name, attempt):
+                task.state, task.assigned_at = "assigned", self.now
 
     @stateful.rule(names=st.permutations(NODES), most=st.integers(1, 3), arrives=st.booleans())
     def poll(self, names: list[str], most: int, arrives: bool) -> None:
@@ -184,6 +189,9 @@ class StoreMachine(stateful.RuleBasedStateMachine):
             for name in names
         ]
         given = self.run(self.kept.hand_out(polls))
+        for name in names:
+            if not self.nodes[name].alive:
+                self.take_back(name)
         lost = {name: self.lost_answers(name) for name in names}
         waiting = sorted(task.id for task in self.tasks.values() if task.state == "queued")
         new = []

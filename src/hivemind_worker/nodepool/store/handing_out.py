@@ -44,6 +44,7 @@ def hand_out(on: writing.Transaction, polls: Sequence[records.Poll], lease_secon
         except errors.HiveMindError as error:
             given[place] = records.Given(refused=error)
             continue
+        sessions.take_back(on, row, sorted(poll.held))
         sessions.renew(on, row, lease_seconds)
         held = moves.held_by(on.sql, poll.node_id)
         if poll.look and poll.session_id:

@@ -105,6 +105,19 @@ def renew(on: writing.Transaction, node: database.Row, lease_seconds: float) -> 
     )
 
 
+def take_back(on: writing.Transaction, node: database.Row, held: Iterable[tuple[str, int]]) -> None:
+    """Give a node back what it still holds, where its lease was lost and nobody else was given it since.
+
+    To be done before its poll is answered: else it would be given a second time what it runs or has done already.
+    """
+    if node["alive"]:
+        return
+    for task_id, attempt in held:
+        task = moves.row(on.sql, task_id)
+        if task is not None and may_resume(task, attempt, node["node_id"]):
+            moves.resume(on, task, "its node still holds it")
+
+
 def _settle(on: writing.Transaction, node_id: str, held: Iterable[records.Ref]) -> tuple[records.Ref, ...]:
     """Compare what a node says it holds with what is its own; return what it must drop."""
     drop = []
