@@ -32,9 +32,6 @@ PROGRAMS = {
 }
 
 LONG = {"chromium": "chromium"}  # looks at the window
-# These only compute, and are a third of the time: several at once. All others share an engine, and go one by one.
-COMPUTING = ("tests/architecture", "tests/unit", "tests/programs")
-AT_ONCE = 2
 
 
 def main(arguments: list[str]) -> int:
@@ -49,12 +46,8 @@ def main(arguments: list[str]) -> int:
     with test_engine.engine() as engine:
         environment = _environment(engine)
         pytest: list[str | Path] = [sys.executable, "-m", "pytest", "-m", "long" if long else "not long"]
-        if long or chosen:
-            return checked or _run([*pytest, *chosen], environment)
-        shared = [f"--ignore={folder}" for folder in COMPUTING]
-        tested = _run([*pytest, *shared, "--durations=15", "tests"], environment)
-        computed = _run([*pytest, f"--numprocesses={AT_ONCE}", "--dist=loadfile", *COMPUTING], environment)
-    return checked or tested or computed
+        tested = _run([*pytest, "--durations=25", *chosen], environment)
+    return checked or tested
 
 
 def _environment(engine: str | None) -> dict[str, str]:

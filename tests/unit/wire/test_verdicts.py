@@ -37,7 +37,7 @@ async def _seen(error: errors.HiveMindError) -> verdicts.Verdict:
                 await calls.node_manager(channel).Ping(calls.pb.PingRequest(), timeout=5)
         return verdicts.read(failed.value)
     finally:
-        await server.stop(None)
+        await server.stop(5)
 
 
 @pytest.mark.parametrize(
