@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from hivemind_worker.artifacts import outbox, store
@@ -27,6 +27,9 @@ class NoopExecutor:
 
     isolation = "none"
     images: tuple[str, ...] = ()
+
+    def preload(self, references: Iterable[str]) -> None:
+        """There are no images."""
 
     async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:
         """Nothing to make ready."""
