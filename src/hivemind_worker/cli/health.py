@@ -75,6 +75,6 @@ def _state_dir(flag: str | None, config: str | None) -> Path:
     named = config or os.environ.get("HIVEMIND_CONFIG", "").strip()
     if not named and not any(path.is_file() for path in paths.config_files()):
         return paths.state_dir()
-    from hivemind_worker.settings import sources  # noqa: PLC0415
+    from hivemind_worker.settings import sources  # noqa: PLC0415  (slow to import)
 
     return sources.load({}, os.environ, sources.find_file(config, os.environ)).storage.state_dir

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -49,7 +50,7 @@ class Shared(Generic[T]):
             work = self._under_way[key] = _Work()
             work.task = asyncio.create_task(begin(work.say), name=f"{self.name}/{key}")
             self._tasks.add(work.task)
-            work.task.add_done_callback(lambda ended, work=work: self._ended(key, work, ended))  # type: ignore[misc]
+            work.task.add_done_callback(functools.partial(self._ended, key, work))
         assert work.task is not None
         work.listeners.append(tell)
         if work.last:
