@@ -114,12 +114,21 @@ class Usage:
         }
 
 
+TOO_CLOSE = 0.1
+"""Seconds. The kernel books the CPU time of what runs tick by tick (10 ms at 100 Hz), so that over one millisecond a
+single busy core can look like five; over ten ticks it is off by a tenth at most."""
+
+
 def usage(now: Reading, at: float, before: Usage | None, limit: int | None = None) -> Usage:
-    """Compare two readings of one capsule. `limit` in bytes, where the kernel does not say it."""
+    """Compare two readings of one capsule. `limit` in bytes, where the kernel does not say it.
+
+    Two readings closer together than `TOO_CLOSE` tell no rate: the one known before stands.
+    """
     percent = None
     if before is not None and now.cpu_seconds is not None and before.now.cpu_seconds is not None:
         seconds = at - before.timestamp
-        percent = 100.0 * max(now.cpu_seconds - before.now.cpu_seconds, 0.0) / seconds if seconds > 0 else None
+        used = max(now.cpu_seconds - before.now.cpu_seconds, 0.0)
+        percent = 100.0 * used / seconds if seconds >= TOO_CLOSE else before.cpu_percent
     said = now.memory_limit_bytes or limit
     seen = None if before is None else before.now
     return Usage(at, now.at_least(seen), percent, min(said, limit) if said and limit else said)

@@ -91,7 +91,15 @@ def test_rates_come_from_two_readings_in_the_document_s_shape() -> None:
     keys = ["cpu_percent", "memory_usage", "memory_limit", "memory_percent", "network_rx", "network_tx", "timestamp"]
     assert list(said)[:7] == keys
     assert (said["memory_percent"], said["timestamp"]) == (50.0, 102.0)
-    assert accounts.usage(accounts.Reading(cpu_seconds=1.0), 102.0, second).cpu_percent is None
+
+
+def test_readings_a_moment_apart_tell_no_rate_of_their_own() -> None:
+    first = accounts.usage(accounts.Reading(cpu_seconds=1.0), 100.0, None)
+    # One tick of 10 ms, booked within the 2 ms between the two.
+    assert accounts.usage(accounts.Reading(cpu_seconds=1.01), 100.002, first).cpu_percent is None
+    second = accounts.usage(accounts.Reading(cpu_seconds=2.0), 102.0, first)
+    third = accounts.usage(accounts.Reading(cpu_seconds=2.01), 102.002, second)
+    assert third.cpu_percent == second.cpu_percent == pytest.approx(50.0)
 
 
 def test_no_limit_is_not_a_limit() -> None:
