@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
 import tarfile
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
+import attempts
 import engine_api
+import package_index
 import pytest
 import pytest_asyncio
+import waiting
 
+from hivemind_worker.concurrency import stopping
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import ledger
+from hivemind_worker.executors import docker
 from hivemind_worker.housekeeping import images, policy, sweep
+from hivemind_worker.supplies import answers
+from hivemind_worker.supplies import sources as sourcing
+from hivemind_worker.task import outcome
 
 pytestmark = pytest.mark.docker
 EPOCH = 1_800_000_000.0
@@ -165,3 +175,64 @@ async def test_the_engines_disk_is_found(stage: Stage) -> None:
     if not os.path.exists(root):  # noqa: ASYNC240, PTH110  (in a test it may block)
         pytest.skip("the engine's folder cannot be seen from here")
     assert os.stat(thing.disk).st_dev == os.stat(root).st_dev  # noqa: PTH116
+
+
+async def test_an_environment_stays_while_a_task_needs_it_then_goes_and_is_made_anew(
+    docker_url: str, python_image: str, tmp_path: Path
+) -> None:
+    ours = ledger.Ledger(tmp_path / "images")
+    place = images.Images(engines.Engine(docker_url), ours, lambda: ())
+    later = 0.0
+
+    async def an_empty_disk(names: Sequence[str]) -> Mapping[str, policy.Disk]:
+        return {name: policy.Disk(name, 1, 99) for name in names}
+
+    house = sweep.Housekeeping([place], policy.Terms(days=7.0), measure=an_empty_disk, now=lambda: time.time() + later)
+
+    async def fate() -> tuple[bool, str]:
+        """Whether the one environment went in this round, and why or why not."""
+        report = await house.round()
+        (its,) = [each for each in report.done if each.decision.thing.kind is policy.Kind.ENVIRONMENT]
+        assert its.decision.thing.contents == ("hm-probe==1.0",)
+        assert its.decision.thing.size_bytes > 0
+        return its.removed, its.decision.why
+
+    with package_index.serving() as index:
+        index.offer("hm-probe", "1.0")
+        where = f"http://{package_index.seen_from_containers(docker_url)}:{index.port}/simple"
+        supply = docker.Supply(sourcing.Sources(index_url=where), answers.Answers(tmp_path), ours)
+        async with attempts.docker_bench(docker_url, python_image, tmp_path, supply=supply) as bench:
+            stop, watcher = stopping.Stop(), attempts.Watcher()
+            show = "import hm_probe, time; print(hm_probe.VERSION, flush=True); time.sleep(600)"
+            running = asyncio.create_task(
+                bench.python(show, requirements=("hm-probe",), stop=stop, watcher=watcher), name="in the environment"
+            )
+            await waiting.wait_until(watcher.text, description="a task runs in its environment", seconds=90)
+            later = 8 * policy.DAY
+            gone, why = await fate()
+            assert not gone, why
+            assert why.startswith("in use by container hivemind-")
+            stop.request(stopping.StopLevel.CANCEL, "cancelled")
+            assert (await running).status is outcome.Status.CANCELLED
+
+            async def unused() -> bool:
+                """Its container goes a moment after its end is told."""
+                (thing,) = [each for each in await place.look() if each.kind is policy.Kind.ENVIRONMENT]
+                return not thing.held
+
+            await waiting.wait_until(unused, description="no container uses the environment", seconds=30)
+            later = 6 * policy.DAY
+            gone, why = await fate()
+            assert not gone, why
+            (made,) = [record for record in ours.records() if record.kind is ledger.Kind.ENVIRONMENT]
+            later = 8 * policy.DAY
+            gone, why = await fate()
+            assert gone, why
+            assert "(cleanup_days)" in why
+            assert not [each for each in engine_api.get(docker_url, "/images/json") if each["Id"] == made.image_id]
+            assert not ours.records()
+            index.asked.clear()
+            ended = await bench.python("import hm_probe; print(hm_probe.VERSION)", requirements=("hm-probe",))
+            assert (ended.error, ended.logs.text) == ("", b"1.0\n")
+            assert index.asked  # made anew
+            assert [record.kind for record in ours.records()] == [ledger.Kind.ENVIRONMENT]
