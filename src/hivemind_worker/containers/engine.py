@@ -321,11 +321,12 @@ class Engine:
         *,
         params: Mapping[str, str] | None = None,
         data: io.BytesIO | AsyncIterator[bytes] | None = None,
-        seconds: float = CALL_SECONDS,
+        seconds: float | None = None,
     ) -> None:
+        """Make a call whose answer says nothing more; `seconds` None: the usual deadline."""
         headers = {} if data is None else {"Content-Type": "application/x-tar"}
         async with (
-            _deadline(doing, seconds),
+            _deadline(doing, CALL_SECONDS if seconds is None else seconds),
             self._open._query(path, method, params=params, data=data, headers=headers) as response,  # noqa: SLF001 - see module docs
         ):
             await response.read()
