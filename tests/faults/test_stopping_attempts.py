@@ -52,7 +52,7 @@ async def test_l12_cancelled_at_each_step(worker: mortal.Mortal, docker_url: str
     began = time.monotonic()
     await worker.at.tasks.CancelTasks(pb.CancelTasksRequest(task_ids=[task_id]))
     info = await worker.ended(task_id)
-    assert time.monotonic() - began < 6  # the grace of one second, and what a busy machine needs
+    assert time.monotonic() - began < 15  # the grace of one second, and what a busy machine needs
     assert (info.state, info.result.reason) == ("cancelled", "cancelled")
     worker.held.unlink(missing_ok=True)
     await waiting.wait_until(
@@ -95,7 +95,7 @@ async def test_l02_what_outlasts_the_drain_is_handed_back_and_a_second_signal_is
     await waiting.wait_until(lambda: "stopping in order" in worker.log(), description="it drains")
     began = time.monotonic()
     assert await worker.stop() == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # of the 100 that it had to drain
     assert not in_containers.of_node(docker_url, worker.node_id)
 
 

@@ -34,7 +34,7 @@ async def test_a_waiting_poll_is_answered_the_moment_a_task_is_there(at: pool_pa
     began = time.monotonic()
     (task_id,) = await at.submit(pb.Task(command="echo hello", traceparent=TRACE))
     (task,) = (await polling).tasks
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert (task.id, task.attempt, task.lease_seconds) == (task_id, 1, 60.0)
     assert (task.command, task.traceparent) == ("echo hello", TRACE)
 

@@ -68,7 +68,7 @@ while True:
     capsule.begin(m.Spec(argv=(b"python3", b"-c", bomb.encode()), env=capsules.ENVIRONMENT, limits=limits))
     before = time.monotonic()
     exited = capsule.finish(seconds=20).one(m.Exited)
-    assert time.monotonic() - before < 0.7 + 0.1 + 2
+    assert time.monotonic() - before < 10
     assert (exited.why, exited.signal) == (m.Why.TIMEOUT, signal.SIGKILL)
     assert exited.leftovers > 50
 
