@@ -220,7 +220,7 @@ async def test_an_environment_stays_while_a_task_needs_it_then_goes_and_is_made_
                 (thing,) = [each for each in await place.look() if each.kind is policy.Kind.ENVIRONMENT]
                 return not thing.held
 
-            await waiting.wait_until(unused, description="no container uses the environment", seconds=30)
+            assert await waiting.wait_until(unused, description="no container uses the environment", seconds=30)
             later = 6 * policy.DAY
             gone, why = await fate()
             assert not gone, why

@@ -92,6 +92,7 @@ KINDS: Mapping[str, int] = {
     "stop": 5,  # SIGSTOP, then SIGCONT
     "part": 5,  # nobody gets through, and those who were through are cut off
     "freeze": 4,  # half-open: connections stand, and nothing comes
+    "deafen": 6,  # what is asked is done, and the answer is lost
     "cut": 4,  # all lines break once
     "slow": 2,  # each piece comes late
     "fill": 3,  # the disk
@@ -99,8 +100,8 @@ KINDS: Mapping[str, int] = {
 """How often each kind of blow falls, in parts."""
 
 _CANNOT = frozenset(
-    {("pool", kind) for kind in ("part", "freeze", "cut", "slow")}
-    | {("engine", kind) for kind in ("part", "freeze", "cut", "slow", "fill")}
+    {("pool", kind) for kind in ("part", "freeze", "deafen", "cut", "slow")}
+    | {("engine", kind) for kind in ("part", "freeze", "deafen", "cut", "slow", "fill")}
 )
 
 

@@ -26,6 +26,9 @@ HEALING_SECONDS = 8.0
 """After a fault's end until it is over for good: gRPC's longest pause between two tries to connect is 5 s, and a
 heartbeat and its answer follow."""
 
+DEAF_SECONDS = 0.3
+"""Shorter, and there may be no answer to lose."""
+
 DISK_MIB = 256
 
 ADDRESS = r'"address": ?"([^"]+)"'
@@ -185,6 +188,12 @@ class World:
         """A half-open way to the pool."""
         await self._line(blow, lambda line: line.freeze())
 
+    async def deafen(self, blow: chaos_plan.Blow) -> None:
+        """A way to the pool, and none back."""
+        self.lines[blow.target].deafen()
+        await asyncio.sleep(max(blow.seconds, DEAF_SECONDS))
+        self.lines[blow.target].join()
+
     async def slow(self, blow: chaos_plan.Blow) -> None:
         """A slow way to the pool."""
 
@@ -239,6 +248,7 @@ _BLOWS: dict[str, Callable[[World, chaos_plan.Blow], Awaitable[None]]] = {
     "stop": World.stop,
     "part": World.part,
     "freeze": World.freeze,
+    "deafen": World.deafen,
     "slow": World.slow,
     "cut": World.cut,
     "fill": World.fill,

@@ -1,4 +1,4 @@
-"""A line that breaks: a TCP relay that hangs up after so many bytes, hangs up at once, refuses, or goes silent."""
+"""A line that breaks: a TCP relay that hangs up after so many bytes or at once, refuses, goes silent or deaf."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Line:
         self._flows = asyncio.Event()
         self._flows.set()
         self.refusing = False
+        self.losing_answers = False
         self.delay_seconds = 0.0
         self.address = ""
         self.broken = 0
@@ -40,8 +41,15 @@ class Line:
         """Be half-open: connections stand and are taken, and no byte comes through either way, until `join`."""
         self._flows.clear()
 
+    def deafen(self) -> None:
+        """Let everything through to the pool and nothing back: it is done, and the answer is lost; until `join`."""
+        self.losing_answers = True
+
     def join(self) -> None:
-        """Be a good line again. What was kept back by a frozen one flows on."""
+        """Be a good line again. What was kept back by a frozen one flows on; where answers are lost it hangs up."""
+        if self.losing_answers:
+            self.break_now()
+        self.losing_answers = False
         self.refusing = False
         self.delay_seconds = 0.0
         self._flows.set()
@@ -59,8 +67,8 @@ class Line:
             await self._flows.wait()
             there_reader, there_writer = await asyncio.open_connection(self._host, int(self._port))
             ways = [
-                asyncio.create_task(self._copy(reader, there_writer, left), name="to the pool"),
-                asyncio.create_task(self._copy(there_reader, writer, left), name="from the pool"),
+                asyncio.create_task(self._copy(reader, there_writer, left, answers=False), name="to the pool"),
+                asyncio.create_task(self._copy(there_reader, writer, left, answers=True), name="from the pool"),
             ]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -74,7 +82,9 @@ class Line:
         writer.transport.abort()
         self._open.discard(task)
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: list[int] | None) -> None:
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: list[int] | None, *, answers: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(PIECE):
                 if left is not None:
@@ -84,8 +94,9 @@ class Line:
                 if self.delay_seconds:
                     await asyncio.sleep(self.delay_seconds)
                 await self._flows.wait()
-                writer.write(data)
-                await writer.drain()
+                if not (answers and self.losing_answers):
+                    writer.write(data)
+                    await writer.drain()
 
 
 @contextlib.asynccontextmanager
