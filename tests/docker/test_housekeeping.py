@@ -9,7 +9,7 @@ import os
 import tarfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import attempts
@@ -220,7 +220,8 @@ async def test_an_environment_stays_while_a_task_needs_it_then_goes_and_is_made_
                 (thing,) = [each for each in await place.look() if each.kind is policy.Kind.ENVIRONMENT]
                 return not thing.held
 
-            assert await waiting.wait_until(unused, description="no container uses the environment", seconds=30)
+            look: Callable[[], bool | Awaitable[bool]] = unused
+            await waiting.wait_until(look, description="no container uses the environment", seconds=30)
             later = 6 * policy.DAY
             gone, why = await fate()
             assert not gone, why
