@@ -121,6 +121,10 @@ def _call(
         connection.request(method, path, body=body, headers=headers or {})
         answer = connection.getresponse()
         text = answer.read()
+    except http.client.HTTPException as error:
+        raise ConnectionError(
+            f"{method} {path.partition('?')[0]}: the engine broke off its answer ({error!r})"
+        ) from error
     finally:
         connection.close()
     if answer.status >= http.HTTPStatus.BAD_REQUEST:

@@ -97,6 +97,8 @@ async def run(terms: Terms, folder: Path) -> Result:
                     seconds=15 + terms.lease_seconds,
                 )
             await world.end()
+            if watch.blind:
+                world.complaints.append(f"the watch of processes saw no more: {watch.blind}")
             remains = chaos_evidence.left(nodes, temporary, engine, terms.seed)
         # Out of the small disk that goes with the world.
         shutil.copy(folder / "pool" / "pool.sqlite", folder / "pool-at-the-end.sqlite")

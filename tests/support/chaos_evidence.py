@@ -80,6 +80,8 @@ class Watch:
         self.workers = dict(workers)
         """Each node's process; the test keeps it up to date."""
         self.sightings: list[history.Sighting] = []
+        self.blind = ""
+        """Why it sees no more, where that is so: what it has not seen proves nothing then."""
         self._engine = engine
         self._nodes: dict[str, str] = {}
         self._ended = threading.Event()
@@ -94,8 +96,12 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._ended.wait(LOOK_SECONDS):
-            self.sightings += self.look()
+        try:
+            while not self._ended.wait(LOOK_SECONDS):
+                self.sightings += self.look()
+        except Exception as error:
+            self.blind = repr(error)
+            raise
 
     def look(self) -> list[history.Sighting]:
         """Return what runs now."""
