@@ -99,7 +99,10 @@ def settings_page() -> str:
     order = (
         "A flag wins over the environment, that over the file (`hivemind.toml` in `/etc/hivemind` or in the user's\n"
         "configuration folder), that over the default. An empty value counts as unset. `hivemind config show` tells\n"
-        "the values in force and where each is from. Folders below are root's; anyone else's in their XDG folders."
+        "the values in force and where each is from. Folders below are root's; anyone else's in their XDG folders.\n\n"
+        "A worker and a pool read the file anew at SIGHUP (`systemctl reload hivemind-worker`). What is marked\n"
+        "*at once* they take over while tasks run; the rest stays as it was, and their log says that it needs a new\n"
+        "start. A file with a mistake in it changes nothing, and the log says where it is."
     )
     parts = ["# Settings", WRITTEN_BY.format(source="src/hivemind_worker/settings/schema.py"), order]
     for group, model in reference.groups().items():
@@ -115,10 +118,11 @@ def _setting(row: reference.Setting) -> str:
     default = row.default.replace(str(paths.log_dir()), "/var/log/hivemind").replace(
         str(paths.state_dir()), "/var/lib/hivemind"
     )
+    taken = "; *at once*" if row.live else ""
     return (
         f"### {row.key}\n{row.help}\n\n"
         f"- flag `{row.flag}` · environment {names} · file `{row.place}`\n"
-        f"- {row.kind.value}{choices}; default {f'`{default}`' if default else 'unset'}"
+        f"- {row.kind.value}{choices}; default {f'`{default}`' if default else 'unset'}{taken}"
     )
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hivemind_worker.host import monitor
     from hivemind_worker.housekeeping import place, sweep
     from hivemind_worker.kinds import kind
-    from hivemind_worker.node import fitness, worker_node
+    from hivemind_worker.node import worker_node
     from hivemind_worker.nodepool import server
     from hivemind_worker.task import resources
 
@@ -48,6 +48,8 @@ LOG_NAMES = ("worker", "pool", "up")
 
 Note = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
+Taker = Callable[[schema.Settings], None]
+"""Takes over settings while it runs: those marked as live; the others are what they were."""
 
 
 def build_client(settings: schema.Settings, progress: Progress | None = None) -> asynchronous.AsyncClient:
@@ -97,15 +99,15 @@ def _door(settings: schema.Settings, app: hosts.App, listen: str, note: str) -> 
     return serving.Door(app, listen, note=settings.storage.state_dir / note, hosts_too=settings.monitoring.http_hosts)
 
 
-def build_pool(settings: schema.Settings) -> server.NodePool:
-    """Return a Node Pool, ready to ``start``."""
+def build_pool(settings: schema.Settings, takers: list[Taker] | None = None) -> server.NodePool:
+    """Return a Node Pool, ready to ``start``; ``takers`` as for :func:`build_worker`."""
     from hivemind_worker.nodepool import server  # noqa: PLC0415
 
     its, private = settings.pool, settings.security
     tls = None
     if private.tls_cert_file is not None and private.tls_key_file is not None:
         tls = server.Tls(private.tls_cert_file, private.tls_key_file)
-    return server.NodePool(
+    pool = server.NodePool(
         settings.storage.state_dir,
         its.listen,
         store_path=settings.pool_store,
@@ -118,6 +120,9 @@ def build_pool(settings: schema.Settings) -> server.NodePool:
         with_reflection=its.reflection,
         preload_images=its.preload_images,
     )
+    if takers is not None:
+        takers.append(lambda now: pool.adopt(now.pool.max_attempts, now.pool.preload_images))
+    return pool
 
 
 async def build_worker(
@@ -126,11 +131,12 @@ async def build_worker(
     around: Callable[[executor.Executor], executor.Executor] | None = None,
     *,
     measured: bool = True,
+    takers: list[Taker] | None = None,
 ) -> worker_node.WorkerNode:
     """Return a worker node, ready to ``run``; ``note`` is told what fences its tasks where that needs a word.
 
     ``around`` may put something around the executor, to listen to it. Unless ``measured`` its heartbeats say nothing of
-    how the machine is doing.
+    how the machine is doing. ``takers`` is given whatever takes over other settings while it runs.
 
     Raises :class:`errors.IsolationMissing` where nothing can, :class:`errors.BadSettings`.
     """
@@ -141,39 +147,16 @@ async def build_worker(
     from hivemind_worker.node import worker_node  # noqa: PLC0415
     from hivemind_worker.pool_client import channel, client  # noqa: PLC0415
 
-    its = settings.limits
     node_id = node_identity.keep(settings.storage.state_dir, settings.node.node_id)
     files = stores.Store(settings.storage.work_dir)
     watched = _monitor(settings) if measured else None
     devices = watched.gpu_ids() if watched is not None else ()
-    there = capacity.capped(
-        capacity.measure(settings.storage.work_dir, gpus=len(devices)),
-        max_cpu_cores=its.max_cpu_cores,
-        max_memory_gb=its.max_memory_gb,
-        max_disk_gb=its.max_disk_gb,
-    )
+    there = capacity.measure(settings.storage.work_dir, gpus=len(devices))
     runs = await build_executor(settings, files, node_id, note, lasting=measured)
     authority = _contents(settings.security.tls_ca_file, "tls_ca_file")
     access = channel.Access(settings.node.node_pool_address, authority, insecure=settings.security.insecure)
     worker = worker_node.WorkerNode(
-        worker_node.Terms(
-            node_id=node_id,
-            version=hivemind_worker.__version__,
-            limits=_node_limits(settings, there),
-            capacity=there,
-            max_concurrent_tasks=its.max_concurrent_tasks,
-            labels=settings.node.labels,
-            heartbeat_seconds=settings.node.heartbeat_interval,
-            poll_seconds=settings.node.poll_wait_seconds,
-            drain_seconds=its.drain_timeout,
-            allow_egress=settings.docker.allow_egress,
-            preload_images=settings.images.preload_images,
-            preload_announced=settings.images.preload_announced,
-            stop_past_lease=settings.node.past_lease is schema.PastLease.STOP,
-            gpu_devices=devices,
-            resource_wait_seconds=settings.monitoring.resource_wait_seconds,
-            fitness=_fitness(settings),
-        ),
+        _terms(settings, node_id, there, devices),
         pool=client.NodePoolClient(access),
         runs=around(runs) if around else runs,
         files=files,
@@ -181,19 +164,23 @@ async def build_worker(
         unsent=outbox.Outbox(settings.storage.state_dir / "outbox", settings.limits.undelivered_limit_bytes),
         watched=watched,
     )
+    taking: list[Taker] = [lambda now: worker.adopt(_terms(now, node_id, there, devices))]
     if measured:  # a worker of one command has no time to grow old
-        _beside(worker, settings, files)
+        taking.append(_beside(worker, settings, files))
+    if takers is not None:
+        takers += taking
     return worker
 
 
-def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: stores.Store) -> None:
+def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: stores.Store) -> Taker:
     """Have the worker's machine kept tidy while it works."""
     from hivemind_worker.host import readings  # noqa: PLC0415
-    from hivemind_worker.housekeeping import artifacts, memory  # noqa: PLC0415
+    from hivemind_worker.housekeeping import artifacts, memory, policy  # noqa: PLC0415
 
     its = settings.cleanup
     kept = artifacts.Artifacts(settings.storage.work_dir, files, lambda: worker.needed, since=time.time())
-    house = build_housekeeping(settings, [kept], lambda: worker.announced_images)
+    pinned = _pinned(settings)
+    house = build_housekeeping(settings, [kept], lambda: pinned | worker.announced_images)
     worker.beside("housekeeping", house.run)
     if its.cleanup_enabled:
         relief = memory.Memory(
@@ -203,11 +190,18 @@ def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: st
         )
         worker.beside("memory", relief.run)
 
+    def take(now: schema.Settings) -> None:
+        nonlocal pinned
+        pinned = _pinned(now)
+        house.terms = policy.of(now.cleanup)
 
-def build_stock(settings: schema.Settings, announced: Callable[[], Collection[str]] = frozenset) -> list[place.Place]:
+    return take
+
+
+def build_stock(settings: schema.Settings, pinned: Callable[[], Collection[str]] | None = None) -> list[place.Place]:
     """Return the places of what tasks need beside themselves: images, environments, packages.
 
-    ``announced`` tells the images that the pool wants to be here: they are never removed.
+    ``pinned`` tells the images that are never removed; without it those are that the settings name.
     """
     from hivemind_worker.containers import engine as engines  # noqa: PLC0415
     from hivemind_worker.containers import ledger  # noqa: PLC0415
@@ -217,8 +211,8 @@ def build_stock(settings: schema.Settings, announced: Callable[[], Collection[st
     places: list[place.Place] = [environments.Environments(cache)]
     if its.docker_enabled and its.isolation is not schema.Isolation.SANDBOX:
         engine = engines.Engine(its.docker_host)
-        pinned = frozenset((*settings.cleanup.keep_images, *settings.images.preload_images))
-        places.insert(0, images.Images(engine, ledger.Ledger(cache / IMAGES_FOLDER), lambda: pinned.union(announced())))
+        stay = pinned or (lambda: _pinned(settings))
+        places.insert(0, images.Images(engine, ledger.Ledger(cache / IMAGES_FOLDER), stay))
         places.insert(1, packages.Packages(engine))
     return places
 
@@ -226,30 +220,34 @@ def build_stock(settings: schema.Settings, announced: Callable[[], Collection[st
 def build_housekeeping(
     settings: schema.Settings,
     more: Sequence[place.Place] = (),
-    announced: Callable[[], Collection[str]] = frozenset,
+    pinned: Callable[[], Collection[str]] | None = None,
 ) -> sweep.Housekeeping:
     """Return what keeps this machine tidy: images, environments, workspaces, logs, and the places given.
 
-    ``announced`` as for :func:`build_stock`.
+    ``pinned`` as for :func:`build_stock`.
     """
     from hivemind_worker.housekeeping import disks, logs, policy, sweep, workspaces  # noqa: PLC0415
 
     its, kept = settings.cleanup, settings.storage
     places: list[place.Place] = [
-        *build_stock(settings, announced),
+        *build_stock(settings, pinned),
         workspaces.Workspaces(kept.temp_dir),
         logs.Logs(kept.log_dir, LOG_NAMES),
         *more,
     ]
     return sweep.Housekeeping(
         places,
-        policy.Terms(disk_percent=its.cleanup_disk_percent, days=its.cleanup_days),
+        policy.of(its),
         watch=[
             disks.of(folder) for folder in (kept.state_dir, kept.work_dir, kept.cache_dir, kept.temp_dir, kept.log_dir)
         ],
         interval=its.cleanup_interval,
         enabled=its.cleanup_enabled,
     )
+
+
+def _pinned(settings: schema.Settings) -> frozenset[str]:
+    return frozenset((*settings.cleanup.keep_images, *settings.images.preload_images))
 
 
 def _monitor(settings: schema.Settings) -> monitor.ResourceMonitor:
@@ -259,21 +257,34 @@ def _monitor(settings: schema.Settings) -> monitor.ResourceMonitor:
     return monitor.ResourceMonitor(its.work_dir, accelerators.Accelerators(), (its.state_dir, its.temp_dir))
 
 
-def _fitness(settings: schema.Settings) -> fitness.Limits:
-    from hivemind_worker.health import checks  # noqa: PLC0415
-    from hivemind_worker.node import fitness  # noqa: PLC0415
+def _terms(
+    settings: schema.Settings, node_id: str, there: resources.Resources, devices: tuple[str, ...]
+) -> worker_node.Terms:
+    """The node's terms on a machine that has all of ``there``."""
+    from hivemind_worker.host import capacity  # noqa: PLC0415
+    from hivemind_worker.node import fitness, worker_node  # noqa: PLC0415
 
-    its = settings.monitoring
-    return fitness.Limits(
-        interval=its.monitor_interval,
-        probe_seconds=its.health_probe_seconds,
-        overload_cpu_percent=its.overload_cpu_percent,
-        overload_memory_percent=its.overload_memory_percent,
-        unhealthy=checks.Thresholds(
-            cpu_percent=its.unhealthy_cpu_percent,
-            memory_percent=its.unhealthy_memory_percent,
-            disk_percent=its.unhealthy_disk_percent,
-        ),
+    its = settings.limits
+    most = capacity.capped(
+        there, max_cpu_cores=its.max_cpu_cores, max_memory_gb=its.max_memory_gb, max_disk_gb=its.max_disk_gb
+    )
+    return worker_node.Terms(
+        node_id=node_id,
+        version=hivemind_worker.__version__,
+        limits=_node_limits(settings, most),
+        capacity=most,
+        max_concurrent_tasks=its.max_concurrent_tasks,
+        labels=settings.node.labels,
+        heartbeat_seconds=settings.node.heartbeat_interval,
+        poll_seconds=settings.node.poll_wait_seconds,
+        drain_seconds=its.drain_timeout,
+        allow_egress=settings.docker.allow_egress,
+        preload_images=settings.images.preload_images,
+        preload_announced=settings.images.preload_announced,
+        stop_past_lease=settings.node.past_lease is schema.PastLease.STOP,
+        gpu_devices=devices,
+        resource_wait_seconds=settings.monitoring.resource_wait_seconds,
+        fitness=fitness.of(settings.monitoring),
     )
 
 

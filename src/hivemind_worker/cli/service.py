@@ -1,14 +1,15 @@
-"""Running in the foreground until told to stop: the first signal drains, the second is at once."""
+"""Running in the foreground until told to stop: the first signal drains, the second is at once; SIGHUP rereads."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
-from hivemind_worker.cli import exit_codes, look
+from hivemind_worker.cli import exit_codes, look, rereading
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.settings import schema
 from hivemind_worker.telemetry import logs
@@ -17,24 +18,30 @@ if TYPE_CHECKING:
     from hivemind_worker.nodepool import server
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""What asks a service to stop. SIGHUP too: the terminal has gone, and nothing would hear a second ^C."""
+"""What asks to stop. SIGHUP too: the terminal has gone, and nothing would hear a second ^C."""
 
 
 def run(
-    settings: schema.Settings, name: str, work: Callable[[stopping.Stop], Awaitable[None]], shown: look.Look
+    settings: rereading.Rereading,
+    name: str,
+    work: Callable[[stopping.Stop], Awaitable[None]],
+    shown: look.Look,
 ) -> int:
     """Do ``work``, with its log on standard error and in the log folder, until it ends or a signal does.
 
-    Returns the exit code: 130 after ^C, otherwise 0. What ``work`` raises goes on.
+    SIGHUP has the settings read anew; but where a person started it at a terminal it means that this has gone, and
+    stops it like the others. Returns the exit code: 130 after ^C, otherwise 0. What ``work`` raises goes on.
     """
+    at_terminal = sys.stdin is not None and sys.stdin.isatty()
 
     async def within() -> int:
         stop = stopping.Stop()
-        with signals(stop, shown.note) as received:
+        with signals(stop, shown.note, on_hangup=None if at_terminal else settings.again) as received:
             await work(stop)
         return exit_codes.INTERRUPTED if signal.SIGINT in received else exit_codes.OK
 
-    with logging(settings, name, shown):
+    with logging(settings.settings, name, shown) as written:
+        settings.takers.append(lambda now: written.level(_level(now, shown)))
         return asyncio.run(within())
 
 
@@ -72,9 +79,15 @@ async def _failed(pool: server.NodePool, stop: stopping.Stop) -> None:
 
 @contextlib.contextmanager
 def signals(
-    stop: stopping.Stop, note: Callable[[str], None], first: stopping.StopLevel = stopping.StopLevel.DRAIN
+    stop: stopping.Stop,
+    note: Callable[[str], None],
+    first: stopping.StopLevel = stopping.StopLevel.DRAIN,
+    on_hangup: Callable[[], None] | None = None,
 ) -> Iterator[list[signal.Signals]]:
-    """Within this block signals ask ``stop`` for ``first``, and from the second on to kill; gives those received."""
+    """Within this block signals ask ``stop`` for ``first``, and from the second on to kill; gives those received.
+
+    ``on_hangup`` is done instead at SIGHUP.
+    """
     loop = asyncio.get_running_loop()
     received: list[signal.Signals] = []
 
@@ -88,6 +101,8 @@ def signals(
 
     for number in SIGNALS:
         loop.add_signal_handler(number, told, number)
+    if on_hangup is not None:
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
     try:
         yield received
     finally:
@@ -96,19 +111,23 @@ def signals(
 
 
 @contextlib.contextmanager
-def logging(settings: schema.Settings, name: str, shown: look.Look) -> Iterator[None]:
+def logging(settings: schema.Settings, name: str, shown: look.Look) -> Iterator[logs.Logs]:
     """Put logging in force within this block, as the settings and -q, -v, --json say."""
     its = settings.logging
-    level = "debug" if shown.verbose else "warning" if shown.quiet and its.log_level == "info" else its.log_level
     written = logs.configure(
         name,
-        level=level,
+        level=_level(settings, shown),
         style="json" if shown.json else its.log_format.value,
         log_dir=settings.storage.log_dir,
         file_bytes=its.log_file_bytes,
         file_count=its.log_file_count,
     )
     try:
-        yield
+        yield written
     finally:
         written.close()
+
+
+def _level(settings: schema.Settings, shown: look.Look) -> logs.Level:
+    its = settings.logging.log_level
+    return "debug" if shown.verbose else "warning" if shown.quiet and its == "info" else its

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hivemind_worker import wiring
-from hivemind_worker.cli import holding, look, options, service
+from hivemind_worker.cli import holding, look, options, rereading, service
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.settings import schema
 from hivemind_worker.task import errors
@@ -28,25 +28,27 @@ def command(**given: Any) -> None:
     """Start a pool and a worker here, and say how to submit.
 
     SIGTERM or ^C lets running tasks finish (drain_timeout), then the pool stops; a second one ends all at once.
+    SIGHUP has the settings file read anew.
     """
     settings = options.load(given)
+    reread = rereading.Rereading(settings, lambda: options.load(given))
     shown = look.current()
 
     async def work(stop: stopping.Stop) -> None:
-        pool = wiring.build_pool(settings)
+        pool = wiring.build_pool(settings, reread.takers)
         with holding.folder(settings.storage.state_dir):
             await serve(pool, stop)
 
     async def serve(pool: server.NodePool, stop: stopping.Stop) -> None:
         async with service.serving(pool) as address:
-            worker = await wiring.build_worker(_to(settings, address), shown.note)
+            worker = await wiring.build_worker(_to(settings, address), shown.note, takers=reread.takers)
             async with wiring.pool_door(settings, pool), wiring.worker_door(settings, worker) as door:
                 _say(address, settings.storage.state_dir, shown)
                 if door is not None:
                     shown.note(f"watch:   http://{door.address}/")
                 await service.beside(pool, stop, lambda: worker.run(stop))
 
-    sys.exit(service.run(settings, "up", work, shown))
+    sys.exit(service.run(reread, "up", work, shown))
 
 
 def _to(settings: schema.Settings, address: str) -> schema.Settings:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hivemind_worker import wiring
-from hivemind_worker.cli import holding, look, options, service
+from hivemind_worker.cli import holding, look, options, rereading, service
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.telemetry import logs
 
@@ -26,16 +26,18 @@ def command(**given: Any) -> None:
     """Start the worker node. It registers with the Node Pool and runs the tasks it is given.
 
     SIGTERM or ^C lets running tasks finish (drain_timeout) and hands the rest back; a second one ends them at once.
+    SIGHUP has the settings file read anew.
     """
     settings = options.load(given)
+    reread = rereading.Rereading(settings, lambda: options.load(given))
 
     async def work(stop: stopping.Stop) -> None:
         with holding.folder(settings.storage.state_dir):
-            worker = await wiring.build_worker(settings, _note)
+            worker = await wiring.build_worker(settings, _note, takers=reread.takers)
             async with wiring.worker_door(settings, worker):
                 await worker.run(stop)
 
-    sys.exit(service.run(settings, "worker", work, look.current()))
+    sys.exit(service.run(reread, "worker", work, look.current()))
 
 
 def _note(text: str) -> None:

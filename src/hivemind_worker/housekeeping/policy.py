@@ -10,7 +10,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from hivemind_worker.settings import upkeep
 
 RECENT_SECONDS: Final = 600.0
 """What was used so short a time ago is about to be used: between an image's arrival and its container lie seconds."""
@@ -83,6 +86,11 @@ class Terms:
 
     disk_percent: float = 85.0
     days: float = 7.0
+
+
+def of(its: upkeep.Cleanup) -> Terms:
+    """The terms that the settings say."""
+    return Terms(disk_percent=its.cleanup_disk_percent, days=its.cleanup_days)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -87,7 +87,8 @@ class Housekeeping:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._places = tuple(places)
-        self._terms = terms
+        self.terms = terms
+        """What counts from the next round on."""
         self._watch = tuple(watch)
         self._interval = interval
         self._enabled = enabled
@@ -109,7 +110,7 @@ class Housekeeping:
     async def look(self) -> Report:
         """Tell what a round would do now, and do nothing."""
         found, troubles, measured = await self._look()
-        decided = policy.decide([thing for thing, _ in found], measured, self._terms, self._now())
+        decided = policy.decide([thing for thing, _ in found], measured, self.terms, self._now())
         return Report(tuple(Done(each, removed=False) for each in decided), troubles, measured)
 
     async def round(self) -> Report:
@@ -124,7 +125,7 @@ class Housekeeping:
             passes += 1
             gone += [each for each in report.done if each.removed]
             failed |= {_key(each): each for each in report.done if each.trouble and not each.spared}
-            if passes == _PASSES or not report.acted or not policy.too_full(report.disks, self._terms):
+            if passes == _PASSES or not report.acted or not policy.too_full(report.disks, self.terms):
                 break
         left = [failed.get(_key(each), each) for each in report.done if not each.removed]
         return Report((*gone, *left), report.troubles, report.disks)
@@ -138,7 +139,7 @@ class Housekeeping:
             else thing
             for thing, _ in found
         ]
-        decided = policy.decide(things, measured, self._terms, self._now())
+        decided = policy.decide(things, measured, self.terms, self._now())
         done = await self._carry_out(decided, {(thing.kind, thing.name): where for thing, where in found})
         return Report(tuple(done), troubles, await self._measure(list(measured)))
 
@@ -168,7 +169,7 @@ class Housekeeping:
         return done
 
     async def _full(self, disk: str) -> bool:
-        return bool(policy.too_full(await self._measure([disk]), self._terms))
+        return bool(policy.too_full(await self._measure([disk]), self.terms))
 
     async def _remove(self, decision: policy.Decision, where: place.Place) -> Done:
         try:
@@ -187,10 +188,10 @@ class Housekeeping:
                 log.log_system_event("cleanup_kept", {**said, "kept_because": each.trouble}, level="debug")
         for where, trouble in report.troubles.items():
             log.log_system_event("cleanup_place_closed", {"place": where, "error": trouble}, level="debug")
-        full = policy.too_full(report.disks, self._terms)
+        full = policy.too_full(report.disks, self.terms)
         now_full = frozenset(disk.name for disk in full)
         for disk in full:
             if disk.name not in self._complained:  # once, not every five minutes
-                fullness = {"disk": disk.name, "percent": round(disk.percent, 1), "allowed": self._terms.disk_percent}
+                fullness = {"disk": disk.name, "percent": round(disk.percent, 1), "allowed": self.terms.disk_percent}
                 log.log_system_event("cleanup_not_enough", fullness, level="warning")
         self._complained = now_full

@@ -72,6 +72,10 @@ class Admission:
         """Say what of the capacity there is at present; more than the capacity is never given out."""
         self.now = now.at_most(self.capacity)
 
+    def adopt(self, capacity: resources.Resources, max_tasks: int) -> None:
+        """Be of another size: what there is at present is all of it until `resize` says less."""
+        self.capacity, self.max_tasks, self.now = capacity, max_tasks, capacity
+
     @property
     def reserved(self) -> resources.Resources:
         """The sum of all reservations."""

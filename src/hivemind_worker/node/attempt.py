@@ -37,9 +37,9 @@ START_NEWS_SECONDS = 0.05
 log = logs.StructuredLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Means:
-    """What every attempt of the node works with."""
+    """What every attempt of the node works with. ``limits`` may be others for the next attempt; the rest stays."""
 
     node_id: str
     executor: executor.Executor

@@ -7,6 +7,7 @@ and it is fit again by itself.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ from hivemind_worker.telemetry import logs
 
 if TYPE_CHECKING:  # psutil behind it costs 20 ms, which a worker that measures nothing need not wait for
     from hivemind_worker.host import monitor, readings
+    from hivemind_worker.settings import upkeep
 
 ISOLATION: Final = "isolation"
 DISK: Final = "disk"
@@ -60,6 +62,21 @@ class Limits:
     unhealthy: checks.Thresholds = field(default_factory=checks.Thresholds)
 
 
+def of(its: upkeep.Monitoring) -> Limits:
+    """The limits that the settings say."""
+    return Limits(
+        interval=its.monitor_interval,
+        probe_seconds=its.health_probe_seconds,
+        overload_cpu_percent=its.overload_cpu_percent,
+        overload_memory_percent=its.overload_memory_percent,
+        unhealthy=checks.Thresholds(
+            cpu_percent=its.unhealthy_cpu_percent,
+            memory_percent=its.unhealthy_memory_percent,
+            disk_percent=its.unhealthy_disk_percent,
+        ),
+    )
+
+
 class Fitness:
     """The looks, what follows of them for ``held`` (the node's room), and what was last seen.
 
@@ -90,8 +107,13 @@ class Fitness:
         self._monitor = watched
         self._cpu = overload.Watch(limits.overload_cpu_percent)
         self._memory = overload.Watch(limits.overload_memory_percent)
-        self._capacity = held.reservations.capacity
         self._looked_at = clock.now()
+
+    def adopt(self, limits: Limits) -> None:
+        """Judge by other limits from the next look on; the interval stays."""
+        self.limits = limits
+        self._cpu = dataclasses.replace(self._cpu, limit=limits.overload_cpu_percent)
+        self._memory = dataclasses.replace(self._memory, limit=limits.overload_memory_percent)
 
     async def run(self, stop: stopping.Stop) -> None:
         """Look until the stop. A look that fails is told and tried again: not to see is no reason to stop working."""
@@ -164,7 +186,7 @@ class Fitness:
         disk = self.disk_space()
         if disk.status is checks.Status.UNHEALTHY:
             found[DISK] = f"disk: {disk.message}"
-        self._room.resize(_left(self._capacity, machine, self.usage))
+        self._room.resize(_left(self._room.reservations.capacity, machine, self.usage))
 
     def _calm(self) -> bool:
         """Whether the look says anything about others: what the engine does to make and remove capsules for us, and

@@ -35,7 +35,8 @@ class Registration:
         attempts: roster.Roster,
         announced: Callable[[Iterable[str]], None],
     ) -> None:
-        self._identity = identity
+        self.identity = identity
+        """What is said from the next registration on."""
         self._line = line
         self._attempts = attempts
         self._announced = announced
@@ -50,7 +51,7 @@ class Registration:
 
     def request(self) -> calls.pb.RegisterNodeRequest:
         """Return what is said; port 0: a worker listens nowhere."""
-        its = self._identity
+        its = self.identity
         return calls.pb.RegisterNodeRequest(
             node_id=its.node_id,
             ip_address=self.ip_address,

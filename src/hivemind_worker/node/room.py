@@ -79,6 +79,13 @@ class Room:
             self.reservations.resize(now)
             self._let_in()
 
+    def adopt(self, capacity: resources.Resources, max_tasks: int, wait_seconds: float) -> None:
+        """Be a room of another size from now on, for whoever comes; those who are in stay in."""
+        self.reservations.adopt(capacity, max_tasks)
+        self._wait_seconds = wait_seconds
+        self._let_in()
+        self.changed.set()
+
     def hold(self, holds: Mapping[str, str]) -> None:
         """Let nobody in for as long as there are such reasons, by cause; none lets them in again."""
         news = bool(holds) is not bool(self.holds)

@@ -38,7 +38,7 @@ class Roster:
     def __init__(self, means: attempt.Means, drain_seconds: float, told: measuring.Measuring) -> None:
         self._means = means
         self._told = told
-        self._drain_seconds = drain_seconds
+        self.drain_seconds = drain_seconds
         self._attempts: dict[reporting.Attempt, attempt.Attempt] = {}
         self._ended: collections.OrderedDict[reporting.Attempt, outcome.Outcome] = collections.OrderedDict()
         self._jobs = supervision.Jobs("attempts", self._defect)
@@ -144,7 +144,7 @@ class Roster:
             await stop.wait()
             self._means.room.close(CLOSING)
             left = stop.remaining()
-            patience = self._drain_seconds if left is None else min(left, self._drain_seconds)
+            patience = self.drain_seconds if left is None else min(left, self.drain_seconds)
             if not await self._idle(stop, stopping.StopLevel.CANCEL, patience):
                 self._shut_down(stopping.StopLevel.CANCEL)
                 await self._idle(stop, stopping.StopLevel.KILL, self._means.limits.grace_seconds + REPORT_SECONDS)

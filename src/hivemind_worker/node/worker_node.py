@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hivemind_worker import kinds
@@ -47,7 +47,7 @@ LINK_SECONDS = 5.0
 log = logs.StructuredLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """Who the node is and on what terms it works.
 
@@ -59,6 +59,10 @@ class Terms:
     for longer than the lease, rather than finished and offered. ``gpu_devices`` names the GPUs of ``capacity``.
     ``resource_wait_seconds`` is how long an attempt waits for room; ``fitness`` says when the node takes none.
     ``preload_images`` are fetched ahead, and those that the pool announces with ``preload_announced``.
+
+    Of these a worker that runs can adopt others: ``limits``, ``capacity`` (with the same GPUs),
+    ``max_concurrent_tasks``, ``labels``, ``drain_seconds``, ``resource_wait_seconds``, ``fitness`` (but its interval)
+    and what is to be preloaded.
     """
 
     node_id: str
@@ -66,7 +70,7 @@ class Terms:
     limits: kind.NodeLimits
     capacity: resources.Resources
     max_concurrent_tasks: int = 1
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     heartbeat_seconds: float = 30.0
     poll_seconds: float = 30.0
     drain_seconds: float = 300.0
@@ -75,7 +79,7 @@ class Terms:
     allow_egress: bool = False
     gpu_devices: tuple[str, ...] = ()
     resource_wait_seconds: float = room.WAIT_SECONDS
-    fitness: fitness.Limits = field(default_factory=fitness.Limits)
+    fitness: fitness.Limits = dataclasses.field(default_factory=fitness.Limits)
     preload_images: tuple[str, ...] = ()
     preload_announced: bool = True
 
@@ -112,7 +116,7 @@ class WorkerNode:
         self._line = session.Session(pool)
         self._keeping = keeping.Keeping(files)
         self._beside: dict[str, Callable[[stopping.Stop], Awaitable[None]]] = {}
-        means = attempt.Means(
+        self._means = means = attempt.Means(
             node_id=terms.node_id,
             executor=runs,
             limits=terms.limits,
@@ -194,6 +198,24 @@ class WorkerNode:
         wanted = tuple(references) if self._heed else ()
         self.announced_images = frozenset(wanted)
         self._executor.preload((*self._own_images, *wanted))
+
+    def adopt(self, terms: Terms) -> None:
+        """Work on these terms from now on, as far as `Terms` says; what runs is left as it is. On its event loop."""
+        self._means.limits = terms.limits
+        self._attempts.drain_seconds = terms.drain_seconds
+        self._room.adopt(terms.capacity, terms.max_concurrent_tasks, terms.resource_wait_seconds)
+        self._fitness.adopt(terms.fitness)
+        self._own_images, self._heed = terms.preload_images, terms.preload_announced
+        self._announced(self.announced_images)
+        before = self._identity
+        self._identity = self._registration.identity = dataclasses.replace(
+            before,
+            capacity=terms.capacity,
+            max_concurrent_tasks=terms.max_concurrent_tasks,
+            labels=terms.labels,
+        )
+        if self._identity != before:
+            self._line.renew()
 
     def beside(self, name: str, loop: Callable[[stopping.Stop], Awaitable[None]]) -> None:
         """Have a loop run beside the node's own, from ``run`` on; like those it must not end before its stop."""

@@ -115,6 +115,10 @@ class NodePool:
         log.log_system_event("pool_started", {"address": self.address, "tls": self._tls is not None})
         return self.address
 
+    def adopt(self, max_attempts: int, preload_images: tuple[str, ...]) -> None:
+        """Take these from now on: for tasks that come, and for nodes with their next heartbeat."""
+        self._parts.max_attempts, self._parts.preload_images = max_attempts, preload_images
+
     async def failed(self) -> None:
         """Wait until the pool has stopped; raises where one of its loops failed."""
         if self._loops is not None:

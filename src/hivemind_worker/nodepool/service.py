@@ -24,9 +24,9 @@ _VERDICTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Parts:
-    """What the calls are made of."""
+    """What the calls are made of. ``max_attempts`` and ``preload_images`` may change; the rest stays."""
 
     store: store.Store
     files: files.Files

@@ -39,6 +39,7 @@ class Session:
         self._there = asyncio.Event()
         self._wanted = asyncio.Event()
         self._wanted.set()
+        self._renewals = 0
         self._replaced: errors.StateInUse | None = None
         self._told: tuple[str, float] = ("", 0.0)
         self._log = rationed.RationedLogger(log)
@@ -74,6 +75,7 @@ class Session:
         while await self._until_wanted(stop):
             if self._replaced is not None:
                 raise self._replaced
+            renewals = self._renewals
             try:
                 answer = await stop.until(stopping.StopLevel.DRAIN, self._pool.register_node(request()))
             except stopping.Stopped:
@@ -86,6 +88,8 @@ class Session:
                     self._begin(answer)
                     registered(answer)
                     self._there.set()
+                    if renewals != self._renewals:  # what was said has changed meanwhile
+                        self.renew()
                 else:
                     self._tell(f"register: the pool refuses this node: {answer.message or 'no reason given'}")
             # After a success too: a pool that forgets us at once must not make us spin.
@@ -149,6 +153,12 @@ class Session:
             self._log.log_system_event("session_lost", {"why": why}, level="warning")
             self._there.clear()
             self._wanted.set()
+
+    def renew(self) -> None:
+        """Register anew: what is to be said of this node has changed."""
+        self._renewals += 1
+        self._there.clear()
+        self._wanted.set()
 
     async def _until_wanted(self, stop: stopping.Stop) -> bool:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 import pydantic
 from pydantic import ByteSize, Field
@@ -93,6 +93,10 @@ def url(text: str) -> str:
 
 
 Url = Annotated[str, pydantic.AfterValidator(url)]
+
+
+LIVE: Final[dict[str, pydantic.JsonValue]] = {"live": True}
+"""Marks a setting that a running service takes over when it reads its settings anew (SIGHUP)."""
 
 
 class Group(pydantic.BaseModel):

@@ -39,7 +39,8 @@ class Setting:
     """One setting, as its users see it.
 
     `key` is its one name (HIVEMIND_<KEY>, the command line's parameter); `group` and `field` are its place in
-    `Settings` and in the TOML file. `variables` are its environment names, the strongest first.
+    `Settings` and in the TOML file. `variables` are its environment names, the strongest first. `live`: a running
+    service takes over another value when it reads its settings anew; otherwise it has to be started anew.
     """
 
     key: str
@@ -51,6 +52,7 @@ class Setting:
     choices: tuple[str, ...]
     default: str
     help: str
+    live: bool = False
 
     @property
     def place(self) -> str:
@@ -78,6 +80,26 @@ def groups() -> Mapping[str, type[fields.Group]]:
             raise TypeError(f"Settings.{name} is no group")
         found[name] = model
     return found
+
+
+def value(of: schema.Settings, setting: Setting) -> Any:
+    """The setting's value."""
+    return getattr(getattr(of, setting.group), setting.field)
+
+
+def changed(old: schema.Settings, new: schema.Settings) -> list[Setting]:
+    """The settings that have another value in `new`."""
+    return [each for each in settings() if value(old, each) != value(new, each)]
+
+
+def adopted(old: schema.Settings, new: schema.Settings) -> schema.Settings:
+    """The old settings with those of the new that a running service takes over; `Setting.live` tells which."""
+    taken: dict[str, dict[str, Any]] = {}
+    for each in changed(old, new):
+        if each.live:
+            taken.setdefault(each.group, {})[each.field] = value(new, each)
+    groups_taken = {group: getattr(old, group).model_copy(update=values) for group, values in taken.items()}
+    return old.model_copy(update=groups_taken)
 
 
 def show(value: Any) -> str:
@@ -117,6 +139,7 @@ def _row(group: str, name: str, info: FieldInfo, default: Any) -> Setting:
         choices=choices,
         default=show(default),
         help=" ".join(info.description.split()),
+        live=bool(extra.get("live")),
     )
 
 

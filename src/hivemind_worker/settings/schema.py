@@ -16,6 +16,7 @@ from pydantic import ByteSize, Field
 
 from hivemind_worker.settings import paths, upkeep
 from hivemind_worker.settings.fields import (
+    LIVE,
     Address,
     Amount,
     Group,
@@ -74,7 +75,7 @@ class Node(Group):
     )
     """Where the Node Pool answers, as host:port."""
 
-    labels: Labels = Field(default_factory=dict, json_schema_extra={"flag": "--label"})
+    labels: Labels = Field(default_factory=dict, json_schema_extra=LIVE | {"flag": "--label"})
     """Labels that tasks may select this node by, as NAME=VALUE; several in one variable are parted by commas."""
 
     heartbeat_interval: Annotated[Seconds, Field(le=3600)] = Field(
@@ -93,37 +94,37 @@ class Node(Group):
 class Limits(Group):
     """How much of this machine tasks may use together, and how much one of them."""
 
-    max_cpu_cores: Amount = Field(0.0, json_schema_extra={"plain": "MAX_CPU_CORES"})
+    max_cpu_cores: Amount = Field(0.0, json_schema_extra=LIVE | {"plain": "MAX_CPU_CORES"})
     """CPU cores for all tasks together; 0: all there are."""
 
-    max_memory_gb: Amount = Field(0.0, json_schema_extra={"plain": "MAX_MEMORY_GB"})
+    max_memory_gb: Amount = Field(0.0, json_schema_extra=LIVE | {"plain": "MAX_MEMORY_GB"})
     """Memory in GB for all tasks together; 0: all there is."""
 
-    max_disk_gb: Amount = Field(0.0, json_schema_extra={"plain": "MAX_DISK_GB"})
+    max_disk_gb: Amount = Field(0.0, json_schema_extra=LIVE | {"plain": "MAX_DISK_GB"})
     """Disk in GB for all tasks together; 0: all there is."""
 
-    max_concurrent_tasks: int = Field(1, ge=0, le=10_000, json_schema_extra={"plain": "MAX_CONCURRENT_TASKS"})
+    max_concurrent_tasks: int = Field(1, ge=0, le=10_000, json_schema_extra=LIVE | {"plain": "MAX_CONCURRENT_TASKS"})
     """Tasks at once; 0: as many as fit into the machine."""
 
-    task_timeout: Seconds = Field(3600.0, json_schema_extra={"plain": "TASK_TIMEOUT"})
+    task_timeout: Seconds = Field(3600.0, json_schema_extra=LIVE | {"plain": "TASK_TIMEOUT"})
     """Seconds that a task may run when it names no limit of its own, and the most that any task may."""
 
-    grace_seconds: Amount = Field(10.0, le=600)
+    grace_seconds: Amount = Field(10.0, le=600, json_schema_extra=LIVE)
     """Seconds between asking a task to end (SIGTERM) and ending it (SIGKILL)."""
 
-    drain_timeout: Amount = Field(300.0, le=30 * 86400)
+    drain_timeout: Amount = Field(300.0, le=30 * 86400, json_schema_extra=LIVE)
     """Seconds that running tasks get to finish when the worker is asked to stop; then they are handed back."""
 
-    output_head_bytes: Size = Field(ByteSize(512 * 1024), le=64 * MIB)
+    output_head_bytes: Size = Field(ByteSize(512 * 1024), le=64 * MIB, json_schema_extra=LIVE)
     """How much is kept of the beginning of a task's output, both streams together (512 KiB, 1 MiB, …)."""
 
-    output_tail_bytes: Size = Field(ByteSize(512 * 1024), le=64 * MIB)
+    output_tail_bytes: Size = Field(ByteSize(512 * 1024), le=64 * MIB, json_schema_extra=LIVE)
     """How much is kept of the end of a task's output, both streams together."""
 
-    results_limit_bytes: Size = ByteSize(4 * GIB)
+    results_limit_bytes: Size = Field(ByteSize(4 * GIB), json_schema_extra=LIVE)
     """How large all result files of one task may be together."""
 
-    results_limit_count: int = Field(10_000, gt=0, le=1_000_000)
+    results_limit_count: int = Field(10_000, gt=0, le=1_000_000, json_schema_extra=LIVE)
     """How many result files one task may have."""
 
     undelivered_limit_bytes: Size = ByteSize(64 * GIB)
@@ -152,7 +153,7 @@ class Docker(Group):
     allow_egress: bool = False
     """Whether a task that asks for it may reach the network."""
 
-    default_image: Image = "python:3.11-slim"
+    default_image: Image = Field("python:3.11-slim", json_schema_extra=LIVE)
     """The image of a task that names none."""
 
     pull_policy: PullPolicy = PullPolicy.IF_MISSING
@@ -215,7 +216,7 @@ class Pool(Group):
     lease_seconds: Annotated[Seconds, Field(ge=1, le=86400)] = 60.0
     """Seconds without a heartbeat after which a worker's tasks are given to others."""
 
-    max_attempts: int = Field(3, ge=1, le=100)
+    max_attempts: int = Field(3, ge=1, le=100, json_schema_extra=LIVE)
     """How often a task is tried, the first time included, when it names no number and its node was at fault."""
 
     http_listen: Address = "127.0.0.1:0"
@@ -225,7 +226,7 @@ class Pool(Group):
     http_enabled: bool = True
     """Whether it answers there at all."""
 
-    preload_images: Images = ()
+    preload_images: Images = Field((), json_schema_extra=LIVE)
     """Images that every node shall have ready before a task asks for them; nodes learn of them when they register."""
 
 
@@ -254,7 +255,7 @@ class Security(Group):
 class Logging(Group):
     """What is written about what happens."""
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", json_schema_extra=LIVE)
     """The least important events to write."""
 
     log_format: LogFormat = LogFormat.AUTO

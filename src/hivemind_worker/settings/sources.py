@@ -125,7 +125,7 @@ def _load(
 
 def _in_force(settings: schema.Settings, setting: reference.Setting) -> Any:
     """The setting's value; where it is unset and another one decides (`Settings.pool_store`), what comes of that."""
-    value = getattr(getattr(settings, setting.group), setting.field)
+    value = reference.value(settings, setting)
     return getattr(settings, setting.key, None) if value is None else value
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import ByteSize, Field
 
-from hivemind_worker.settings.fields import Address, Amount, Group, Names, Percent, Place, Seconds, Size, Url
+from hivemind_worker.settings.fields import LIVE, Address, Amount, Group, Names, Percent, Place, Seconds, Size, Url
 from hivemind_worker.settings.fields import Images as References
 from hivemind_worker.task.resources import GIB
 
@@ -15,10 +15,10 @@ from hivemind_worker.task.resources import GIB
 class Images(Group):
     """How images come to this machine."""
 
-    preload_images: References = ()
+    preload_images: References = Field((), json_schema_extra=LIVE)
     """Images to have ready before a task asks for them, parted by commas. What the pool announces is added."""
 
-    preload_announced: bool = True
+    preload_announced: bool = Field(default=True, json_schema_extra=LIVE)
     """Whether the images that the pool announces are fetched ahead as well."""
 
     pull_timeout: Seconds = 3600.0
@@ -67,22 +67,22 @@ class Monitoring(Group):
     monitor_interval: Seconds = 5.0
     """Seconds from one reading of the machine to the next."""
 
-    resource_wait_seconds: Seconds = 300.0
+    resource_wait_seconds: Seconds = Field(300.0, json_schema_extra=LIVE)
     """Seconds for which a task waits for room on this node; then it is handed back, with the reason."""
 
-    overload_cpu_percent: Percent = 90.0
+    overload_cpu_percent: Percent = Field(90.0, json_schema_extra=LIVE)
     """CPU use of everything that is no task of ours above which no further task is taken."""
 
-    overload_memory_percent: Percent = 90.0
+    overload_memory_percent: Percent = Field(90.0, json_schema_extra=LIVE)
     """Memory use of the whole machine above which no further task is taken."""
 
-    unhealthy_cpu_percent: Percent = 95.0
+    unhealthy_cpu_percent: Percent = Field(95.0, json_schema_extra=LIVE)
     """CPU use of everything that is no task of ours above which the node counts as not healthy."""
 
-    unhealthy_memory_percent: Percent = 95.0
+    unhealthy_memory_percent: Percent = Field(95.0, json_schema_extra=LIVE)
     """Memory use above which the node counts as not healthy."""
 
-    unhealthy_disk_percent: Percent = 90.0
+    unhealthy_disk_percent: Percent = Field(90.0, json_schema_extra=LIVE)
     """Use above which a disk makes the node not healthy, so that it takes no task: that of work_dir, of state_dir or
     of temp_dir."""
 
@@ -110,14 +110,14 @@ class Cleanup(Group):
     cleanup_interval: Seconds = 300.0
     """Seconds from one round of cleaning to the next."""
 
-    cleanup_disk_percent: Percent = 85.0
+    cleanup_disk_percent: Percent = Field(85.0, json_schema_extra=LIVE)
     """Disk use above which images, environments and caches go, least recently used first, until it is below."""
 
     cleanup_memory_percent: Percent = 80.0
     """Memory use above which what is kept in memory for speed is let go."""
 
-    cleanup_days: Amount = 7.0
+    cleanup_days: Amount = Field(7.0, json_schema_extra=LIVE)
     """Days after which files of ended tasks, logs and unused environments go, however much room there is."""
 
-    keep_images: References = ()
+    keep_images: References = Field((), json_schema_extra=LIVE)
     """Images that are never removed, parted by commas; those to be preloaded never are."""

@@ -105,6 +105,10 @@ class Logs:
         self._writer = writer
         self._before = before
 
+    def level(self, level: Level) -> None:
+        """Write events from this level on."""
+        _OURS.setLevel(LEVELS[level.upper()])
+
     def close(self, seconds: float = 2.0) -> bool:
         """Write what is queued, for so long at most, and put all back as it was; true if all of it was written."""
         root = logging.getLogger()
