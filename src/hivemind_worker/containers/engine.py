@@ -323,7 +323,6 @@ class Engine:
         data: io.BytesIO | AsyncIterator[bytes] | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Make a call whose answer says nothing more; `seconds` None: the usual deadline."""
         headers = {} if data is None else {"Content-Type": "application/x-tar"}
         async with (
             _deadline(doing, CALL_SECONDS if seconds is None else seconds),

@@ -10,7 +10,8 @@ import pytest
 from hivemind_worker.cli import root
 
 SUPPORT = {"__init__", "root", "look", "options", "asking", "exit_codes", "progress", "streams", "words",
-           "service", "holding", "tapped", "following", "embedded", "probing", "describing", "folders"}  # fmt: skip
+           "service", "holding", "tapped", "following", "embedded", "probing", "describing", "folders",
+           "rereading"}  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", list(root.VERBS))
