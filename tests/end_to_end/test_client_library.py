@@ -15,7 +15,7 @@ from hivemind_worker.task import errors, state
 
 
 @pytest.mark.sandbox
-def test_a_program_submits_waits_and_fetches(tmp_path: Path) -> None:
+def test_a_program_submits_waits_and_fetches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running_up(Shell(tmp_path, "--isolation", "sandbox")) as up, Client(up.address) as client:
         (tmp_path / "script.py").write_text("print('from a file')\nopen('results/r', 'w').write('x' * 100)\n")
         (task_id,) = client.submit({"code": {"file": "script.py"}}, base=tmp_path)
@@ -25,6 +25,9 @@ def test_a_program_submits_waits_and_fetches(tmp_path: Path) -> None:
         assert path.read_text() == "x" * 100
         assert [file.name for file in client.results(task_id)] == ["r"]
         assert [node.node_id for node in client.nodes()] == [up.node]
+        monkeypatch.setenv("HIVEMIND_NODE_POOL_ADDRESS", up.address)
+        with Client() as told_nothing:  # asks where the command would ask
+            assert told_nothing.task(task_id).id == task_id
         _interrupted(up, client)
         _in_threads(up, client)
     assert not [thread for thread in threading.enumerate() if thread.name == "hivemind-client"]

@@ -46,6 +46,7 @@ def command(dry_run: bool, **given: Any) -> None:  # noqa: FBT001  (click's own 
         shown.table(
             ("what", "kind", "size", "fate", "why"),
             [(row["name"], row["kind"], words.size(row["bytes"]), row["fate"], row["why"]) for row in rows],
+            prose=("what", "why"),
         )
     for where, trouble in report.troubles.items():
         shown.note(f"{where}: {trouble}")

@@ -29,4 +29,8 @@ def show(**given: Any) -> None:
         for row in rows:
             shown.object({"setting": row.setting.key, "value": row.value, "source": row.source})
         return
-    shown.table(("setting", "value", "source"), [(row.setting.key, row.value, row.source) for row in rows])
+    shown.table(
+        ("setting", "value", "source"),
+        [(row.setting.key, row.value, row.source) for row in rows],
+        prose=("value", "source"),
+    )

@@ -42,6 +42,7 @@ def command(**given: Any) -> None:
         shown.table(
             ("check", "in force", "why", "fix"),
             [(row.check, "yes" if row.in_force else "NO", row.why, row.fix) for row in rows],
+            prose=("check", "why", "fix"),
         )
     sys.exit(exit_codes.OK if isolation and _safe(rows) else exit_codes.FAILURE)
 

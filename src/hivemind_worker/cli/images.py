@@ -52,6 +52,7 @@ def command(**given: Any) -> None:
                 )
                 for row in rows
             ],
+            prose=("name", "kept because"),
         )
     for where, trouble in troubles.items():
         shown.note(f"{where}: {trouble}")

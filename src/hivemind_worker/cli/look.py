@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as _json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -40,14 +40,20 @@ class Look:
         if self.verbose:
             click.echo(printable(text), err=True)
 
-    def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table: drawn on a terminal, aligned columns elsewhere; with --quiet the first column alone."""
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]], prose: Collection[str] = ()) -> None:
+        """Print a table: fitted to a terminal, aligned columns elsewhere; with --quiet the first column alone.
+
+        On a terminal the columns named in ``prose`` are wrapped. All others are whole or not there: an id cut short is
+        no use to anybody. What lacks room is left out, and that is said; so is what is empty.
+        """
         cleaned = [[printable(cell) for cell in row] for row in rows]
         if self.quiet:
             for row in cleaned:
                 click.echo(row[0])
         elif sys.stdout.isatty():
-            _draw(heads, cleaned)
+            left_out = _draw(heads, cleaned, prose)
+            if left_out:
+                self.note(f"not shown, for want of width: {', '.join(left_out)} (--json tells all)")
         else:
             widths = [max(len(row[at]) for row in (list(heads), *cleaned)) for at in range(len(heads))]
             for row in (list(heads), *cleaned):
@@ -97,11 +103,43 @@ def _switch(flag: str, field: str, text: str, *more: str) -> Callable[[F], F]:
     return click.option(flag, *more, is_flag=True, expose_value=False, callback=told, is_eager=True, help=text)
 
 
-def _draw(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    # Both cost 70 ms to import: only where a table is drawn. They see to NO_COLOR themselves.
-    from rich import box, console, markup, table  # noqa: PLC0415  (slow to import)
+GAP = 2
+PROSE_LEAST = 16
+"""Characters between two columns; and that a column of prose needs, not to become a pillar of single words."""
 
-    drawn = table.Table(*heads, box=box.SIMPLE)
+
+def fitting(widths: Sequence[int], prose: Collection[int], room: int) -> list[int]:
+    """Return the numbers of those columns that stand in ``room`` characters.
+
+    ``widths`` is what each needs whole, 0 where it is empty and not to be shown. The first column always stands, and so
+    does prose, which can be made narrow; of the others each that still has room, from the left.
+    """
+    needed = {at: min(width, PROSE_LEAST) if at in prose else width for at, width in enumerate(widths) if width}
+    shown = {at for at in needed if at == 0 or at in prose}
+    for at in needed:
+        if sum(needed[each] + GAP for each in shown | {at}) - GAP <= room:
+            shown.add(at)
+    return sorted(shown)
+
+
+def _draw(heads: Sequence[str], rows: Sequence[Sequence[str]], prose: Collection[str]) -> list[str]:
+    """Draw a table on the terminal; return the heads of those columns that had no room."""
+    # Both cost 70 ms to import: only where a table is drawn. They see to NO_COLOR themselves.
+    from rich import cells, console, markup, table  # noqa: PLC0415  (slow to import)
+
+    screen = console.Console()
+    filled = [at == 0 or not rows or any(row[at] for row in rows) for at in range(len(heads))]
+    widths = [
+        max(cells.cell_len(line) for row in (heads, *rows) for line in row[at].split("\n")) if filled[at] else 0
+        for at in range(len(heads))
+    ]
+    flowing = {at for at, head in enumerate(heads) if head in prose}
+    shown = fitting(widths, flowing, screen.width)
+    drawn = table.Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for at in shown:
+        whole = at not in flowing and widths[at] <= screen.width
+        drawn.add_column(heads[at], no_wrap=whole, overflow="fold", min_width=widths[at] if whole else None)
     for row in rows:
-        drawn.add_row(*(markup.escape(cell) for cell in row))
-    console.Console().print(drawn)
+        drawn.add_row(*(markup.escape(row[at]) for at in shown))
+    screen.print(drawn)
+    return [head for at, head in enumerate(heads) if widths[at] and at not in shown]

@@ -27,18 +27,18 @@ def command(**given: Any) -> None:
         for node in nodes:
             shown.object(node.as_json())
         return
-    heads = ("node", "status", "cores free", "memory free", "disk free", "tasks", "machine", "version", "message")
-    shown.table(heads, [_row(node) for node in nodes])
+    heads = ("node", "status", "tasks", "cores free", "memory free", "disk free", "machine", "version", "message")
+    shown.table(heads, [_row(node) for node in nodes], prose=("message",))
 
 
 def _row(node: shapes.Node) -> tuple[str, ...]:
     return (
         node.node_id,
         f"{node.status}, draining" if node.draining and node.status != "draining" else node.status,
+        str(len(node.attempts)),
         f"{node.free.cpu_cores:g} of {node.capacity.cpu_cores:g}",
         _of(node.free, node.capacity, "memory_bytes"),
         _of(node.free, node.capacity, "disk_bytes"),
-        str(len(node.attempts)),
         _machine(node.readings),
         node.version,
         node.message,
@@ -55,4 +55,4 @@ _PERCENTS = {"cpu_percent": "cpu", "memory_percent": "memory", "disk_percent": "
 
 
 def _of(free: resources.Resources, capacity: resources.Resources, amount: str) -> str:
-    return f"{words.size(getattr(free, amount))} of {words.size(getattr(capacity, amount))}"
+    return words.share(getattr(free, amount), getattr(capacity, amount))

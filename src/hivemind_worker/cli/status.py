@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 
 from hivemind_worker.cli import asking, look, options, words
 from hivemind_worker.client import asynchronous, shapes
-from hivemind_worker.task import outcome
+from hivemind_worker.task import outcome, spec
+
+SHOWN_SECONDS = 0.005
+"""What took less would read as 0.00; `--json` has it all."""
 
 
 @click.command("status")
@@ -60,22 +62,52 @@ def _rows(task: shapes.Task) -> Iterator[tuple[str, str]]:
 
 
 def _of_outcome(said: outcome.Outcome) -> Iterator[tuple[str, str]]:
-    limits = dataclasses.asdict(said.limits) if said.limits else {}
-    usage = {name: value for name, value in dataclasses.asdict(said.usage).items() if value is not None}
-    longest_first = sorted(said.timings.items(), key=lambda step: -step[1])
     yield "isolation", " ".join(each for each in (said.isolation, said.runtime) if each)
     yield "image", said.image_digest
-    yield "limits", _listed(limits)
+    yield "limits", _limits(said.limits) if said.limits else ""
     yield "limits hit", ", ".join(said.limits_hit)
     yield "flags", ", ".join(sorted(str(flag) for flag in said.flags))
-    yield "usage", _listed(usage)
-    yield "timings", _listed(dict(longest_first))
+    yield "usage", _usage(said.usage)
+    yield "timings", _timings(said.timings)
     for file in said.results:
         yield "result", f"{file.name} ({words.size(file.artifact.size)})"
     for skipped in said.skipped:
         yield "not taken", f"{skipped.name}: {skipped.why}"
 
 
-def _listed(amounts: Any) -> str:
-    return ", ".join(f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
-                     for name, value in amounts.items())  # fmt: skip
+def _limits(limits: outcome.Limits) -> str:
+    cores = limits.cpu_quota / spec.CPU_PERIOD
+    return words.amounts((
+        (words.size(limits.memory_bytes), "of memory"),
+        (f"{cores:g}", "core" if cores == 1 else "cores"),
+        (f"{limits.timeout_seconds:g} s", ""),
+        (words.size(limits.disk_bytes), "on disk"),
+        (str(limits.pids), "processes"),
+    ))  # fmt: skip
+
+
+def _usage(used: outcome.Usage) -> str:
+    return words.amounts((
+        (f"{used.wall_seconds:.2f} s", ""),
+        (_seconds(used.cpu_seconds), "of CPU"),
+        (_size(used.peak_memory_bytes), "of memory at its peak"),
+        (_size(used.read_bytes), "read"),
+        (_size(used.written_bytes), "written"),
+        (words.count(used.processes, "process").replace("processs", "processes") if used.processes else "", ""),
+        (_seconds(used.throttled_seconds), "waiting for CPU"),
+    ))  # fmt: skip
+
+
+def _seconds(amount: float | None) -> str:
+    """Nothing for what is not known, and for what would read 0.00."""
+    return f"{amount:.2f} s" if amount is not None and amount >= SHOWN_SECONDS else ""
+
+
+def _size(amount: int | None) -> str:
+    return words.size(amount) if amount else ""
+
+
+def _timings(steps: Mapping[str, float]) -> str:
+    """The steps that took any time worth a word, the longest first."""
+    longest_first = sorted(steps.items(), key=lambda step: -step[1])
+    return ", ".join(f"{name} {took:.2f} s" for name, took in longest_first if took >= SHOWN_SECONDS)

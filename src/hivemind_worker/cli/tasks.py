@@ -41,18 +41,18 @@ def command(states: Sequence[str], kind: str, node_id: str, labels: Sequence[str
         for task in tasks:
             shown.object(task.as_json())
         return
-    heads = ("id", "type", "status", "reason", "attempt", "node", "seconds", "uses")
-    shown.table(heads, [_row(task) for task in tasks])
+    heads = ("id", "status", "reason", "type", "seconds", "node", "attempt", "uses")
+    shown.table(heads, [_row(task) for task in tasks], prose=("uses",))
 
 
 def _row(task: shapes.Task) -> tuple[str, ...]:
     return (
         task.id,
-        task.type,
         str(task.status),
         str(task.reason or ""),
-        str(task.attempt or ""),
-        task.node_id,
+        task.type,
         words.seconds(task),
+        task.node_id,
+        str(task.attempt or ""),
         words.usage(task.usage),
     )

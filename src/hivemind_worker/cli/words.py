@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hivemind_worker.task import outcome
+
 if TYPE_CHECKING:
     from hivemind_worker.client import shapes
 
@@ -22,8 +24,19 @@ def pairs(flag: str, given: Iterable[str]) -> dict[str, str]:
 
 
 def seconds(task: shapes.Task) -> str:
-    """How long a task has run; empty where it has not."""
-    return f"{task.ended_at - task.started_at:.2f}" if task.ended_at and task.started_at else ""
+    """How long a task has run; empty where it has not.
+
+    One that was too short for news of its start began when it was given to its node, as near as we can know.
+    """
+    began = task.started_at or task.assigned_at
+    return f"{task.ended_at - began:.2f}" if task.ended_at and began else ""
+
+
+def share(part: float, whole: float) -> str:
+    """Two amounts of bytes, the unit once where it is the same: 1.5 of 2.0 GiB."""
+    less, more = size(part), size(whole)
+    number, _, unit = less.partition(" ")
+    return f"{number if more.endswith(f' {unit}') else less} of {more}"
 
 
 def size(amount: float) -> str:
@@ -60,9 +73,20 @@ def moment(at: float) -> str:
     return dt.datetime.fromtimestamp(at).astimezone().isoformat(sep=" ", timespec="seconds") if at else ""
 
 
+_STOPPED = frozenset({outcome.Reason.CANCELLED, outcome.Reason.TIMEOUT})
+
+
+def amounts(said: Iterable[tuple[str, str]]) -> str:
+    """Amounts with their names, those left out that nobody knows: `1.0 GiB memory, 2 cores`."""
+    return ", ".join(f"{amount} {name}".rstrip() for amount, name in said if amount)
+
+
 def ending(task: shapes.Task) -> str:
-    """How a task ended, in a few words: `failed (nonzero_exit, exit code 3)`."""
-    said = [str(task.reason)] if task.reason else []
-    if task.exit_code:
+    """How a task ended, in a few words: `failed (nonzero_exit, exit code 3)`.
+
+    Of one that was stopped the exit code is that of our signal, and tells nothing.
+    """
+    said = [str(task.reason)] if task.reason and str(task.reason) != str(task.status) else []
+    if task.exit_code and task.reason not in _STOPPED:
         said.append(f"exit code {task.exit_code}")
     return f"{task.status} ({', '.join(said)})" if said else str(task.status)

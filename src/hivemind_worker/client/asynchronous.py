@@ -35,6 +35,8 @@ def _silent(_what: str, _done: int, _of: int) -> None:
 class AsyncClient:
     """A pool at ``address`` (``host:port``), used as ``async with AsyncClient(…) as client``.
 
+    Without an address it is the pool that the ``hivemind`` command would ask: settings file and environment
+    (``HIVEMIND_NODE_POOL_ADDRESS``, ``HIVEMIND_TLS_CA_FILE``, …) count, and with none of them it is this machine's own.
     ``tls_ca_file`` is the PEM file whose certificates the pool's own must be signed by. Without TLS
     only this machine's own addresses are spoken to, unless ``insecure``: raises :class:`errors.BadSettings`.
     ``patience`` is for how many seconds a pool that does not answer is tried again. Every call raises
@@ -43,7 +45,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        address: str = "localhost:50051",
+        address: str = "",
         *,
         tls_ca_file: Path | None = None,
         insecure: bool = False,
@@ -51,6 +53,8 @@ class AsyncClient:
         progress: uploading.Progress | None = None,
         traceparent: str = "",
     ) -> None:
+        if not address:
+            address, tls_ca_file, insecure = _as_settings_say(tls_ca_file, insecure=insecure)
         self.address = address
         self._ca_file = tls_ca_file
         self._insecure = insecure
@@ -185,6 +189,15 @@ class AsyncClient:
         """Return what the pool says of itself."""
         answer = await self._open.ask(self._open.pool.GetPoolInfo, calls.pb.GetPoolInfoRequest(), "asking the pool")
         return shapes.pool_from(answer)
+
+
+def _as_settings_say(tls_ca_file: Path | None, *, insecure: bool) -> tuple[str, Path | None, bool]:
+    """Where the command would go, and how. Raises :class:`errors.BadSettings`."""
+    from hivemind_worker.settings import sources  # noqa: PLC0415  (slow to import, and most callers say where)
+
+    found = sources.load(toml_path=sources.find_file(None, os.environ))
+    security = found.security
+    return found.node.node_pool_address, tls_ca_file or security.tls_ca_file, insecure or security.insecure
 
 
 def _certificates(path: Path | None) -> bytes | None:

@@ -61,14 +61,14 @@ class _Loop:
 
 
 class Client:
-    """A pool at ``address`` (``host:port``), used as ``with Client("localhost:50051") as client``.
+    """A pool at ``address`` (``host:port``), used as ``with Client() as client``.
 
     What it takes, returns and raises is told at :class:`hivemind_worker.client.asynchronous.AsyncClient`.
     """
 
     def __init__(
         self,
-        address: str = "localhost:50051",
+        address: str = "",
         *,
         tls_ca_file: Path | None = None,
         insecure: bool = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -158,7 +159,9 @@ def _only_fields_of_some_kind(said: Mapping[str, object]) -> None:
     known = _COMMON_FIELDS.union(*_FIELDS_OF_KIND.values())
     strange = next((name for name in said if name not in known), None)
     if strange is not None:
-        raise errors.InvalidTask(str(strange)[:60], "a task has no such field")
+        near = difflib.get_close_matches(str(strange), sorted(known), n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise errors.InvalidTask(str(strange)[:60], f"a task has no such field{meant}")
 
 
 def _only_fields_of(kind: str, said: Mapping[str, object]) -> None:

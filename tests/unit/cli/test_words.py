@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from hivemind_worker.cli import nodes, words
+from hivemind_worker.cli import nodes, status, words
+from hivemind_worker.client import shapes
+from hivemind_worker.task import outcome, state
 
 MIB = 1024**2
 
@@ -30,3 +34,40 @@ def test_how_busy_a_machine_is_is_said_as_far_as_it_is_known() -> None:
     assert nodes._machine({"cpu_percent": 99.6, "memory_percent": 9.0, "disk_percent": 54.2}) == (
         "100% cpu, 9% memory, 54% disk"
     )
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason", "code", "said"),
+    [
+        (state.TaskState.COMPLETED, None, 0, "completed"),
+        (state.TaskState.FAILED, outcome.Reason.NONZERO_EXIT, 3, "failed (nonzero_exit, exit code 3)"),
+        (state.TaskState.FAILED, outcome.Reason.OOM, 137, "failed (oom, exit code 137)"),
+        (state.TaskState.FAILED, outcome.Reason.TIMEOUT, 143, "failed (timeout)"),
+        (state.TaskState.CANCELLED, outcome.Reason.CANCELLED, 143, "cancelled"),
+    ],
+)
+def test_how_a_task_ended_is_said_once(
+    ended: state.TaskState, reason: outcome.Reason | None, code: int, said: str
+) -> None:
+    result = outcome.Outcome(outcome.Status(str(ended)), reason, exit_code=code)
+    assert words.ending(shapes.Task("a", "command", ended, result=result)) == said
+
+
+def test_a_task_too_short_for_news_of_its_start_has_run_all_the_same() -> None:
+    short = shapes.Task("a", "command", state.TaskState.COMPLETED, submitted_at=1.0, assigned_at=10.0, ended_at=10.25)
+    assert words.seconds(short) == "0.25"
+    assert words.seconds(dataclasses.replace(short, started_at=10.2)) == "0.05"
+    assert words.seconds(dataclasses.replace(short, assigned_at=0.0)) == ""
+
+
+def test_a_unit_is_said_once_where_both_have_it() -> None:
+    assert words.share(512 * MIB, 1024 * MIB) == "512.0 MiB of 1.0 GiB"
+    assert words.share(1536 * MIB, 2048 * MIB) == "1.5 of 2.0 GiB"
+
+
+def test_limits_and_use_are_said_in_units_for_people() -> None:
+    limits = outcome.Limits(1024 * MIB, 150_000, 30.0, 512 * MIB, 256)
+    assert status._limits(limits) == "1.0 GiB of memory, 1.5 cores, 30 s, 512.0 MiB on disk, 256 processes"
+    used = outcome.Usage(0.028, 0.0086, 1421312, 0, None, 1, 0.0)
+    assert status._usage(used) == "0.03 s, 0.01 s of CPU, 1.4 MiB of memory at its peak, 1 process"
+    assert status._timings({"run": 6.918, "start": 0.0049, "upload": 7.0}) == "upload 7.00 s, run 6.92 s"

@@ -63,7 +63,7 @@ def test_c04_unknown_fields_are_refused_by_name(field: str) -> None:
 
 
 def test_a_misspelt_field_is_named_and_not_taken_for_a_missing_type() -> None:
-    with pytest.raises(errors.InvalidTask, match="comand: a task has no such field"):
+    with pytest.raises(errors.InvalidTask, match="comand: a task has no such field; did you mean 'command'"):
         spec.parse({"comand": "true"})
     with pytest.raises(errors.InvalidTask, match="args: belongs to python tasks"):
         spec.parse({"type": "command", "command": "true", "args": ["x"]})
