@@ -69,6 +69,13 @@ def has_image(engine: str, name: str) -> bool:
     return True
 
 
+def tag_image(engine: str, name: str, also: str) -> None:
+    """Give an image a second name."""
+    repository, tag = also.rsplit(":", 1)
+    query = urllib.parse.urlencode({"repo": repository, "tag": tag})
+    _call(engine, "POST", f"/images/{name}/tag?{query}")
+
+
 def import_image(engine: str, archive: Path, name: str) -> None:
     """Make an image of a root file system in a tar archive.
 

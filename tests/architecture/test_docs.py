@@ -10,6 +10,7 @@ import draw_docs
 import pytest
 
 from hivemind_worker.settings import reference
+from hivemind_worker.task import outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -110,6 +111,13 @@ def test_every_setting_is_complete(row: reference.Setting) -> None:
     assert len(row.help) > 20
     for said in (f"### {row.key}\n", row.help, f"`{row.flag}`", *(f"`{variable}`" for variable in row.variables)):
         assert said in page
+
+
+def test_the_task_reference_explains_every_reason() -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    table = page.partition("## Reasons")[2].partition("\n## ")[0]
+    told = {word for row in table.splitlines() if row.startswith("| `") for word in CODE.findall(row.split("|")[1])}
+    assert told == {str(reason) for reason in outcome.Reason}
 
 
 def test_no_two_settings_share_a_name() -> None:

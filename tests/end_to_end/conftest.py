@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import engine_api
 import installed
 import pytest
+
+LABEL = '{"label":["io.hivemind.environment"]}'
 
 
 @pytest.fixture
@@ -30,3 +33,16 @@ def fenced(request: pytest.FixtureRequest, tmp_path: Path) -> installed.Shell:
 def up(fenced: installed.Shell) -> Iterator[installed.Up]:
     with installed.running_up(fenced) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def engine(docker_url: str) -> Iterator[str]:
+    """The engine, without the environments that these tests made in it."""
+    before = _environments(docker_url)
+    yield docker_url
+    for made in _environments(docker_url) - before:
+        engine_api.delete(docker_url, f"/images/{made}")
+
+
+def _environments(engine: str) -> set[str]:
+    return {image["Id"] for image in engine_api.get(engine, "/images/json", filters=LABEL)}

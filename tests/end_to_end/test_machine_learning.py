@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import engine_api
 import installed
 import numpy as np
 import pytest
@@ -27,7 +26,6 @@ PAGE = EXAMPLES.parents[1] / "docs" / "machine-learning.md"
 FRAMEWORKS = ("scikit-learn", "pytorch", "tensorflow")
 SECONDS = 800
 BUSY = 900
-LABEL = '{"label":["io.hivemind.environment"]}'
 # Loads the model as its users do, in its framework's own environment, and answers for the test rows once more.
 AGAIN = {
     "scikit-learn": """
@@ -118,15 +116,6 @@ def cache() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
-def engine(docker_url: str) -> Iterator[str]:
-    """The engine, without the environments that these tests made in it."""
-    before = _environments(docker_url)
-    yield docker_url
-    for made in _environments(docker_url) - before:
-        engine_api.delete(docker_url, f"/images/{made}")
-
-
 @pytest.fixture
 def up(fenced: installed.Shell, cache: Path, request: pytest.FixtureRequest) -> Iterator[installed.Up]:
     """A worker that makes real environments, from the index of this site and the wheels that lie here."""
@@ -136,10 +125,6 @@ def up(fenced: installed.Shell, cache: Path, request: pytest.FixtureRequest) -> 
     offered = [f"--package-wheels={wheels}"] if wheels and Path(wheels).is_dir() else []
     with installed.running_up(fenced, f"--cache-dir={cache}", *offered) as found:
         yield found
-
-
-def _environments(engine: str) -> set[str]:
-    return {image["Id"] for image in engine_api.get(engine, "/images/json", filters=LABEL)}
 
 
 def _ended(up: installed.Up, task_id: str) -> dict[str, Any]:
