@@ -115,7 +115,7 @@ def _made(folder: Path) -> None:
         with Image.open(path) as picture:
             assert (picture.format, picture.width) == ("WEBP", 200)
     with (folder / "texts-results" / "keywords.csv").open(newline="", encoding="utf-8") as file:
-        found = collections.Counter(row["file"] for row in csv.DictReader(file))
+        found = collections.Counter(row["document"] for row in csv.DictReader(file))
     assert found == {"en.txt": 5, "ja.txt": 5}
 
 
