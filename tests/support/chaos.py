@@ -229,4 +229,6 @@ def main(seed: int, tasks: int, *, containers: int, keep: bool) -> int:
     bad = bool(result.violations or result.complaints)
     if bad or keep:
         print(f"== see {folder}", flush=True)  # noqa: T201
+    else:
+        shutil.rmtree(folder)
     return int(bad)
