@@ -11,9 +11,9 @@ help: ## this list
 setup: ## the environment for working on it (.venv), from uv.lock
 	@$(PYTHON) scripts/bootstrap.py dev
 
-demo: ## real tasks here, in containers or in the sandbox, with a live table
+demo: ## real tasks here, in containers or in the sandbox, with a live table; ALL=1 with PyTorch and TensorFlow too (gigabytes)
 	@$(PYTHON) scripts/bootstrap.py run
-	@$(RUN) scripts/demo.py
+	@$(RUN) scripts/demo.py $(if $(ALL),--all)
 
 test: setup ## the checks, then all tests but the long ones; starts a private Docker engine where none is reachable
 	@$(RUN) scripts/run_tests.py

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-PACKAGED = ("fridays", "model", "pictures", "rainfall", "words")
+PACKAGED = ("fridays", "model", "pictures", "rainfall", "words", "train_model.py", "analyse_table.py", "keywords.py")
 
 
 def demo(docker_host: str, tmp_path: Path, *flags: str, **more: str) -> str:
@@ -33,12 +33,15 @@ def demo(docker_host: str, tmp_path: Path, *flags: str, **more: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=880,
+        timeout=1980,
     )
     logs = "".join(log.read_text(encoding="utf-8")[-3000:] for log in tmp_path.glob("hivemind-demo-*/up.log"))
     assert seen.returncode == 0, seen.stdout + seen.stderr + logs
     assert re.search(r"All \d+ tasks ended as expected", seen.stdout), seen.stdout
     (results,) = tmp_path.glob("hivemind-demo-*/results")
+    assert (results / "run_command" / "said.txt").read_text(encoding="utf-8").startswith("so many processors: ")
+    squares = results / "run_script" / "script-results" / "8" / "squares.txt"
+    assert squares.read_text(encoding="utf-8").split()[-1] == "64"
     assert (results / "fractal" / "fractal.png").read_bytes().startswith(b"\x89PNG")
     assert (results / "primes" / "primes.txt").read_text(encoding="utf-8").split()[-1] == "199999"
     return seen.stdout
@@ -55,6 +58,11 @@ def data_results(tmp_path: Path) -> None:
     model = json.loads((results / "model" / "metrics.json").read_text(encoding="utf-8"))
     assert model["test"]["accuracy"] > 0.9
     assert {path.name for path in (results / "model").iterdir()} >= {"model.joblib", "model.onnx", "confusion.png"}
+    assert (results / "train_model" / "model-results" / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert "the model: model-results/model.joblib" in (results / "train_model" / "said.txt").read_text(encoding="utf-8")
+    assert "rain_mm" in (results / "analyse_table" / "said.txt").read_text(encoding="utf-8")
+    assert (results / "contact_sheet" / "picture-results" / "contact_sheet.jpg").stat().st_size > 10_000
+    assert "ja.txt (ja, " in (results / "keywords" / "said.txt").read_text(encoding="utf-8")
     words = json.loads((results / "words" / "summary.json").read_text(encoding="utf-8"))
     assert words["languages"] == {"zh": 2, "de": 1, "en": 1, "fr": 1, "ja": 1}
     assert (results / "words" / "plots.png").read_bytes().startswith(b"\x89PNG")
@@ -101,6 +109,17 @@ def test_with_an_engine_and_packages(docker_url: str, python_image: str, tmp_pat
 def test_with_an_engine_that_the_owner_has_switched_off(docker_url: str, tmp_path: Path) -> None:
     said = demo(docker_url, tmp_path, "--without-packages", DOCKER_ENABLED="false")
     assert "Isolation in force: sandbox." in said
+
+
+@pytest.mark.long
+@pytest.mark.docker
+@pytest.mark.timeout(2000)
+def test_all_of_it_with_the_frameworks_of_gigabytes(engine: str, python_image: str, tmp_path: Path) -> None:
+    assert python_image
+    demo(engine, tmp_path, "--all")
+    (results,) = tmp_path.glob("hivemind-demo-*/results")
+    for name in ("pytorch", "pytorch-script", "tensorflow", "tensorflow-script", "scikit-learn", "scikit-learn-script"):
+        assert json.loads((results / name / "metrics.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.long
