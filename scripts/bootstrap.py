@@ -50,6 +50,8 @@ def main(arguments: list[str]) -> int:
         print("== uv could not fetch the packages; trying pip, with pip's own configuration", flush=True)
         _sync_with_pip(level)
     stamp.write_text(fingerprint, encoding="utf-8")
+    if level == "dev" and sys.stdout.isatty():
+        print("== done: `source .venv/bin/activate` puts hivemind into your path; docs/tutorial.md goes on from there")
     return 0
 
 

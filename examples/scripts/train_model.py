@@ -18,5 +18,6 @@ with Client() as client:
 
 metrics = json.loads(Path("model-results/metrics.json").read_text(encoding="utf-8"))
 for score, value in metrics["test"].items():
-    print(f"{score:<24}{value:8.3f}   {metrics['baseline'].get(score, float('nan')):8.3f} for who knows nothing")
+    baseline = metrics["baseline"].get(score)
+    print(f"{score:<24}{value:6.3f}" + (f"   ({baseline:.3f} without learning)" if baseline is not None else ""))
 print("the model: model-results/model.joblib")

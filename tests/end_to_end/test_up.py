@@ -57,6 +57,7 @@ def test_from_task_files_to_result_files(up: Up, tmp_path: Path) -> None:
 
 def test_the_operator_s_view_and_cancelling(up: Up) -> None:
     assert "\nwatch:   http://127.0.0.1:" in (up.shell.home / "up.log").read_text()
+    assert up.ask("tasks").err == "the pool has no tasks yet\n"
     task_id = up.submit(command=["sleep", "600"])
     waiting.wait_for(
         lambda: up.ask("status", task_id, "-q").text == "running\n", description="the task runs", seconds=30
@@ -65,13 +66,26 @@ def test_the_operator_s_view_and_cancelling(up: Up) -> None:
     assert list(node) == ["node_id", "status", "capacity", "free", "attempts", "message", "readings"]
     assert [(held["task_id"], held["attempt"]) for held in node["attempts"]] == [(task_id, 1)]
     assert up.ask("wait", task_id, "--timeout", "0.2").code == 75
-    assert up.ask("cancel", task_id).code == 0
+    assert up.ask("results", task_id).err == f"task {task_id} has not ended\n"
+    assert up.ask("results", task_id, "-o", "nothing").code == 1
+    assert up.ask("cancel", task_id).text == f"{task_id} running, and will be stopped\n"
     assert up.ask("wait", task_id, "--timeout", "40").code == 130
+    assert up.ask("cancel", task_id).text == f"{task_id} cancelled\n"
+    nothing = up.ask("results", task_id)
+    assert (nothing.code, nothing.out, nothing.err) == (0, b"", f"task {task_id} has no result files\n")
+    assert up.ask("tasks", "--status", "failed").err == "no task is like that\n"
     assert up.ask("node drain", up.node).code == 0
     held = up.submit(command=["true"])
     assert up.ask("wait", held, "--timeout", "1").code == 75
     assert up.ask("node resume", up.node).code == 0
     assert up.ask("wait", held, "--timeout", "40").code == 0
+    endless, quick = up.submit(command=["sleep", "600"]), up.submit(command=["true"])
+    with up.shell.start("wait", endless, quick, "--timeout", "40", "--node-pool", up.address) as waits:
+        assert waits.stdout is not None
+        assert waits.stdout.readline().decode() == f"{quick} completed\n"
+        assert up.ask("cancel", endless).code == 0
+        assert waits.communicate()[0].decode() == f"{endless} cancelled\n"
+    assert waits.returncode == 1
 
 
 def test_following_output_while_it_comes(up: Up) -> None:

@@ -24,4 +24,7 @@ def command(ids: Sequence[str], **given: Any) -> None:
         return await client.cancel(ids)
 
     for task_id, now in zip(ids, asking.pool(given, ask), strict=True):
-        shown.object({"id": task_id, "status": str(now)}) if shown.json else shown.line(f"{task_id} {now}")
+        if shown.json:
+            shown.object({"id": task_id, "status": str(now)})
+        else:
+            shown.line(f"{task_id} {now}" if now in state.ENDED else f"{task_id} {now}, and will be stopped")

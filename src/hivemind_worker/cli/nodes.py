@@ -27,6 +27,9 @@ def command(**given: Any) -> None:
         for node in nodes:
             shown.object(node.as_json())
         return
+    if not nodes:
+        shown.note("no worker has come to this pool yet: `hivemind worker` starts one")
+        return
     heads = ("node", "status", "tasks", "cores free", "memory free", "disk free", "machine", "version", "message")
     shown.table(heads, [_row(node) for node in nodes], prose=("message",))
 

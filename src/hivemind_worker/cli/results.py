@@ -28,6 +28,9 @@ def command(task_id: str, names: Sequence[str], directory: str | None, **given: 
 
     async def ask(client: asynchronous.AsyncClient) -> tuple[tuple[outcome.ResultFile, ...], list[Path]]:
         files = await client.results(task_id)
+        if not files:
+            ended = (await client.task(task_id)).ended
+            shown.note(f"task {task_id} has no result files" if ended else f"task {task_id} has not ended")
         if names:
             files = tuple(file for file in files if file.name in names)
         return files, await client.download(task_id, directory, names or None) if directory is not None else []
@@ -40,6 +43,6 @@ def command(task_id: str, names: Sequence[str], directory: str | None, **given: 
     elif directory is not None:
         for path in paths:
             shown.line(str(path))
-    else:
+    elif files:
         rows = [(file.name, words.size(file.artifact.size), file.artifact.sha256) for file in files]
         shown.table(("name", "size", "sha256"), rows)

@@ -41,6 +41,9 @@ def command(states: Sequence[str], kind: str, node_id: str, labels: Sequence[str
         for task in tasks:
             shown.object(task.as_json())
         return
+    if not tasks:
+        shown.note("no task is like that" if states or kind or node_id or labels else "the pool has no tasks yet")
+        return
     heads = ("id", "status", "reason", "type", "seconds", "node", "attempt", "uses")
     shown.table(heads, [_row(task) for task in tasks], prose=("uses",))
 

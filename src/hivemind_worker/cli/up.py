@@ -62,8 +62,13 @@ def _to(settings: schema.Settings, address: str) -> schema.Settings:
     return settings.model_copy(update={"node": settings.node.model_copy(update={"node_pool_address": address})})
 
 
+_FOUND_ANYWAY = frozenset({"127.0.0.1:50051", "localhost:50051"})
+"""Where a command looks that is told nothing: the default of `node_pool_address`."""
+
+
 def _say(address: str, state_dir: Path, shown: look.Look) -> None:
     shown.note(f"the pool listens at {address}, and a worker here takes its tasks")
-    shown.note(f"submit:  hivemind submit FILE --node-pool {address}")
-    shown.note(f"follow:  hivemind tasks --node-pool {address}")
+    there = "" if address in _FOUND_ANYWAY else f" --node-pool {address}"
+    shown.note(f"submit:  hivemind submit FILE{there}")
+    shown.note(f"follow:  hivemind tasks{there}")
     shown.note(f"health:  hivemind health --state-dir {state_dir}")

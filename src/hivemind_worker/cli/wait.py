@@ -20,16 +20,21 @@ from hivemind_worker.client import asynchronous, shapes
 @options.of(*options.TO_POOL)
 @look.options()
 def command(ids: Sequence[str], seconds: float | None, **given: Any) -> None:
-    """Wait until tasks have ended, and print each.
+    """Wait until tasks have ended, and print each when it has.
 
     With one task the exit code is the task's own, as with `hivemind run`; with several it is 0 if all completed.
     """
     shown = look.current()
 
     async def ask(client: asynchronous.AsyncClient) -> tuple[shapes.Task, ...]:
-        return await client.wait(list(dict.fromkeys(ids)), seconds)
+        return await client.wait(list(dict.fromkeys(ids)), seconds, tell)
+
+    def tell(task: shapes.Task) -> None:
+        if not shown.json:
+            shown.line(f"{task.id} {words.ending(task)}")
 
     tasks = asking.pool(given, ask)
-    for task in tasks:
-        shown.object(task.as_json()) if shown.json else shown.line(f"{task.id} {words.ending(task)}")
+    if shown.json:  # for programs, which like an order that does not depend on chance
+        for task in tasks:
+            shown.object(task.as_json())
     sys.exit(exit_codes.of_tasks(tasks))

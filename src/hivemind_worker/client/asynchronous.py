@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -129,9 +129,17 @@ class AsyncClient:
                 return
             request.page_token = answer.next_page_token
 
-    async def wait(self, ids: str | Sequence[str], seconds: float | None = None) -> tuple[shapes.Task, ...]:
-        """Return the tasks once all have ended; raises TimeoutError, naming those that have not, after ``seconds``."""
-        return await following.wait(self._open, _several(ids), seconds)
+    async def wait(
+        self,
+        ids: str | Sequence[str],
+        seconds: float | None = None,
+        told: Callable[[shapes.Task], None] = lambda _task: None,
+    ) -> tuple[shapes.Task, ...]:
+        """Return the tasks, in the order asked, once all have ended; ``told`` is called with each the moment it has.
+
+        Raises TimeoutError, naming those that have not, after ``seconds``.
+        """
+        return await following.wait(self._open, _several(ids), seconds, told)
 
     def watch(self, ids: str | Sequence[str]) -> AsyncIterator[shapes.Task]:
         """Yield each task now and at every change, until all have ended."""

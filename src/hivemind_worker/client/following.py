@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -61,8 +61,10 @@ async def watch(
             await tries.again(error, "watching tasks")
 
 
-async def wait(pool: connection.Connection, ids: Sequence[str], seconds: float | None) -> tuple[shapes.Task, ...]:
-    """Return the tasks, in the order asked, once all have ended.
+async def wait(
+    pool: connection.Connection, ids: Sequence[str], seconds: float | None, told: Callable[[shapes.Task], None]
+) -> tuple[shapes.Task, ...]:
+    """Return the tasks, in the order asked, once all have ended; ``told`` is called with each the moment it has.
 
     Raises TimeoutError, saying how many have not, after ``seconds``.
     """
@@ -72,6 +74,7 @@ async def wait(pool: connection.Connection, ids: Sequence[str], seconds: float |
             async for task in watch(pool, ids, ended_only=True):
                 if task.ended:
                     ended[task.id] = task
+                    told(task)
     except TimeoutError:
         left = [task_id for task_id in ids if task_id not in ended]
         shown = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
