@@ -22,6 +22,14 @@ pytestmark = pytest.mark.sandbox
 
 HOSTILE = "/<img src=x onerror=document.title=1>"
 
+ONE_LINE = """[...document.querySelectorAll("[data-rows=running] th, [data-rows=ended] th")].every((id) => {
+  id.textContent = "01a215d6-2a9d-7716-bd49-c63ca7cc521d";
+  const text = document.createRange();
+  text.selectNodeContents(id);
+  return text.getClientRects().length === 1;
+})"""
+"""Whether a task's id stands on one line: two would not be copied as one word."""
+
 UNNAMED = """
 [...document.querySelectorAll("section, nav, [role=region]")].filter(
   (each) => !each.ariaLabel && !document.getElementById(each.getAttribute("aria-labelledby"))?.textContent).length
@@ -147,6 +155,7 @@ async def test_a_browser_shows_it_light_and_dark_and_keeps_it_fresh(worker: Work
         assert await tab.script("document.querySelectorAll('img').length") == 1
         assert await tab.script("document.title") == "one · HiveMind Worker"
         assert HOSTILE in await tab.script("document.querySelector('[data-rows=ended]').textContent")
+        assert await tab.script(ONE_LINE)
         light = _brightness(await tab.picture(tmp_path / "light.png"))
         await tab.open(f"http://{worker.at}/?lang=zh-Hant", "dark")
         dark = _brightness(await tab.picture(tmp_path / "dark.png"))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import os
 import random
 import struct
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 import text_counting
+import text_plots
 import text_readability
 import text_words
 
@@ -241,3 +245,29 @@ def test_counting_in_bounded_memory_errs_by_no_more_than_it_says() -> None:
     assert all(0 <= exact[word] - counts[word] <= counts.off for word in exact)
     assert counts.total == len(words)
     assert [word for word, _ in counts.most_common(3)] == [word for word, _ in exact.most_common(3)]
+
+
+AXES = """
+from collections import Counter
+from matplotlib import figure
+import text_plots
+
+def look(canvas, _place):
+    words, keywords, sentences, characters = canvas.axes
+    counted = [words.get_xticks(), sentences.get_yticks(), sentences.get_xticks(), characters.get_xticks()]
+    print([float(tick).is_integer() for ticks in counted for tick in ticks].count(False))
+    print([float(tick).is_integer() for tick in keywords.get_xticks()].count(False) > 0)
+
+figure.Figure.savefig = look
+text_plots.draw("bees", [("bee", 3)], [("bee", 1.5)], Counter({8: 3, 9: 1, 26: 1}), Counter({1: 2, 3: 1}))
+"""
+
+
+def test_counts_and_lengths_are_drawn_on_axes_of_whole_numbers(tmp_path: Path) -> None:
+    (tmp_path / ".hivemind").mkdir()
+    # In a process of its own: matplotlib keeps its fonts open.
+    looked = subprocess.run(
+        [sys.executable, "-c", AXES], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(text_plots.__file__).parent)},
+    )  # fmt: skip
+    assert looked.stdout.split() == ["0", "True"], looked.stderr

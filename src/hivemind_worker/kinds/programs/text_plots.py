@@ -28,7 +28,7 @@ def draw(
     scratch.mkdir(exist_ok=True)
     os.environ["MPLCONFIGDIR"] = str(scratch)  # before the import: the home folder cannot be written to
     import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib import figure, font_manager, layout_engine  # noqa: PLC0415
+    from matplotlib import figure, font_manager, layout_engine, ticker  # noqa: PLC0415
 
     package, file = _FONT
     found = importlib.util.find_spec(package)
@@ -48,6 +48,9 @@ def draw(
     _bars(upper[1], "Keywords (TF-IDF)", keywords[:_SHOWN])
     _lengths(lower[0], "Words in a sentence", sentence_lengths)
     _lengths(lower[1], "Characters in a word", word_lengths)
+    # What is counted comes in whole numbers, and so do the lengths that it is counted by.
+    for axis in (upper[0].xaxis, *(axis for axes in lower for axis in (axes.xaxis, axes.yaxis))):
+        axis.set_major_locator(ticker.MaxNLocator(integer=True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of scripts that neither font has: they are drawn as boxes
         canvas.savefig(given.RESULTS / "plots.png")
