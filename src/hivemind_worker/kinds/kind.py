@@ -9,6 +9,17 @@ from typing import Protocol
 from hivemind_worker.task import names, outcome, plan, resources, spec
 
 
+THREADS = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"),
+    *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
+)
+"""Variables that tell libraries how many threads to take; a task may say otherwise.
+
+Left alone they count the machine's cores, and threads beyond the quota's cores only wait for each other: one core's
+training with PyTorch, on a machine of two, took 10.3 s and 9.4 s of CPU, and takes 5.6 and 5.3.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeLimits:
     """What the node's owner allows one task, and the defaults for a task that says nothing.
@@ -74,6 +85,7 @@ def make_plan(kind: Kind, task: spec.TaskSpec, task_id: str, attempt: int, node:
         caps=node.caps,
         files=(*given, *program.files, description),
         environment={
+            **dict.fromkeys(THREADS, str(max(1, round(limits.cpu_quota / spec.CPU_PERIOD)))),
             **task.environment,
             "HIVEMIND_TASK_ID": task_id,
             "HIVEMIND_ATTEMPT": str(attempt),

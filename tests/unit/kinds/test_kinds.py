@@ -56,6 +56,16 @@ def test_python_runs_its_code_unbuffered() -> None:
         planned(code="x", input_files={"task.py": "y"})
 
 
+@pytest.mark.parametrize(
+    ("quota", "threads"), [(None, "1"), (10_000, "1"), (120_000, "1"), (180_000, "2"), (900_000, "2")]
+)
+def test_libraries_are_told_to_take_as_many_threads_as_the_quota_has_cores(quota: int | None, threads: str) -> None:
+    made = planned(command="x", **({"cpu_quota": quota} if quota else {}))
+    assert {made.environment[name] for name in kind.THREADS} == {threads}
+    own = planned(command="x", cpu_quota=200_000, environment={"OMP_NUM_THREADS": "7"}).environment
+    assert (own["OMP_NUM_THREADS"], own["MKL_NUM_THREADS"]) == ("7", "2")
+
+
 def test_limits_are_clamped_to_the_owners() -> None:
     made = planned(command="x", memory_limit="64g", cpu_quota=900_000, timeout=9_999, disk_limit="1t", pids_limit=7)
     assert made.limits.memory_bytes == 2 * resources.GIB
