@@ -8,7 +8,6 @@ from typing import Protocol
 
 from hivemind_worker.task import names, outcome, plan, resources, spec
 
-
 THREADS = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"),
     *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
