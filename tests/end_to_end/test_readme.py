@@ -46,9 +46,6 @@ def _typed(reader: Mapping[str, str], checkout: Path) -> None:
     run(f"hivemind wait {' '.join(all_submitted)}", reader, checkout)
     told = [json.loads(row) for row in run("hivemind tasks --json", reader, checkout).stdout.splitlines()]
     assert {task["id"]: task["status"] for task in told}.items() >= dict.fromkeys(all_submitted, "completed").items()
-    assert (checkout / "table-results" / "report.html").exists()
-    assert (checkout / "picture-results" / "contact_sheet.jpg").exists()
-    assert (checkout / "text-results" / "keywords.csv").exists()
     assert (checkout / "words-results" / "plots.png").exists()
     assert (checkout / "primes-results" / "primes.txt").read_text(encoding="utf-8").endswith("199999")
     assert run("hivemind run -- echo hello", reader, checkout).stdout == "hello\n"
@@ -57,4 +54,4 @@ def _typed(reader: Mapping[str, str], checkout: Path) -> None:
             if not line.startswith("curl ") or shutil.which("curl"):
                 seen = run(shlex.join(["bash", "-c", line]), reader, checkout)
                 assert seen.returncode == 0, f"{line}\n{seen.stdout}{seen.stderr}"
-                assert seen.stdout
+                assert seen.stdout or seen.stderr  # an empty list says so beside it

@@ -103,7 +103,9 @@ def _made(folder: Path) -> None:
     assert _json(folder / "penguins" / "metrics.json")["test"]["accuracy"] > 0.9
     assert (folder / "penguins" / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert _json(folder / "digits" / "metrics.json")["test_accuracy"] > 0.95
-    assert (folder / "model-results" / "model.joblib").stat().st_size > 10_000
+    made = ("model-results/model.joblib", "table-results/report.html", "picture-results/contact_sheet.jpg")
+    for name in (*made, "text-results/keywords.csv", "script-results/8/squares.txt"):
+        assert (folder / name).stat().st_size > 100
 
     with (folder / "weather.csv").open(newline="", encoding="utf-8") as file:
         rain = sorted((float(row["rain_mm"]) for row in csv.DictReader(file) if row["rain_mm"]), reverse=True)
@@ -111,12 +113,12 @@ def _made(folder: Path) -> None:
         assert [float(row["rain_mm"]) for row in csv.DictReader(file)] == rain[:3]
     assert "<html" in (folder / "weather" / "report.html").read_text(encoding="utf-8")
 
-    for path in (folder / "pictures-results" / "images").iterdir():
+    for path in (folder / "pictures-results" / "images" / "pictures").iterdir():
         with Image.open(path) as picture:
             assert (picture.format, picture.width) == ("WEBP", 200)
     with (folder / "texts-results" / "keywords.csv").open(newline="", encoding="utf-8") as file:
         found = collections.Counter(row["document"] for row in csv.DictReader(file))
-    assert found == {"en.txt": 5, "ja.txt": 5}
+    assert found == {"texts/en.txt": 5, "texts/ja.txt": 5}
 
 
 def _json(path: Path) -> Any:

@@ -22,8 +22,8 @@ from hivemind_worker.task import errors
 def command(files: Sequence[str], key: str | None, **given: Any) -> None:
     """Submit the tasks in task files, and print their ids in order.
 
-    A file holds one task as a JSON object, a list of them, or one a line; `-` is standard input. Local files named in
-    a task by {"file": PATH} are looked for beside the task file.
+    A file holds one task as a JSON object, a list of them, or one a line; `-` is standard input. Local files
+    and folders named in a task by {"file": PATH} and {"folder": PATH} are looked for beside the task file.
     """
     shown = look.current()
     prepared = [each for name in files for each in _prepared(name)]

@@ -86,10 +86,10 @@ class AsyncClient:
     ) -> list[str]:
         """Submit one task or many, and return their ids in order.
 
-        ``{"file": "path"}`` in ``input_files`` and as ``code`` stands for a local file, relative to ``base``; large
-        files are uploaded first. All tasks are checked before any is sent: raises :class:`errors.InvalidTask` naming
-        the field. ``key`` makes a repeat of the same call harmless. Raises :class:`errors.Conflict` for an id that is
-        taken.
+        ``{"file": "path"}`` in ``input_files`` and as ``code`` stands for a local file, relative to ``base``, and in
+        ``input_files`` ``{"folder": "path"}`` for all files in a folder; large files are uploaded first. All tasks are
+        checked before any is sent: raises :class:`errors.InvalidTask` naming the field. ``key`` makes a repeat of the
+        same call harmless. Raises :class:`errors.Conflict` for an id that is taken.
         """
         many = [tasks] if isinstance(tasks, Mapping) else list(tasks)
         prepared = await self._prepared(many, Path(base))

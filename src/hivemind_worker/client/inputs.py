@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import stat
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ INLINE_FILE = 64 * 1024
 
 INLINE_TASK = 1024 * 1024
 """Most bytes of files inside one task: a quarter of a message, so that tasks still travel several at a time."""
+
+MOST_FILES = 10_000
+"""Input files of one task, as the pool takes them."""
 
 CHUNK = 1024 * 1024
 """Bytes read, hashed and sent at once: what the wire takes, and the fastest size measured over loopback."""
@@ -55,7 +59,8 @@ def prepare(given: Mapping[str, object], base: Path) -> Prepared:
     """Check a task and gather its files; local paths in it are relative to ``base``. Reads and hashes: blocks.
 
     Besides what a task may say anyway, ``{"file": "local/path"}`` stands for the content of a local file, in
-    ``input_files`` and as ``code``. Raises :class:`errors.InvalidTask`, naming the field.
+    ``input_files`` and as ``code``; in ``input_files`` also ``{"folder": "local/path"}`` for all regular files beneath
+    a folder. Raises :class:`errors.InvalidTask`, naming the field.
     """
     if not isinstance(given, Mapping):
         raise errors.InvalidTask("task", f"must be an object with fields, not {type(given).__name__}")
@@ -64,13 +69,46 @@ def prepare(given: Mapping[str, object], base: Path) -> Prepared:
         said["code"] = _code(said["code"], base)
     uploads: dict[str, Source] = {}
     if isinstance(said.get("input_files"), Mapping):
-        said["input_files"] = _gather(checks.mapping("input_files", said["input_files"], most=10_000), base, uploads)
+        spread = _spread(checks.mapping("input_files", said["input_files"], most=MOST_FILES), base)
+        said["input_files"] = _gather(checks.mapping("input_files", spread, most=MOST_FILES), base, uploads)
     return Prepared(spec.parse(said), uploads)
 
 
 def may_read(given: object) -> bool:
     """Tell whether :func:`prepare` may read files for this task, or have much to hash."""
     return isinstance(given, Mapping) and bool(given.get("input_files") or _names_file(given.get("code")))
+
+
+def _spread(files: Mapping[str, object], base: Path) -> dict[str, object]:
+    """The files with each folder's own in its place, in their order by name; links are passed over."""
+    spread: dict[str, object] = {}
+    for path, content in files.items():
+        named = {path: content}
+        if isinstance(content, Mapping) and content.keys() == {"folder"}:
+            named = _beneath(path, content["folder"], base)
+        for each, said in named.items():
+            if each in spread:
+                raise errors.InvalidTask(f"input_files[{each[:60]!r}]", "comes twice: from a folder, and once more")
+            spread[each] = said
+    return spread
+
+
+def _beneath(path: str, named: object, base: Path) -> dict[str, object]:
+    where = f"input_files[{path[:60]!r}]"
+    if not isinstance(named, str | Path) or not str(named) or "\0" in str(named):
+        raise errors.InvalidTask(where, "'folder' must name a local folder")
+    top = base / Path(named).expanduser()
+    if not top.is_dir():
+        raise errors.InvalidTask(where, f"{top} is no folder")
+    found = (each for each in sorted(top.rglob("*")) if each.is_file() and not each.is_symlink())
+    within = "" if path in {".", "./"} else f"{path.rstrip('/')}/"
+    files: dict[str, object] = {
+        f"{within}{each.relative_to(top).as_posix()}": {"file": str(each.absolute())}
+        for each in itertools.islice(found, MOST_FILES + 1)
+    }
+    if not files:
+        raise errors.InvalidTask(where, f"there is no file in {top}")
+    return files
 
 
 def _gather(files: Mapping[str, object], base: Path, uploads: dict[str, Source]) -> dict[str, object]:

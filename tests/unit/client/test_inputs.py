@@ -23,6 +23,45 @@ def test_a_small_local_file_travels_inside(tmp_path: Path) -> None:
     assert not prepared.uploads
 
 
+def test_a_folder_stands_for_all_files_beneath_it(tmp_path: Path) -> None:
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    (tmp_path / "data" / "b.txt").write_bytes(b"b")
+    (tmp_path / "data" / "deep" / "a.txt").write_bytes(b"a")
+    (tmp_path / "data" / "link").symlink_to("/etc/passwd")
+    inside = inputs.prepare(_task(**{"in": {"folder": "data"}}, more="x"), tmp_path).task.input_files
+    assert inside == {"in/b.txt": b"b", "in/deep/a.txt": b"a", "more": b"x"}
+    beside = inputs.prepare(_task(**{".": {"folder": "data"}}), tmp_path).task.input_files
+    assert beside == {"b.txt": b"b", "deep/a.txt": b"a"}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"in": {"folder": "nowhere"}}, "'in'.*nowhere is no folder"),
+        ({"in": {"folder": "file"}}, "is no folder"),
+        ({"in": {"folder": "empty"}}, "there is no file in"),
+        ({"in": {"folder": ""}}, "must name a local folder"),
+        ({"in": {"folder": 3}}, "must name a local folder"),
+        ({"in/a": "x", "in": {"folder": "some"}}, "in/a.*comes twice"),
+    ],
+)
+def test_a_folder_that_cannot_be_taken_is_named(tmp_path: Path, files: dict[str, object], said: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "a").write_bytes(b"a")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(errors.InvalidTask, match=said):
+        inputs.prepare(_task(**files), tmp_path)
+
+
+def test_a_folder_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "MOST_FILES", 3)
+    for number in range(4):
+        (tmp_path / str(number)).write_bytes(b"")
+    with pytest.raises(errors.InvalidTask, match="input_files"):
+        inputs.prepare(_task(**{"in": {"folder": "."}}), tmp_path)
+
+
 def test_a_large_file_is_named_by_its_sum_and_put_aside(tmp_path: Path) -> None:
     content = bytes(range(256)) * 300
     (tmp_path / "big").write_bytes(content)
