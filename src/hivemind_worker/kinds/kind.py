@@ -14,8 +14,7 @@ THREADS = (
 )
 """Variables that tell libraries how many threads to take; a task may say otherwise.
 
-Left alone they count the machine's cores, and threads beyond the quota's cores only wait for each other: one core's
-training with PyTorch, on a machine of two, took 10.3 s and 9.4 s of CPU, and takes 5.6 and 5.3.
+Left alone they count the machine's cores, and threads beyond the quota's cores only wait for each other.
 """
 
 
