@@ -10,6 +10,9 @@ from pathlib import Path
 import waiting
 from installed import Shell, Up
 
+from hivemind_worker.client.client import Client
+from hivemind_worker.task import state
+
 TASK_KEYS = [
     *("id", "type", "status", "reason", "exit_code", "signal", "attempt", "node_id", "image_digest", "isolation"),
     *("limits", "limits_hit", "flags", "usage", "timings", "results", "error"),
@@ -114,10 +117,11 @@ def test_what_the_pool_refuses_is_one_line(up: Up) -> None:
 
 
 def test_stopping_lets_the_task_finish(up: Up) -> None:
-    task_id = up.submit(command="sleep 1; echo done > results/done")
-    waiting.wait_for(
-        lambda: up.ask("status", task_id, "-q").text == "running\n", description="the task runs", seconds=30
-    )
+    with Client(up.address) as client:  # told of each change: a command that asks again and again may come too late
+        (task_id,) = client.submit({"command": "sleep 1; echo done > results/done"})
+        watching = client.watch(task_id)
+        assert any(seen.status is state.TaskState.RUNNING for seen in watching)
+        watching.close()  # type: ignore[attr-defined]
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(timeout=30) == 130
     assert task_id in (up.shell.home / "up.log").read_text()
