@@ -190,7 +190,7 @@ class Environments:
         found = _Found()
 
         async def wanted(resolved: making.Resolved) -> bool:
-            found.pins = resolved.pins
+            found.pins = making.asked_first(resolved.pins, requirements)
             found.key = sourcing.environment_key(image.id, resolved.python, resolved.pins, making.recipe())
             there = await self._engine.images(f"{hardening.ENVIRONMENT_LABEL}={found.key}")
             found.there = _there(there[0]) if there else None

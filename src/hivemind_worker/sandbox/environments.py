@@ -148,7 +148,7 @@ class Environments:
 
         async def wanted(resolved: making.Resolved) -> bool:
             key = sourcing.environment_key("sandbox", resolved.python, resolved.pins, making.recipe())
-            found.update(key=key, pins=list(resolved.pins))
+            found.update(key=key, pins=making.asked_first(resolved.pins, requirements))
             there = await asyncio.to_thread((self._folder / key / _ABOUT).exists)
             if not there:
                 say(f"resolved: {making.listed(resolved.pins)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ _PINS = 5_000
 _NOTE = 500
 _WORDS = 4_000
 _SHOWN = 20
+_NAMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 Wanted = Callable[["Resolved"], Awaitable[bool]]
@@ -87,6 +89,18 @@ def listed(names: Sequence[str]) -> str:
     """Some names in a line."""
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def asked_first(pins: Sequence[str], requirements: Sequence[str]) -> tuple[str, ...]:
+    """The packages of an environment, those asked for by name before those that came with them."""
+    asked = {_name(requirement) for requirement in requirements}
+    return tuple(sorted(pins, key=lambda pin: _name(pin) not in asked))
+
+
+def _name(requirement: str) -> str:
+    """The project's name as PEP 503 compares it; empty where there is none."""
+    named = _NAMED.match(requirement.strip())
+    return re.sub(r"[-_.]+", "-", named[0]).lower() if named else ""
 
 
 def too_large(size: int, most: int) -> errors.DependencyFailed:

@@ -175,3 +175,16 @@ async def test_what_grew_too_large_is_told_with_the_owners_setting(said: bytes) 
 async def test_a_maker_that_breaks_its_word_is_a_fault_of_the_node(hostile: bytes) -> None:
     with pytest.raises(errors.CapsuleFault):
         await talk(Pipe(hostile))
+
+
+def test_an_environment_is_known_by_what_was_asked_for() -> None:
+    pins = ["attrs==1", "numpy==2", "PyYAML==6", "torch==2.13.0", "zope.interface==7"]
+    asked = ("torch>=2 ; python_version > '3'", "Zope_Interface[test]", "pyyaml")
+    assert making.asked_first(pins, asked) == (
+        "PyYAML==6",
+        "torch==2.13.0",
+        "zope.interface==7",
+        "attrs==1",
+        "numpy==2",
+    )
+    assert making.asked_first(pins, ()) == tuple(pins)
