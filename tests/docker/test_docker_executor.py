@@ -15,7 +15,7 @@ import waiting
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.concurrency import stopping, supervision
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import images, leftovers, program, workspaces
+from hivemind_worker.containers import images, leftovers, program, pulling, workspaces
 from hivemind_worker.executors import docker
 from hivemind_worker.settings import schema
 from hivemind_worker.task import errors, outcome, plan
@@ -23,8 +23,9 @@ from hivemind_worker.task import errors, outcome, plan
 pytestmark = pytest.mark.docker
 
 
-async def test_an_image_that_is_missing_is_said_in_time(docker_url: str, python_image: str, tmp_path: Path) -> None:
-    async with attempts.docker_bench(docker_url, python_image, tmp_path) as bench:
+async def test_an_image_that_cannot_be_had_is_said(docker_url: str, python_image: str, tmp_path: Path) -> None:
+    quickly = docker.Supply(pulls=pulling.Terms(pauses=(0.1, 0.2, 0.3)))
+    async with attempts.docker_bench(docker_url, python_image, tmp_path, supply=quickly) as bench:
         ended = await bench.run(["true"], image="127.0.0.1:1/no/such:image")
     assert (ended.status, ended.reason) == (outcome.Status.FAILED, outcome.Reason.IMAGE_UNAVAILABLE)
     assert "no/such" in ended.error
