@@ -19,6 +19,9 @@ from hivemind_worker.wire import calls, verdicts
 
 pb = calls.pb
 
+TIMES = 3
+"""How often a task is given that its node does not take."""
+
 
 class ScriptedPool(calls.NodeManagerServicer):
     """``fail[call]`` holds the errors that the next calls of that name end with, in order."""
@@ -42,11 +45,14 @@ class ScriptedPool(calls.NodeManagerServicer):
         self.break_download_after = 0
         self.received_bytes = 0
         self._tasks: collections.deque[pb.Task] = collections.deque()
+        self._unheard: dict[tuple[str, int], pb.Task] = {}
+        self._times: collections.Counter[tuple[str, int]] = collections.Counter()
+        self._newest_poll: collections.Counter[str] = collections.Counter()
         self._cancels: list[pb.AttemptRef] = []
         self._news = asyncio.Condition()
 
     async def give(self, *tasks: pb.Task) -> None:
-        """Have tasks handed out to the next poll that is not paused."""
+        """Have tasks handed out to the next poll that is not paused, and again if that answer was not heard."""
         async with self._news:
             self._tasks.extend(tasks)
             self._news.notify_all()
@@ -95,20 +101,49 @@ class ScriptedPool(calls.NodeManagerServicer):
     ) -> pb.GetAssignedTasksResponse:
         await self._enter("GetAssignedTasks", context, request.session_id)
         self.polls.append(request)
+        await self._repeat_what_crossed(request)
+        mine = self._newest_poll[request.node_id]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(request.wait_seconds), self._news:
-                await self._news.wait_for(lambda: self._cancels or (self._tasks and not request.paused))
+                await self._news.wait_for(
+                    lambda: (
+                        mine != self._newest_poll[request.node_id]
+                        or self._cancels
+                        or (self._tasks and not request.paused)
+                    )
+                )
+        if mine != self._newest_poll[request.node_id]:  # its node has taken it back: nobody hears this
+            return pb.GetAssignedTasksResponse(success=True)
         answer = pb.GetAssignedTasksResponse(success=True, cancel=self._cancels)
         self._cancels.clear()
         while self._tasks and len(answer.tasks) < request.most:
-            answer.tasks.append(self._tasks.popleft())
+            task = self._tasks.popleft()
+            self._unheard[task.id, task.attempt] = task
+            answer.tasks.append(task)
         return answer
+
+    async def _repeat_what_crossed(self, request: pb.GetAssignedTasksRequest) -> None:
+        """As the pool does: a poll names what its node holds; what it was given and does not name, it did not hear of.
+
+        Three times at most: a node may leave a task alone for good.
+        """
+        held = {(ref.task_id, ref.attempt) for ref in request.held}
+        async with self._news:
+            self._newest_poll[request.node_id] += 1
+            for key, task in self._unheard.items():
+                self._times[key] += 1
+                if key not in held and self._times[key] < TIMES:
+                    self._tasks.appendleft(task)
+            self._unheard.clear()
+            self._news.notify_all()
 
     async def ReportTaskResult(  # noqa: N802
         self, request: pb.ReportTaskResultRequest, context: calls.Context
     ) -> pb.ReportTaskResultResponse:
         await self._enter("ReportTaskResult", context, request.session_id)
         self.reports.append(request)
+        if request.status != "running":
+            self._unheard.pop((request.task_id, request.attempt), None)
         if self.answers:
             return self.answers.pop(0)
         return pb.ReportTaskResultResponse(success=True, verdict=pb.VERDICT_ACCEPTED)
