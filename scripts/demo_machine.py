@@ -82,8 +82,8 @@ def no_packages(folder: Path, isolation: str, image: str | None, requirements: l
     try:
         context = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or None)
         # The page of one small package: the index's own is a list of all there are.
-        page = urllib.request.Request(f"{index.rstrip('/')}/tabulate/", method="HEAD")  # noqa: S310 - the owner's own
-        with urllib.request.urlopen(page, timeout=INDEX_SECONDS, context=context):  # noqa: S310 - as above
+        page = urllib.request.Request(f"{index.rstrip('/')}/tabulate/", method="HEAD")  # noqa: S310 - PIP_INDEX_URL: its owner set it
+        with urllib.request.urlopen(page, timeout=INDEX_SECONDS, context=context):  # noqa: S310 - the same address
             pass
     except urllib.error.HTTPError:
         pass  # it answers; what it makes of the packages is for the task to tell

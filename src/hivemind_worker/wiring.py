@@ -54,7 +54,7 @@ Taker = Callable[[schema.Settings], None]
 
 def build_client(settings: schema.Settings, progress: Progress | None = None) -> asynchronous.AsyncClient:
     """Return a client of the pool that the settings name; ``progress`` is told of files on their way."""
-    from hivemind_worker.client import asynchronous  # noqa: PLC0415
+    from hivemind_worker.client import asynchronous  # noqa: PLC0415  (slow to import)
 
     return asynchronous.AsyncClient(
         settings.node.node_pool_address,
@@ -76,8 +76,8 @@ def worker_door(
     its = settings.monitoring
     if not its.http_enabled:
         return nullcontext()
-    from hivemind_worker.dashboard import app as window  # noqa: PLC0415
-    from hivemind_worker.health import finding, web  # noqa: PLC0415
+    from hivemind_worker.dashboard import app as window  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.health import finding, web  # noqa: PLC0415  (slow to import)
 
     shown = window.routes(worker.snapshot, worker.health, hivemind_worker.__version__)
     return _door(settings, web.app(worker.health, worker.metrics, shown), its.http_listen, finding.WORKER)
@@ -88,20 +88,20 @@ def pool_door(settings: schema.Settings, pool: server.NodePool) -> AbstractAsync
     its = settings.pool
     if not its.http_enabled:
         return nullcontext()
-    from hivemind_worker.health import finding, web  # noqa: PLC0415
+    from hivemind_worker.health import finding, web  # noqa: PLC0415  (slow to import)
 
     return _door(settings, web.app(pool.health, pool.metrics), its.http_listen, finding.POOL)
 
 
 def _door(settings: schema.Settings, app: hosts.App, listen: str, note: str) -> serving.Door:
-    from hivemind_worker.health import serving  # noqa: PLC0415
+    from hivemind_worker.health import serving  # noqa: PLC0415  (slow to import)
 
     return serving.Door(app, listen, note=settings.storage.state_dir / note, hosts_too=settings.monitoring.http_hosts)
 
 
 def build_pool(settings: schema.Settings, takers: list[Taker] | None = None) -> server.NodePool:
     """Return a Node Pool, ready to ``start``; ``takers`` as for :func:`build_worker`."""
-    from hivemind_worker.nodepool import server  # noqa: PLC0415
+    from hivemind_worker.nodepool import server  # noqa: PLC0415  (slow to import)
 
     its, private = settings.pool, settings.security
     tls = None
@@ -140,12 +140,12 @@ async def build_worker(
 
     Raises :class:`errors.IsolationMissing` where nothing can, :class:`errors.BadSettings`.
     """
-    from hivemind_worker.artifacts import outbox  # noqa: PLC0415
-    from hivemind_worker.artifacts import store as stores  # noqa: PLC0415
-    from hivemind_worker.host import capacity  # noqa: PLC0415
-    from hivemind_worker.journal import writer  # noqa: PLC0415
-    from hivemind_worker.node import worker_node  # noqa: PLC0415
-    from hivemind_worker.pool_client import channel, client  # noqa: PLC0415
+    from hivemind_worker.artifacts import outbox  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.artifacts import store as stores  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.host import capacity  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.journal import writer  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.node import worker_node  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.pool_client import channel, client  # noqa: PLC0415  (slow to import)
 
     node_id = node_identity.keep(settings.storage.state_dir, settings.node.node_id)
     files = stores.Store(settings.storage.work_dir)
@@ -174,8 +174,8 @@ async def build_worker(
 
 def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: stores.Store) -> Taker:
     """Have the worker's machine kept tidy while it works."""
-    from hivemind_worker.host import readings  # noqa: PLC0415
-    from hivemind_worker.housekeeping import artifacts, memory, policy  # noqa: PLC0415
+    from hivemind_worker.host import readings  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.housekeeping import artifacts, memory, policy  # noqa: PLC0415  (slow to import)
 
     its = settings.cleanup
     kept = artifacts.Artifacts(settings.storage.work_dir, files, lambda: worker.needed, since=time.time())
@@ -203,9 +203,9 @@ def build_stock(settings: schema.Settings, pinned: Callable[[], Collection[str]]
 
     ``pinned`` tells the images that are never removed; without it those are that the settings name.
     """
-    from hivemind_worker.containers import engine as engines  # noqa: PLC0415
-    from hivemind_worker.containers import ledger  # noqa: PLC0415
-    from hivemind_worker.housekeeping import environments, images, packages  # noqa: PLC0415
+    from hivemind_worker.containers import engine as engines  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.containers import ledger  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.housekeeping import environments, images, packages  # noqa: PLC0415  (slow to import)
 
     its, cache = settings.docker, settings.storage.cache_dir
     places: list[place.Place] = [environments.Environments(cache)]
@@ -226,7 +226,7 @@ def build_housekeeping(
 
     ``pinned`` as for :func:`build_stock`.
     """
-    from hivemind_worker.housekeeping import disks, logs, policy, sweep, workspaces  # noqa: PLC0415
+    from hivemind_worker.housekeeping import disks, logs, policy, sweep, workspaces  # noqa: PLC0415  (slow to import)
 
     its, kept = settings.cleanup, settings.storage
     places: list[place.Place] = [
@@ -251,7 +251,7 @@ def _pinned(settings: schema.Settings) -> frozenset[str]:
 
 
 def _monitor(settings: schema.Settings) -> monitor.ResourceMonitor:
-    from hivemind_worker.host import accelerators, monitor  # noqa: PLC0415
+    from hivemind_worker.host import accelerators, monitor  # noqa: PLC0415  (slow to import)
 
     its = settings.storage
     return monitor.ResourceMonitor(its.work_dir, accelerators.Accelerators(), (its.state_dir, its.temp_dir))
@@ -261,8 +261,8 @@ def _terms(
     settings: schema.Settings, node_id: str, there: resources.Resources, devices: tuple[str, ...]
 ) -> worker_node.Terms:
     """The node's terms on a machine that has all of ``there``."""
-    from hivemind_worker.host import capacity  # noqa: PLC0415
-    from hivemind_worker.node import fitness, worker_node  # noqa: PLC0415
+    from hivemind_worker.host import capacity  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.node import fitness, worker_node  # noqa: PLC0415  (slow to import)
 
     its = settings.limits
     most = capacity.capped(
@@ -290,7 +290,7 @@ def _terms(
 
 def build_store(folder: Path) -> stores.Store:
     """Return a store of artifacts in ``folder``, made ready. Blocks for a moment."""
-    from hivemind_worker.artifacts import store as stores  # noqa: PLC0415
+    from hivemind_worker.artifacts import store as stores  # noqa: PLC0415  (slow to import)
 
     files = stores.Store(folder)
     files.prepare()
@@ -319,10 +319,10 @@ async def build_executor(
 
 
 async def _containers(settings: schema.Settings, files: stores.Store, node_id: str) -> executor.Executor:
-    from hivemind_worker.containers import engine as engines  # noqa: PLC0415
-    from hivemind_worker.containers import ledger, pulling  # noqa: PLC0415
-    from hivemind_worker.executors import docker  # noqa: PLC0415
-    from hivemind_worker.supplies import answers, sources  # noqa: PLC0415
+    from hivemind_worker.containers import engine as engines  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.containers import ledger, pulling  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.executors import docker  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.supplies import answers, sources  # noqa: PLC0415  (slow to import)
 
     engine = engines.Engine(settings.docker.docker_host, settings.docker.engine_patience)
     try:
@@ -350,8 +350,8 @@ async def _containers(settings: schema.Settings, files: stores.Store, node_id: s
 
 
 async def _sandbox(settings: schema.Settings, files: stores.Store, why: str, *, lasting: bool) -> executor.Executor:
-    from hivemind_worker.executors import process  # noqa: PLC0415
-    from hivemind_worker.supplies import sources  # noqa: PLC0415
+    from hivemind_worker.executors import process  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.supplies import sources  # noqa: PLC0415  (slow to import)
 
     made = process.ProcessExecutor(
         store=files,
@@ -369,7 +369,7 @@ async def _sandbox(settings: schema.Settings, files: stores.Store, why: str, *, 
 
 
 def _node_limits(settings: schema.Settings, most: resources.Resources) -> kind.NodeLimits:
-    from hivemind_worker.kinds import kind  # noqa: PLC0415
+    from hivemind_worker.kinds import kind  # noqa: PLC0415  (slow to import)
 
     its = settings.limits
     return kind.NodeLimits(

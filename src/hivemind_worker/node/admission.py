@@ -73,8 +73,8 @@ class Admission:
         self.now = now.at_most(self.capacity)
 
     def adopt(self, capacity: resources.Resources, max_tasks: int) -> None:
-        """Be of another size: what there is at present is all of it until `resize` says less."""
-        self.capacity, self.max_tasks, self.now = capacity, max_tasks, capacity
+        """Be of another size. Where it grows, what there is at present grows with the next `resize`."""
+        self.capacity, self.max_tasks, self.now = capacity, max_tasks, self.now.at_most(capacity)
 
     @property
     def reserved(self) -> resources.Resources:

@@ -118,3 +118,19 @@ def test_what_others_take_is_no_more_free_and_comes_back() -> None:
     assert not reservations.never(resources.Resources(0.1, 7 * GIB))  # it may fit again
     reservations.resize(resources.Resources(64.0, 640 * GIB, 6400 * GIB, 8))
     assert reservations.free == CAPACITY - resources.Resources(1.0, 6 * GIB)
+
+
+def test_another_size_keeps_what_is_reserved_and_what_others_have_taken() -> None:
+    reservations = admission.Admission(CAPACITY, 1)
+    reservations.resize(resources.Resources(4.0, 3 * GIB, 100 * GIB, 1))
+    assert reservations.reserve("a", resources.Resources(1.0, 2 * GIB))
+    larger = resources.Resources(8.0, 16 * GIB, 100 * GIB, 1)
+    reservations.adopt(larger, 3)
+    assert reservations.slots == 2
+    assert not reservations.reserve("b", resources.Resources(1.0, 2 * GIB))  # others have it, until somebody looks
+    reservations.resize(larger)
+    assert reservations.reserve("b", resources.Resources(1.0, 12 * GIB))
+    reservations.adopt(resources.Resources(1.0, 1 * GIB, 1 * GIB), 1)
+    assert (reservations.free.cpu_cores, reservations.free.memory_bytes) == (0.0, 0)
+    assert reservations.full
+    assert reservations.reserved.memory_bytes == 14 * GIB

@@ -27,8 +27,8 @@ def draw(
     scratch = Path(given.PRIVATE, "matplotlib").resolve()
     scratch.mkdir(exist_ok=True)
     os.environ["MPLCONFIGDIR"] = str(scratch)  # before the import: the home folder cannot be written to
-    import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib import figure, font_manager, layout_engine, ticker  # noqa: PLC0415
+    import matplotlib as mpl  # noqa: PLC0415  (reads the variable when imported)
+    from matplotlib import figure, font_manager, layout_engine, ticker  # noqa: PLC0415  (as above)
 
     package, file = _FONT
     found = importlib.util.find_spec(package)
