@@ -234,6 +234,7 @@ class Task(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    STORE_EPOCH_FIELD_NUMBER: _builtins.int
     MODEL_TYPE_FIELD_NUMBER: _builtins.int
     TRAINING_DATA_FIELD_NUMBER: _builtins.int
     ESTIMATOR_FIELD_NUMBER: _builtins.int
@@ -273,6 +274,8 @@ class Task(_message.Message):
     """lease_seconds is how long the attempt stays the session's without a heartbeat."""
     traceparent: _builtins.str
     """traceparent is the submitter's W3C trace context."""
+    store_epoch: _builtins.str
+    """store_epoch is set with attempt: the epoch in which the attempt was assigned. The fence is (epoch, task, attempt)."""
     model_type: _builtins.str
     """---- ml: a framework, and either code of one's own or an estimator by name ----
 
@@ -368,6 +371,7 @@ class Task(_message.Message):
         attempt: _builtins.int = ...,
         lease_seconds: _builtins.float = ...,
         traceparent: _builtins.str = ...,
+        store_epoch: _builtins.str = ...,
         model_type: _builtins.str = ...,
         training_data: _struct_pb2.Value | None = ...,
         estimator: _builtins.str = ...,
@@ -390,7 +394,7 @@ class Task(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_test_size", b"_test_size", "hyper_parameters", b"hyper_parameters", "input_data", b"input_data", "options", b"options", "required_resources", b"required_resources", "seed", b"seed", "test_size", b"test_size", "training_data", b"training_data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_test_size", b"_test_size", "args", b"args", "argv", b"argv", "attempt", b"attempt", "batch_size", b"batch_size", "code", b"code", "command", b"command", "cpu_quota", b"cpu_quota", "cross_validation", b"cross_validation", "disk_limit", b"disk_limit", "docker_image", b"docker_image", "early_stopping", b"early_stopping", "environment", b"environment", "epochs", b"epochs", "estimator", b"estimator", "features", b"features", "group_by", b"group_by", "hyper_parameters", b"hyper_parameters", "id", b"id", "input_artifacts", b"input_artifacts", "input_data", b"input_data", "input_files", b"input_files", "labels", b"labels", "lease_seconds", b"lease_seconds", "max_attempts", b"max_attempts", "memory_limit", b"memory_limit", "model_type", b"model_type", "network", b"network", "node_selector", b"node_selector", "options", b"options", "pids_limit", b"pids_limit", "priority", b"priority", "problem", b"problem", "processing_type", b"processing_type", "queries", b"queries", "required_resources", b"required_resources", "requirements", b"requirements", "seed", b"seed", "steps", b"steps", "target", b"target", "test_size", b"test_size", "timeout", b"timeout", "traceparent", b"traceparent", "training_data", b"training_data", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_test_size", b"_test_size", "args", b"args", "argv", b"argv", "attempt", b"attempt", "batch_size", b"batch_size", "code", b"code", "command", b"command", "cpu_quota", b"cpu_quota", "cross_validation", b"cross_validation", "disk_limit", b"disk_limit", "docker_image", b"docker_image", "early_stopping", b"early_stopping", "environment", b"environment", "epochs", b"epochs", "estimator", b"estimator", "features", b"features", "group_by", b"group_by", "hyper_parameters", b"hyper_parameters", "id", b"id", "input_artifacts", b"input_artifacts", "input_data", b"input_data", "input_files", b"input_files", "labels", b"labels", "lease_seconds", b"lease_seconds", "max_attempts", b"max_attempts", "memory_limit", b"memory_limit", "model_type", b"model_type", "network", b"network", "node_selector", b"node_selector", "options", b"options", "pids_limit", b"pids_limit", "priority", b"priority", "problem", b"problem", "processing_type", b"processing_type", "queries", b"queries", "required_resources", b"required_resources", "requirements", b"requirements", "seed", b"seed", "steps", b"steps", "store_epoch", b"store_epoch", "target", b"target", "test_size", b"test_size", "timeout", b"timeout", "traceparent", b"traceparent", "training_data", b"training_data", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -463,10 +467,16 @@ class AttemptRef(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    STORE_EPOCH_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     attempt: _builtins.int
     phase: _builtins.str
     """phase is where the attempt stands on its node: accepted, preparing, … reporting."""
+    store_epoch: _builtins.str
+    """store_epoch is the epoch in which the attempt was assigned; empty from a peer that knows no epochs."""
+    run_id: _builtins.str
+    """run_id names the one execution of this attempt, made by the worker before it tells the task to start; empty before."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """usage is what the attempt uses now; heartbeats alone tell it."""
@@ -478,10 +488,12 @@ class AttemptRef(_message.Message):
         attempt: _builtins.int = ...,
         phase: _builtins.str = ...,
         usage: Global___Usage | None = ...,
+        store_epoch: _builtins.str = ...,
+        run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "phase", b"phase", "task_id", b"task_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "phase", b"phase", "run_id", b"run_id", "store_epoch", b"store_epoch", "task_id", b"task_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -845,6 +857,7 @@ class RegisterNodeRequest(_message.Message):
     MAX_CONCURRENT_TASKS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    STATE_LOCK_ID_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     ip_address: _builtins.str
     port: _builtins.int
@@ -857,6 +870,10 @@ class RegisterNodeRequest(_message.Message):
     """boot_id changes whenever the worker process starts."""
     max_concurrent_tasks: _builtins.int
     protocol_version: _builtins.int
+    state_lock_id: _builtins.str
+    """state_lock_id names the locked state folder of this process: the same id proves that the process before it, which
+    held the same lock, is gone. A copy of the folder has another id. Empty: unknown.
+    """
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -880,10 +897,11 @@ class RegisterNodeRequest(_message.Message):
         max_concurrent_tasks: _builtins.int = ...,
         held: _abc.Iterable[Global___AttemptRef] | None = ...,
         protocol_version: _builtins.int = ...,
+        state_lock_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "capabilities", b"capabilities", "cpu_cores", b"cpu_cores", "disk_gb", b"disk_gb", "gpus", b"gpus", "held", b"held", "ip_address", b"ip_address", "labels", b"labels", "max_concurrent_tasks", b"max_concurrent_tasks", "memory_gb", b"memory_gb", "node_id", b"node_id", "port", b"port", "protocol_version", b"protocol_version", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "capabilities", b"capabilities", "cpu_cores", b"cpu_cores", "disk_gb", b"disk_gb", "gpus", b"gpus", "held", b"held", "ip_address", b"ip_address", "labels", b"labels", "max_concurrent_tasks", b"max_concurrent_tasks", "memory_gb", b"memory_gb", "node_id", b"node_id", "port", b"port", "protocol_version", b"protocol_version", "state_lock_id", b"state_lock_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -901,12 +919,15 @@ class RegisterNodeResponse(_message.Message):
     DROP_FIELD_NUMBER: _builtins.int
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     PRELOAD_IMAGES_FIELD_NUMBER: _builtins.int
+    STORE_EPOCH_FIELD_NUMBER: _builtins.int
     success: _builtins.bool
     message: _builtins.str
     session_id: _builtins.str
     heartbeat_seconds: _builtins.float
     lease_seconds: _builtins.float
     protocol_version: _builtins.int
+    store_epoch: _builtins.str
+    """store_epoch is made with the pool's store and renewed by a restore. A worker delivers nothing of another epoch."""
     @_builtins.property
     def drop(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptRef]:
         """drop lists held attempts that are no longer this node's."""
@@ -926,10 +947,11 @@ class RegisterNodeResponse(_message.Message):
         drop: _abc.Iterable[Global___AttemptRef] | None = ...,
         protocol_version: _builtins.int = ...,
         preload_images: _abc.Iterable[_builtins.str] | None = ...,
+        store_epoch: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drop", b"drop", "heartbeat_seconds", b"heartbeat_seconds", "lease_seconds", b"lease_seconds", "message", b"message", "preload_images", b"preload_images", "protocol_version", b"protocol_version", "session_id", b"session_id", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drop", b"drop", "heartbeat_seconds", b"heartbeat_seconds", "lease_seconds", b"lease_seconds", "message", b"message", "preload_images", b"preload_images", "protocol_version", b"protocol_version", "session_id", b"session_id", "store_epoch", b"store_epoch", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1162,6 +1184,8 @@ class ReportTaskResultRequest(_message.Message):
     TIMESTAMP_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    STORE_EPOCH_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     status: _builtins.str
@@ -1169,6 +1193,8 @@ class ReportTaskResultRequest(_message.Message):
     timestamp: _builtins.int
     session_id: _builtins.str
     attempt: _builtins.int
+    store_epoch: _builtins.str
+    run_id: _builtins.str
     @_builtins.property
     def result(self) -> Global___TaskResult: ...
     def __init__(
@@ -1181,10 +1207,12 @@ class ReportTaskResultRequest(_message.Message):
         timestamp: _builtins.int = ...,
         session_id: _builtins.str = ...,
         attempt: _builtins.int = ...,
+        store_epoch: _builtins.str = ...,
+        run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "node_id", b"node_id", "result", b"result", "session_id", b"session_id", "status", b"status", "task_id", b"task_id", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "node_id", b"node_id", "result", b"result", "run_id", b"run_id", "session_id", b"session_id", "status", b"status", "store_epoch", b"store_epoch", "task_id", b"task_id", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1264,11 +1292,15 @@ class AppendTaskLogsRequest(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
+    STORE_EPOCH_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
-    """task_id, attempt, node_id and session_id are read from the first message of the stream."""
+    """All but the chunks are read from the first message of the stream."""
     attempt: _builtins.int
     node_id: _builtins.str
     session_id: _builtins.str
+    store_epoch: _builtins.str
+    run_id: _builtins.str
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogChunk]: ...
     def __init__(
@@ -1279,10 +1311,12 @@ class AppendTaskLogsRequest(_message.Message):
         node_id: _builtins.str = ...,
         session_id: _builtins.str = ...,
         chunks: _abc.Iterable[Global___LogChunk] | None = ...,
+        store_epoch: _builtins.str = ...,
+        run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "chunks", b"chunks", "node_id", b"node_id", "session_id", b"session_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "chunks", b"chunks", "node_id", b"node_id", "run_id", b"run_id", "session_id", b"session_id", "store_epoch", b"store_epoch", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1567,6 +1601,8 @@ class TaskInfo(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    DISRUPTIONS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     type: _builtins.str
     state: _builtins.str
@@ -1589,6 +1625,12 @@ class TaskInfo(_message.Message):
     phase: _builtins.str
     traceparent: _builtins.str
     """traceparent is the trace context that the task was submitted with; only GetTask fills it."""
+    disruptions: _builtins.int
+    """disruptions counts the attempts that the system itself ended (drain, deployment, identity clash, lack of room):
+    they do not use up max_attempts, and have a larger bound of their own.
+    """
+    truncated: _builtins.bool
+    """truncated is true where something had to be cut so that the message stays within its budget."""
     @_builtins.property
     def result(self) -> Global___TaskResult:
         """result is set once the task has ended."""
@@ -1627,10 +1669,12 @@ class TaskInfo(_message.Message):
         usage: Global___Usage | None = ...,
         phase: _builtins.str = ...,
         traceparent: _builtins.str = ...,
+        disruptions: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_at", b"assigned_at", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "ended_at", b"ended_at", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "node_id", b"node_id", "phase", b"phase", "priority", b"priority", "result", b"result", "retry_of", b"retry_of", "started_at", b"started_at", "state", b"state", "story", b"story", "submitted_at", b"submitted_at", "traceparent", b"traceparent", "type", b"type", "usage", b"usage", "version", b"version", "waiting_because", b"waiting_because"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_at", b"assigned_at", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "disruptions", b"disruptions", "ended_at", b"ended_at", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "node_id", b"node_id", "phase", b"phase", "priority", b"priority", "result", b"result", "retry_of", b"retry_of", "started_at", b"started_at", "state", b"state", "story", b"story", "submitted_at", b"submitted_at", "traceparent", b"traceparent", "truncated", b"truncated", "type", b"type", "usage", b"usage", "version", b"version", "waiting_because", b"waiting_because"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1938,15 +1982,19 @@ class ListResultsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    page_token: _builtins.str
+    """page_token is the next_page_token of the answer before; empty begins."""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1958,6 +2006,9 @@ class ListResultsResponse(_message.Message):
 
     FILES_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is set where more names follow."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResultFile]: ...
     @_builtins.property
@@ -1967,10 +2018,11 @@ class ListResultsResponse(_message.Message):
         *,
         files: _abc.Iterable[Global___ResultFile] | None = ...,
         skipped: _abc.Iterable[Global___SkippedFile] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "skipped", b"skipped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "next_page_token", b"next_page_token", "skipped", b"skipped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2312,12 +2364,17 @@ Global___NodeInfo: _TypeAlias = NodeInfo  # noqa: Y015
 class ListNodesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_token: _builtins.str
+    """page_token is the next_page_token of the answer before; empty begins."""
     def __init__(
         self,
+        *,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2328,16 +2385,20 @@ class ListNodesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NODES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is set where more nodes follow."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeInfo]: ...
     def __init__(
         self,
         *,
         nodes: _abc.Iterable[Global___NodeInfo] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "nodes", b"nodes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2471,14 +2532,21 @@ class GetPoolInfoResponse(_message.Message):
     TASKS_BY_STATE_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     MAX_INLINE_BYTES_FIELD_NUMBER: _builtins.int
+    STORE_EPOCH_FIELD_NUMBER: _builtins.int
+    UNREADY_REASONS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     protocol_version: _builtins.int
     server_time: _builtins.float
     lease_seconds: _builtins.float
     nodes: _builtins.int
     max_inline_bytes: _builtins.int
+    store_epoch: _builtins.str
     @_builtins.property
     def tasks_by_state(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def unready_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """unready_reasons says why the pool hands out nothing at present; empty while it does."""
+
     def __init__(
         self,
         *,
@@ -2489,10 +2557,12 @@ class GetPoolInfoResponse(_message.Message):
         tasks_by_state: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         nodes: _builtins.int = ...,
         max_inline_bytes: _builtins.int = ...,
+        store_epoch: _builtins.str = ...,
+        unready_reasons: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_seconds", b"lease_seconds", "max_inline_bytes", b"max_inline_bytes", "nodes", b"nodes", "protocol_version", b"protocol_version", "server_time", b"server_time", "tasks_by_state", b"tasks_by_state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_seconds", b"lease_seconds", "max_inline_bytes", b"max_inline_bytes", "nodes", b"nodes", "protocol_version", b"protocol_version", "server_time", b"server_time", "store_epoch", b"store_epoch", "tasks_by_state", b"tasks_by_state", "unready_reasons", b"unready_reasons", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
