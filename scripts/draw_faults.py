@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import records, resting, sqlite
+from hivemind_worker.nodepool.store import moves, records, resting, sqlite
 from hivemind_worker.task import errors, outcome, resources, state
 from hivemind_worker.wire import verdicts
 
@@ -312,6 +312,8 @@ def blame() -> list[str]:
     rows = ["| reason | whose fault | the task |", "| --- | --- | --- |"]
     for reason, fault in outcome.FAULTS.items():
         after = "is tried again, up to its `max_attempts`" if fault is outcome.Fault.NODE else "has ended"
+        if reason is outcome.Reason.NODE_SHUTDOWN:
+            after = f"is tried again, up to {moves.MAX_DISRUPTIONS} disruptions"
         rows.append(f"| {reason} | {fault} | {after} |")
     return rows
 

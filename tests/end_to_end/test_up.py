@@ -14,8 +14,8 @@ from hivemind_worker.client.client import Client
 from hivemind_worker.task import state
 
 TASK_KEYS = [
-    *("id", "type", "status", "reason", "exit_code", "signal", "attempt", "node_id", "image_digest", "isolation"),
-    *("limits", "limits_hit", "flags", "usage", "timings", "results", "error"),
+    *("id", "type", "status", "reason", "exit_code", "signal", "attempt", "disruptions", "node_id", "image_digest"),
+    *("isolation", "limits", "limits_hit", "flags", "usage", "timings", "results", "error"),
 ]
 
 

@@ -45,7 +45,7 @@ def _rows(task: shapes.Task) -> Iterator[tuple[str, str]]:
     rows = [
         ("error", said.error if said else ""),
         ("waiting", task.waiting_because),
-        ("attempt", f"{task.attempt} of {task.max_attempts}" if task.attempt else ""),
+        ("attempt", _attempt(task)),
         ("node", task.node_id),
         ("submitted", words.moment(task.submitted_at)),
         ("started", words.moment(task.started_at)),
@@ -59,6 +59,14 @@ def _rows(task: shapes.Task) -> Iterator[tuple[str, str]]:
         *(("story", f"{words.moment(told.at)} {told.event} {told.details}".rstrip()) for told in task.story),
     ]
     yield from ((name, value) for name, value in rows if value)
+
+
+def _attempt(task: shapes.Task) -> str:
+    """The newest attempt, and how many of those that a task may use up are used up."""
+    if task.disruptions:
+        used = f"{task.attempt - task.disruptions} of {task.max_attempts} used up"
+        return f"{task.attempt} ({used}, {words.count(task.disruptions, 'disruption')})"
+    return f"{task.attempt} of {task.max_attempts}" if task.attempt else ""
 
 
 def _of_outcome(said: outcome.Outcome) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,8 @@ class Task:
 
     ``result`` is there once the task has ended. Times in seconds since the Unix epoch on the pool's clock, 0 where it
     has not come to that yet. ``story`` and ``traceparent`` are filled by :meth:`AsyncClient.task` alone. While it is
-    with a node, ``phase`` and ``usage`` are that node's last word on it, at most a heartbeat old.
+    with a node, ``phase`` and ``usage`` are that node's last word on it, at most a heartbeat old. ``disruptions`` are
+    attempts that the system itself ended (a drain, a deployment, no room): they use up none of ``max_attempts``.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Task:
     phase: str = ""
     usage: Mapping[str, float] = field(default_factory=dict)
     traceparent: str = ""
+    disruptions: int = 0
 
     @property
     def ended(self) -> bool:
@@ -78,6 +80,7 @@ class Task:
             "exit_code": said.exit_code if said else None,
             "signal": said.signal if said else None,
             "attempt": self.attempt,
+            "disruptions": self.disruptions,
             "node_id": self.node_id or None,
             "image_digest": (said.image_digest or None) if said else None,
             "isolation": (said.isolation or None) if said else None,
@@ -181,6 +184,7 @@ def task_from(message: calls.pb.TaskInfo) -> Task:
         phase=message.phase,
         usage=translate.live_from_message(message.usage),
         traceparent=message.traceparent,
+        disruptions=message.disruptions,
     )
 
 

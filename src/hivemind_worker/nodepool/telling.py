@@ -56,6 +56,7 @@ def _task(task: records.Task, sites: Sequence[assignment.Site], why: str = "") -
         cancel_requested=task.cancel_requested,
         retry_of=task.retry_of,
         version=task.version,
+        disruptions=task.disruptions,
     )
     if task.ended:
         message.result.CopyFrom(_result(task))

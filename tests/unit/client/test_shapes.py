@@ -9,8 +9,8 @@ from hivemind_worker.task import errors, outcome, state
 from hivemind_worker.wire import calls, translate
 
 TASK_KEYS = [
-    *("id", "type", "status", "reason", "exit_code", "signal", "attempt", "node_id", "image_digest", "isolation"),
-    *("limits", "limits_hit", "flags", "usage", "timings", "results", "error"),
+    *("id", "type", "status", "reason", "exit_code", "signal", "attempt", "disruptions", "node_id", "image_digest"),
+    *("isolation", "limits", "limits_hit", "flags", "usage", "timings", "results", "error"),
 ]
 
 

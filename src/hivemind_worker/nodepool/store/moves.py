@@ -40,7 +40,9 @@ def assign(on: writing.Transaction, task: database.Row, node_id: str, details: s
 
 def resume(on: writing.Transaction, task: database.Row, why: str) -> database.Row:
     """Give a queued task back to the node that had lost it, as the same attempt; return the new row."""
-    _move(on, task, state.Move.ASSIGN, task["node_id"], why, assigned_at=on.now)
+    # An attempt that goes on after all was not disrupted.
+    sets = {"disruptions": _earlier_disruptions(task), "disrupted": 0, "assigned_at": on.now}
+    _move(on, task, state.Move.ASSIGN, task["node_id"], why, **sets)
     found = row(on.sql, task["id"])
     assert found is not None
     return found
@@ -68,18 +70,34 @@ def end(
     _move(on, task, move, task["node_id"], told, **sets)
 
 
-def give_up(on: writing.Transaction, task: database.Row, why: str) -> None:
-    """The attempt is lost through no fault of its task's: the next one, or the end where there is none."""
-    reason = str(outcome.Reason.WORKER_CRASH)
+def give_up(on: writing.Transaction, task: database.Row, why: str, *, disruption: bool = False) -> None:
+    """The attempt is lost through no fault of its task's: the next one, or the end where there is none.
+
+    ``disruption``: the system itself ended it (identity clash, restore), so it uses up none of the task's attempts.
+    """
+    reason = str(outcome.Reason.NODE_SHUTDOWN if disruption else outcome.Reason.WORKER_CRASH)
     if task["cancel_requested"]:
         end(on, task, state.Move.CANCEL, str(outcome.Reason.CANCELLED), f"cancelled; {why}")
-    elif task["attempt"] < task["max_attempts"]:
-        requeue(on, task, f"{reason}: {why}")
+    elif may_try_again(task, disruption=disruption):
+        requeue(on, task, f"{reason}: {why}", disruption=disruption)
     else:
-        end(on, task, state.Move.FAIL, reason, f"{why}; {given_up(on.sql, task)}")
+        end(on, task, state.Move.FAIL, reason, f"{why}; {given_up(on.sql, task, disruption=disruption)}")
 
 
-def given_up(sql: database.Connection, task: database.Row) -> str:
+def may_try_again(task: database.Row, *, disruption: bool) -> bool:
+    """Whether a task is queued again when its newest attempt ends by a disruption, or by its node's fault. Pure."""
+    disruptions = _earlier_disruptions(task)
+    if disruption:
+        return disruptions + 1 < MAX_DISRUPTIONS
+    return bool(task["attempt"] - disruptions < task["max_attempts"])
+
+
+def _earlier_disruptions(task: database.Row) -> int:
+    """How many attempts before the newest one were disrupted."""
+    return int(task["disruptions"]) - int(task["disrupted"] == task["attempt"] > 0)
+
+
+def given_up(sql: database.Connection, task: database.Row, *, disruption: bool = False) -> str:
     """Say that this was the last of a task's attempts, and how each one before it ended, on which node."""
     last: dict[int, str] = {}
     for event in story(sql, task["number"]):
@@ -88,9 +106,27 @@ def given_up(sql: database.Connection, task: database.Row) -> str:
     told = list(last.values())
     if len(told) > 2 * _TOLD:
         told[_TOLD:-_TOLD] = [f"… {len(told) - 2 * _TOLD} more …"]
-    here = f"attempt {task['attempt']} of {task['max_attempts']} on {task['node_id']}, and the task is given up"
+    here = f"{_count(task, disruption=disruption)}, and the task is given up"
     return f"{here}; before it {'; '.join(told)}" if told else here
 
+
+def _count(task: database.Row, *, disruption: bool) -> str:
+    """Which attempt this was, and of which bound it was the last."""
+    disruptions = _earlier_disruptions(task) + disruption
+    if disruption:
+        return (
+            f"attempt {task['attempt']} on {task['node_id']} was disrupted, the last of {MAX_DISRUPTIONS} disruptions "
+            "that a task may have (nodes that drained, restarted or had no room)"
+        )
+    if disruptions:
+        used = f"{task['attempt'] - disruptions} of {task['max_attempts']} are used up"
+        return f"attempt {task['attempt']} on {task['node_id']} ({used}; {disruptions} were disrupted and do not count)"
+    return f"attempt {task['attempt']} of {task['max_attempts']} on {task['node_id']}"
+
+
+MAX_DISRUPTIONS = 30
+"""The disruption with this number fails the task. A deployment every working hour of three days disrupts a long task 24
+times; beyond that something is wrong that another attempt does not mend."""
 
 _UNDONE = frozenset({str(state.Move.REQUEUE), "late_report"})
 _TOLD_CHARS = 200
@@ -98,12 +134,22 @@ _TOLD = 3
 """Of a long row of attempts the first and the last three are told: what began it, and how it stands."""
 
 
-def requeue(on: writing.Transaction, task: database.Row, why: str, *, accepted: bool = False) -> None:
-    """Put it back into its queue. ``accepted``: by the report of its newest attempt."""
-    sets: dict[str, object] = {"started_at": 0.0}
+def requeue(
+    on: writing.Transaction, task: database.Row, why: str, *, accepted: bool = False, disruption: bool = False
+) -> None:
+    """Put it back into its queue. ``accepted``: by the report of its newest attempt. ``disruption``: as `give_up`."""
+    sets: dict[str, object] = {"started_at": 0.0, **disrupted(task, disruption=disruption)}
     if accepted:
         sets["accepted"] = task["attempt"]
     _move(on, task, state.Move.REQUEUE, task["node_id"], why, **sets)
+
+
+def disrupted(task: database.Row, *, disruption: bool) -> dict[str, int]:
+    """Return the columns that say whether a task's newest attempt, and how many in all, were disrupted. Pure."""
+    return {
+        "disruptions": _earlier_disruptions(task) + disruption,
+        "disrupted": task["attempt"] if disruption else 0,
+    }
 
 
 def repeat(on: writing.Transaction, task: database.Row) -> None:
@@ -217,6 +263,7 @@ def task(found: database.Row, shape: assignment.Shape, result: bytes | None) -> 
         shape=shape,
         attempt=found["attempt"],
         max_attempts=found["max_attempts"],
+        disruptions=found["disruptions"],
         node_id=found["node_id"],
         priority=found["priority"],
         submitted_at=found["submitted_at"],

@@ -35,6 +35,7 @@ class Task:
 
     ``number`` is the store's own, smaller for older tasks. ``node_id`` is who held the newest attempt. ``result`` is
     the accepted report, ``None`` where the pool itself ended the task: then ``reason`` and ``error`` say why.
+    ``disruptions`` counts the attempts that the system itself ended: of ``max_attempts`` they use up none.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Task:
     shape: assignment.Shape
     attempt: int = 0
     max_attempts: int = 3
+    disruptions: int = 0
     node_id: str = ""
     priority: int = 0
     submitted_at: float = 0.0

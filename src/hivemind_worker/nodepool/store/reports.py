@@ -83,13 +83,18 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
     _keep(on, task, task["attempt"], said, records.Verdict.ACCEPTED)
     resting.after_end(on, said.node_id, task["assigned_at"], said.reason)
     queued = task["state"] == state.TaskState.QUEUED
-    if said.try_again and not task["cancel_requested"] and task["attempt"] < task["max_attempts"]:
+    disruption = said.reason == outcome.Reason.NODE_SHUTDOWN
+    if said.try_again and not task["cancel_requested"] and moves.may_try_again(task, disruption=disruption):
         told = ": ".join(part for part in (said.reason, said.error[:500]) if part)
         if queued:  # the lease was lost before; it waits for its next attempt already
             moves.note(on, task, "late_report", said.node_id, told)
-            on.sql.execute("UPDATE tasks SET accepted = ? WHERE number = ?", (task["attempt"], task["number"]))
+            counts = moves.disrupted(task, disruption=disruption)
+            on.sql.execute(
+                "UPDATE tasks SET accepted = ?, disruptions = ?, disrupted = ? WHERE number = ?",
+                (task["attempt"], counts["disruptions"], counts["disrupted"], task["number"]),
+            )
         else:
-            moves.requeue(on, task, told, accepted=True)
+            moves.requeue(on, task, told, accepted=True, disruption=disruption)
         return records.Answer(records.Verdict.ACCEPTED, "the node was at fault: the task is tried again")
     if queued:
         # Nobody else was given it: a finished result is better than another run.
@@ -99,7 +104,7 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
         move = state.Move.CANCEL
     error = said.error
     if said.try_again and move is state.Move.FAIL:
-        error = f"{error or said.reason}; {moves.given_up(on.sql, task)}"
+        error = f"{error or said.reason}; {moves.given_up(on.sql, task, disruption=disruption)}"
     moves.end(on, task, move, said.reason, error, accepted=True)
     return records.Answer(records.Verdict.ACCEPTED)
 

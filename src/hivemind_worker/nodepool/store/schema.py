@@ -110,9 +110,15 @@ ALTER TABLE nodes ADD COLUMN faulted_at REAL NOT NULL DEFAULT 0;     -- when the
 ALTER TABLE nodes ADD COLUMN rest_until REAL NOT NULL DEFAULT 0;
 """
 
+_DISRUPTIONS = """
+ALTER TABLE tasks ADD COLUMN disruptions INTEGER NOT NULL DEFAULT 0; -- attempts that the system itself ended
+ALTER TABLE tasks ADD COLUMN disrupted INTEGER NOT NULL DEFAULT 0;   -- the newest attempt, where it is one of them
+"""
+
 _STEPS: tuple[tuple[str, str], ...] = (
     ("the first tables", _FIRST),
     ("nodes that fail by their own fault rest", _RESTING),
+    ("disruptions use up no attempts", _DISRUPTIONS),
 )
 """What each version added, from version 1 on. A step that was released is never changed."""
 

@@ -86,7 +86,12 @@ class Store(Protocol):
     async def report(self, report: records.Report) -> records.Answer:
         """Take a report by the attempt's fence: exactly one end per task is ever accepted. Idempotent.
 
-        The end of an attempt whose lease was lost counts as long as no newer attempt was handed out. Raises
+        The end of an attempt whose lease was lost counts as long as no newer attempt was handed out.
+
+        A failure by the node's fault (``try_again``) queues the task again while fewer than ``max_attempts`` of its
+        attempts are used up; the task fails with the last of them. A disruption (the reason node_shutdown) uses up
+        none: ``attempt - disruptions`` are used up. The disruption with the number ``moves.MAX_DISRUPTIONS`` (30) fails
+        the task. An attempt that goes on after all, or reports another end, is not counted as disrupted. Raises
         :class:`errors.Rejected` with the reason MISSING_ARTIFACT for an end that would count but names files that are
         missing; :class:`errors.UnknownNode` and :class:`errors.StateInUse` as :meth:`heartbeat`.
         """
