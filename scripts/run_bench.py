@@ -30,6 +30,7 @@ def main(chosen: list[str]) -> int:
     if not wanted:
         print(f"no such benchmark; there are: {', '.join(path.stem for path in startable)}", file=sys.stderr)
         return 2
+    test_engine.end_on_sigterm()
     system_packages.install(PROGRAMS, "the peers to be measured beside")
     failed = []
     with test_engine.engine() as engine:

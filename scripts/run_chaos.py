@@ -12,13 +12,14 @@ import sys
 from pathlib import Path
 
 import system_packages
+import test_engine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
 import chaos
 import private_engine
 
-PROGRAMS = {"bwrap": "bubblewrap", "dockerd": "docker.io", "containerd": "containerd", "ip": "iproute2"}
+PROGRAMS = {"bwrap": "bubblewrap", **test_engine.PROGRAMS}
 
 
 def main(arguments: list[str]) -> int:
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> int:
     keep = "--keep" in arguments
     numbers = [int(word) for word in arguments if word.isdecimal()]
     seed, tasks = (*numbers, *(1, 1_000)[len(numbers) :])[:2]
+    test_engine.end_on_sigterm()
     system_packages.install(PROGRAMS, "chaos")
     containers = int(private_engine.possible())
     if not containers:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import FrameType
 
 import system_packages
 import test_engine
@@ -36,7 +34,7 @@ LONG = {"chromium": "chromium"}  # looks at the window
 
 def main(arguments: list[str]) -> int:
     """0 when checks and tests hold."""
-    signal.signal(signal.SIGTERM, _leave)
+    test_engine.end_on_sigterm()
     long = "--long" in arguments
     chosen = [argument for argument in arguments if argument != "--long"]
     system_packages.install(PROGRAMS | LONG if long else PROGRAMS, "the tests")
@@ -64,11 +62,6 @@ def _environment(engine: str | None) -> dict[str, str]:
 
 def _run(command: list[str | Path], environment: dict[str, str]) -> int:
     return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    # So that the private engine is ended on the way out.
-    sys.exit(143)
 
 
 if __name__ == "__main__":

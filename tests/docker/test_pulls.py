@@ -33,9 +33,9 @@ QUICK = pulling.Terms(seconds=60.0, stall_seconds=30.0, pauses=(0.1, 0.1))
 
 
 @pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def there(docker_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     registry.need()
-    with registry.serving(tmp_path_factory.mktemp("registry")) as host:
+    with registry.serving(tmp_path_factory.mktemp("registry"), docker_url) as host:
         yield host
 
 

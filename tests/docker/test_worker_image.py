@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import release
+import test_network
 import waiting
 from installed import HIVEMIND, WHATEVER
 
@@ -74,22 +75,23 @@ def image(docker_url: str, base: str, request: pytest.FixtureRequest, tmp_path: 
 def test_the_image_runs_tasks_on_the_engine_beside_it(docker_url: str, image: str, tmp_path: Path) -> None:
     if not docker_url.startswith("unix://"):
         pytest.skip("mounts the engine's socket into a container, so it needs one")
+    host = test_network.host_of(docker_url)
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pool = subprocess.Popen([HIVEMIND, "pool", f"--listen=127.0.0.1:{port}", f"--state-dir={tmp_path}"])
+        free.bind((host, 0))
+        pool_at = f"{host}:{free.getsockname()[1]}"
+    pool = subprocess.Popen([HIVEMIND, "pool", f"--listen={pool_at}", "--insecure", f"--state-dir={tmp_path}"])
     worker = ""
     try:
-        variables = {"NODE_ID": "worker-001", "NODE_POOL_ADDRESS": f"127.0.0.1:{port}"}
+        variables = {"NODE_ID": "worker-001", "NODE_POOL_ADDRESS": pool_at, "HIVEMIND_INSECURE": "true"}
         variables |= WHATEVER
         said = [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
         mount = f"{docker_url.removeprefix('unix://')}:/var/run/docker.sock"
         worker = _docker(docker_url, "run", "-d", "--network=host", *said, "-v", mount, image)
-        waiting.wait_for(lambda: _nodes(port) == ["worker-001"], description="the worker registers", seconds=60)
+        waiting.wait_for(lambda: _nodes(pool_at) == ["worker-001"], description="the worker registers", seconds=60)
         task = tmp_path / "task.json"
         task.write_text(json.dumps({"command": "echo hello", "docker_image": "hivemind-test/busybox:1"}))
-        (submitted,) = _hivemind(port, "submit", str(task))
-        (ended,) = _hivemind(port, "wait", submitted["id"])
+        (submitted,) = _hivemind(pool_at, "submit", str(task))
+        (ended,) = _hivemind(pool_at, "wait", submitted["id"])
         assert (ended["status"], ended["isolation"]) == ("completed", "docker")
         look = ("inspect", "-f", "{{.State.Health.Status}}", worker)
         waiting.wait_for(lambda: _docker(docker_url, *look) == "healthy", description="it is healthy", seconds=90)
@@ -102,11 +104,11 @@ def test_the_image_runs_tasks_on_the_engine_beside_it(docker_url: str, image: st
         pool.wait(30)
 
 
-def _nodes(port: int) -> list[str]:
-    return [node["node_id"] for node in _hivemind(port, "nodes")]
+def _nodes(pool_at: str) -> list[str]:
+    return [node["node_id"] for node in _hivemind(pool_at, "nodes")]
 
 
-def _hivemind(port: int, *words: str) -> list[dict[str, str]]:
-    command: list[str | Path] = [HIVEMIND, *words, f"--node-pool=127.0.0.1:{port}", "--json"]
+def _hivemind(pool_at: str, *words: str) -> list[dict[str, str]]:
+    command: list[str | Path] = [HIVEMIND, *words, f"--node-pool={pool_at}", "--insecure", "--json"]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return [json.loads(line) for line in said.splitlines()]

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.docker
 
 
 @pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def there(docker_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     registry.need()
-    with registry.serving(tmp_path_factory.mktemp("registry")) as host:
+    with registry.serving(tmp_path_factory.mktemp("registry"), docker_url) as host:
         yield host
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import engine_api
+import test_network
 
 
 @dataclass
@@ -88,6 +89,8 @@ class Index:
 
 def seen_from_containers(engine: str) -> str:
     """The address of this machine for containers on the engine's own bridge."""
+    if (host := test_network.host_of(engine)) != "127.0.0.1":
+        return host
     (bridge,) = engine_api.get(engine, "/networks/bridge")["IPAM"]["Config"]
     return str(bridge.get("Gateway") or ipaddress.ip_network(bridge["Subnet"])[1])
 

@@ -1,4 +1,4 @@
-"""A real registry on loopback, images made by hand in it, and a proxy before it that breaks what a test wants."""
+"""A real registry on this machine, images made by hand in it, and a proxy before it that breaks what a test wants."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ import aiohttp
 import aiohttp.web
 import pytest
 import system_packages
+import test_network
 import waiting
 
 MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -36,7 +37,7 @@ SETTINGS = """\
 version: 0.1
 log: {{level: info, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {folder}}}}}
-http: {{addr: "127.0.0.1:0"}}
+http: {{addr: "{address}:0"}}
 """
 
 
@@ -47,10 +48,11 @@ def need() -> None:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """A registry that keeps its images in the folder; its host:port."""
+def serving(folder: Path, engine: str) -> Iterator[str]:
+    """A registry that keeps its images in the folder, for this engine; its host:port."""
+    address = test_network.host_of(engine)
     settings, log = folder / "config.yml", folder / "log"
-    settings.write_text(SETTINGS.format(folder=folder / "data"))
+    settings.write_text(SETTINGS.format(folder=folder / "data", address=address))
     with log.open("wb") as out:
         process = subprocess.Popen(
             [system_packages.program("docker-registry") or "docker-registry", "serve", settings],
@@ -60,7 +62,7 @@ def serving(folder: Path) -> Iterator[str]:
 
         def listens() -> str | None:
             assert process.poll() is None, log.read_text()
-            said = re.search(r"listening on (127\.0\.0\.1:\d+)", log.read_text())
+            said = re.search(rf"listening on ({re.escape(address)}:\d+)", log.read_text())
             return said[1] if said else None
 
         found = waiting.wait_for(listens, description="the registry listens", seconds=20)
@@ -235,7 +237,7 @@ async def before(registry: str) -> AsyncIterator[Faults]:
     app.router.add_route("*", "/{path:.*}", answer)
     runner = aiohttp.web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
-    site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0)
+    site = aiohttp.web.TCPSite(runner, registry.partition(":")[0], 0)
     await site.start()
     faults.host = "{}:{}".format(*runner.addresses[0][:2])
     try:
