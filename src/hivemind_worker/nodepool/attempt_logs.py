@@ -1,13 +1,15 @@
 """The output of attempts, as it comes: files of bounded size, each chunk once, the middle given up when it grows long.
 
-    root/ab/<name of the attempt>/0 1 7 8     segments of about 4 MiB; the first two and the last two are kept
+    root/ab/<name of the run>/0 1 7 8     segments of about 4 MiB; the first two and the last two are kept
 
-The name is a hash, so nothing that a task may choose becomes a path. Chunks are not forced to the disk: the report of
+The name is a hash of the store's epoch, the task, the attempt and the run: no output of another run is ever taken for
+this one's, and nothing that a task may choose becomes a path. Chunks are not forced to the disk: the report of
 the attempt carries the head and the tail once more. All of it blocks on the disk; on an event loop use a thread.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 import struct
@@ -24,6 +26,27 @@ TAIL = 2
 
 # sequence, offset, stream, length of the data that follows
 _HEADER = struct.Struct("<QQBI")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Whose output: one run of one attempt. Without ``run_id`` it is what came before the run began.
+
+    Without ``epoch`` it is an attempt of before stores had epochs, whose output has the older name.
+    """
+
+    task_id: str
+    attempt: int
+    epoch: str = ""
+    run_id: str = ""
+
+    @property
+    def folder_name(self) -> str:
+        """The name of its folder: 40 hexadecimal characters."""
+        parts = [self.task_id, str(self.attempt)]
+        if self.epoch:
+            parts = [self.epoch, *parts, self.run_id]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +87,17 @@ class AttemptLogs:
         self._root = root
         self._segment_bytes = segment_bytes
         self._tails: dict[Path, _Tail] = {}
+        self._joined: dict[Path, Path] = {}
         self._lock = threading.Lock()
 
-    def append(self, task_id: str, attempt: int, chunks: Sequence[Chunk]) -> int:
+    def append(self, key: Key, chunks: Sequence[Chunk]) -> int:
         """Add what is new of ``chunks``; return the first sequence number that is not here.
 
         What is here already is passed over. A gap in the numbers is accepted: what is missing was lost on the way, and
-        the offsets show it. Raises OSError.
+        the offsets show it. The first output of a run goes on with what came before it had begun. Raises OSError.
         """
         with self._lock:
-            folder = self._folder(task_id, attempt)
+            folder = self._joined_folder(key)
             tail = self._tail(folder)
             new = [chunk for chunk in sorted(chunks, key=_sequence) if chunk.sequence >= tail.next_sequence]
             if new:
@@ -83,12 +107,12 @@ class AttemptLogs:
                     self._write(folder, tail, chunk)
             return tail.next_sequence
 
-    def next_sequence(self, task_id: str, attempt: int) -> int:
+    def next_sequence(self, key: Key) -> int:
         """Return the first sequence number that is not here."""
         with self._lock:
-            return self._tail(self._folder(task_id, attempt)).next_sequence
+            return self._tail(self._folder(key)).next_sequence
 
-    def read(self, task_id: str, attempt: int, start: int, most_bytes: int, since: Place = (0, 0)) -> Page:
+    def read(self, key: Key, start: int, most_bytes: int, since: Place = (0, 0)) -> Page:
         """Return chunks from sequence number ``start`` on, about ``most_bytes`` of them.
 
         ``since`` is the place that the page before ended at, so that a follower does not read the same bytes again.
@@ -97,7 +121,7 @@ class AttemptLogs:
         size = 0
         place = since
         with self._lock:
-            for segment in _segments(self._folder(task_id, attempt)):
+            for segment in _segments(self._folder(key)):
                 number = int(segment.name)
                 if number < since[0]:
                     continue
@@ -112,16 +136,43 @@ class AttemptLogs:
                     place = (number, after)
         return Page(tuple(found), place)
 
-    def remove(self, task_id: str, attempt: int) -> None:
-        """Forget an attempt's output."""
+    def remove(self, key: Key) -> None:
+        """Forget a run's output."""
         with self._lock:
-            folder = self._folder(task_id, attempt)
+            folder = self._folder(key)
             self._tails.pop(folder, None)
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _folder(self, task_id: str, attempt: int) -> Path:
-        name = hashlib.sha256(f"{task_id}\0{attempt}".encode()).hexdigest()[:40]
-        return self._root / name[:2] / name
+    def path(self, key: Key) -> Path:
+        """Return the folder that holds, or would hold, a run's output."""
+        return self._root / key.folder_name[:2] / key.folder_name
+
+    def _folder(self, key: Key) -> Path:
+        """Where a run's output is: under its own name, or still under that of what came before it began."""
+        folder = self.path(key)
+        before = self._before(key)
+        return before if before is not None and not folder.exists() and before.exists() else folder
+
+    def _before(self, key: Key) -> Path | None:
+        return self.path(dataclasses.replace(key, run_id="")) if key.epoch and key.run_id else None
+
+    def _joined_folder(self, key: Key) -> Path:
+        """The folder to append to. One stream may have begun before the run had a name: it goes on with the run."""
+        folder = self.path(key)
+        if not key.run_id:
+            return self._joined.get(folder, folder)
+        before = self._before(key)
+        if before is None or before in self._joined:
+            return folder
+        if not folder.exists() and before.exists():
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            before.rename(folder)
+            self._tails.pop(before, None)
+            self._tails.pop(folder, None)
+        if len(self._joined) >= 10_000:  # only a stream that is open since before the run began needs it
+            self._joined.clear()
+        self._joined[before] = folder
+        return folder
 
     def _tail(self, folder: Path) -> _Tail:
         if folder not in self._tails:

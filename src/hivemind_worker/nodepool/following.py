@@ -36,7 +36,11 @@ async def output(
     attempt = wanted.attempt or task.attempt
     following, place = wanted.from_sequence, (0, 0)
     while True:
-        page = await asyncio.to_thread(logs.read, task.id, attempt, following, PAGE_BYTES, place)
+        page = attempt_logs.Page((), place)
+        assigned = await kept.assignment(task.id, attempt)
+        if assigned is not None:
+            key = key_of(task.id, attempt, assigned)
+            page = await asyncio.to_thread(logs.read, key, following, PAGE_BYTES, place)
         place = page.end
         if page.chunks:
             following = page.chunks[-1].sequence + 1
@@ -54,6 +58,13 @@ async def output(
             return
         await follower.changed()
         (task,) = await kept.tasks([wanted.task_id])
+
+
+def key_of(task_id: str, attempt: int, assigned: records.Assignment) -> attempt_logs.Key:
+    """Return whose output an attempt's is: that of the run that it is bound to."""
+    if assigned.legacy_logs:
+        return attempt_logs.Key(task_id, attempt)
+    return attempt_logs.Key(task_id, attempt, assigned.epoch, assigned.run_id)
 
 
 _STREAMS = {int(known): known for known in (pb.LOG_STREAM_STDOUT, pb.LOG_STREAM_STDERR, pb.LOG_STREAM_SYSTEM)}

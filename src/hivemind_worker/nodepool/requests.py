@@ -32,6 +32,8 @@ TASKS_PER_ANSWER = 64
 
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}", re.ASCII)
 _TEXT = 1_000
+_MARK_CHARS = 64
+"""Longest id of an epoch or a run: ours have 32."""
 _LARGEST = 2**53  # beyond it no floating-point number counts one by one, and no database takes more than 2**63
 
 
@@ -64,7 +66,30 @@ def node(request: calls.pb.RegisterNodeRequest) -> records.NewNode:
 def refs(said: Sequence[calls.pb.AttemptRef]) -> tuple[records.Ref, ...]:
     """Return attempts that a node says it holds. Raises :class:`errors.UserError` for too many."""
     held = _bounded("held", said, HELD_AT_MOST)
-    return tuple(records.Ref(ref.task_id, ref.attempt, ref.phase[:_TEXT]) for ref in held)
+    return tuple(
+        records.Ref(
+            ref.task_id,
+            ref.attempt,
+            ref.phase[:_TEXT],
+            mark("store_epoch", ref.store_epoch),
+            mark("run_id", ref.run_id),
+        )
+        for ref in held
+    )
+
+
+def mark(field: str, said: str) -> str:
+    """Return an epoch's or a run's id; empty where the peer knows none. Raises :class:`errors.UserError`."""
+    if len(said) > _MARK_CHARS:
+        raise errors.UserError(f"{field}: at most {_MARK_CHARS} characters")
+    return said
+
+
+def attempt(said: int) -> int:
+    """Return an attempt's number. Raises :class:`errors.UserError` for none that is ever handed out."""
+    if said < 1:
+        raise errors.UserError(f"attempt: {said} of this task was never handed out")
+    return said
 
 
 def beat(request: calls.pb.UpdateNodeStatusRequest) -> records.Beat:
@@ -82,8 +107,11 @@ def beat(request: calls.pb.UpdateNodeStatusRequest) -> records.Beat:
     )
 
 
-def poll(request: calls.pb.GetAssignedTasksRequest) -> tuple[records.Poll, float]:
-    """Return a poll, and for how many seconds it waits. Raises :class:`errors.UserError`."""
+def poll(request: calls.pb.GetAssignedTasksRequest, epoch: str) -> tuple[records.Poll, float]:
+    """Return a poll, and for how many seconds it waits; what it lists of another epoch than ``epoch`` is left out.
+
+    Raises :class:`errors.UserError`.
+    """
     free: resources.Resources | None = None
     if request.HasField("free"):
         said = translate.amounts_from_message(request.free)
@@ -97,7 +125,7 @@ def poll(request: calls.pb.GetAssignedTasksRequest) -> tuple[records.Poll, float
         images=frozenset(_bounded("images", request.images, 10_000)),
         most=min(max(request.most, 1), TASKS_PER_ANSWER),
         paused=request.paused,
-        held=frozenset((ref.task_id, ref.attempt) for ref in refs(request.held)),
+        held=frozenset((ref.task_id, ref.attempt) for ref in refs(request.held) if ref.epoch in ("", epoch)),
     )
     seconds = _finite("wait_seconds", request.wait_seconds)
     # A client that shows no session is the reference's: it polls shortly.

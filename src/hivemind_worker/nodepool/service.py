@@ -5,11 +5,22 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
 from hivemind_worker import __version__
-from hivemind_worker.nodepool import answering, attempt_logs, changes, dispatch, files, live, measuring, requests
+from hivemind_worker.nodepool import (
+    answering,
+    attempt_logs,
+    changes,
+    dispatch,
+    files,
+    following,
+    live,
+    measuring,
+    requests,
+)
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.task import errors, outcome
 from hivemind_worker.wire import calls, translate
@@ -57,9 +68,10 @@ class NodeManager(calls.NodeManagerServicer):
             # Two heartbeats may be lost before the third comes too late.
             heartbeat_seconds=self._parts.lease_seconds / 3,
             lease_seconds=self._parts.lease_seconds,
-            drop=_refs(opened.drop),
+            drop=self._refs(opened.drop),
             protocol_version=calls.PROTOCOL_VERSION,
             preload_images=self._parts.preload_images,
+            store_epoch=self._parts.store.epoch,
         )
 
     @answering.once
@@ -72,8 +84,8 @@ class NodeManager(calls.NodeManagerServicer):
         return pb.UpdateNodeStatusResponse(
             success=True,
             draining=told.draining,
-            cancel=_refs(told.cancel),
-            drop=_refs(told.drop),
+            cancel=self._refs(told.cancel),
+            drop=self._refs(told.drop),
             server_time=self._parts.store.now(),
             preload_images=self._parts.preload_images,
         )
@@ -83,7 +95,7 @@ class NodeManager(calls.NodeManagerServicer):
         self, request: pb.GetAssignedTasksRequest, context: calls.Context
     ) -> pb.GetAssignedTasksResponse:
         """Hand out attempts, at once or when there are some."""
-        poll, wait_seconds = requests.poll(request)
+        poll, wait_seconds = requests.poll(request, self._parts.store.epoch)
         given = await self._parts.dispatch.poll(poll, wait_seconds)
         tasks = [self._task(handed) for handed in given.tasks]
         if not poll.session_id:
@@ -92,7 +104,7 @@ class NodeManager(calls.NodeManagerServicer):
         return pb.GetAssignedTasksResponse(
             success=True,
             tasks=tasks,
-            cancel=_refs(given.cancel),
+            cancel=self._refs(given.cancel),
         )
 
     async def _inline_inputs(self, task: pb.Task) -> None:
@@ -108,6 +120,7 @@ class NodeManager(calls.NodeManagerServicer):
     def _task(self, handed: records.Handed) -> pb.Task:
         task = pb.Task.FromString(handed.body)
         task.id, task.attempt, task.lease_seconds = handed.task_id, handed.attempt, self._parts.lease_seconds
+        task.store_epoch = self._parts.store.epoch
         return task
 
     @answering.once
@@ -118,7 +131,14 @@ class NodeManager(calls.NodeManagerServicer):
         said = requests.ended(request)
         if request.attempt < 0:
             raise errors.UserError(f"attempt: there is none of number {request.attempt}")
-        report = records.Report(request.task_id, requests.node_id(request.node_id), request.session_id, request.attempt)
+        report = records.Report(
+            request.task_id,
+            requests.node_id(request.node_id),
+            request.session_id,
+            request.attempt,
+            epoch=requests.mark("store_epoch", request.store_epoch),
+            run_id=requests.mark("run_id", request.run_id),
+        )
         if said is not None:
             report = await self._end(report, request.result, said)
         answer = await self._parts.store.report(report)
@@ -139,11 +159,8 @@ class NodeManager(calls.NodeManagerServicer):
         kept.result_data.clear()
         for name, artifact in zip(data, artifacts, strict=True):
             kept.files.append(translate.file_to_message(outcome.ResultFile(name, artifact)))
-        return records.Report(
-            report.task_id,
-            report.node_id,
-            report.session_id,
-            report.attempt,
+        return dataclasses.replace(
+            report,
             status=said.status,
             reason=str(said.reason or ""),
             error=said.error[:10_000],
@@ -151,6 +168,13 @@ class NodeManager(calls.NodeManagerServicer):
             body=kept.SerializeToString(),
             missing=missing,
         )
+
+    def _refs(self, refs: Iterable[records.Ref]) -> list[pb.AttemptRef]:
+        epoch = self._parts.store.epoch
+        return [
+            pb.AttemptRef(task_id=ref.task_id, attempt=ref.attempt, store_epoch=ref.epoch or epoch, run_id=ref.run_id)
+            for ref in refs
+        ]
 
     @answering.once
     async def Ping(self, request: pb.PingRequest, context: calls.Context) -> pb.PingResponse:
@@ -164,34 +188,36 @@ class NodeManager(calls.NodeManagerServicer):
         self, stream: AsyncIterator[pb.AppendTaskLogsRequest], context: calls.Context
     ) -> pb.AppendTaskLogsResponse:
         """Keep output as it comes."""
-        first: pb.AppendTaskLogsRequest | None = None
-        following = 0
+        key: attempt_logs.Key | None = None
+        next_sequence = 0
         async with answering.listening(stream) as pieces:
             async for request in pieces:
-                if first is None:
-                    first = request
-                    await self._may_append(first)
-                following = await self._append(first, request.chunks)
-        return pb.AppendTaskLogsResponse(success=True, next_sequence=following)
+                if key is None:
+                    key = await self._output_key(request)
+                next_sequence = await self._append(key, request.chunks)
+        return pb.AppendTaskLogsResponse(success=True, next_sequence=next_sequence)
 
-    async def _append(self, first: pb.AppendTaskLogsRequest, said: Iterable[pb.LogChunk]) -> int:
+    async def _append(self, key: attempt_logs.Key, said: Iterable[pb.LogChunk]) -> int:
         chunks = [
             attempt_logs.Chunk(chunk.sequence, chunk.stream, chunk.offset, requests.chunk_bytes(chunk.data))
             for chunk in said
             if chunk.sequence >= 0 and chunk.offset >= 0 and chunk.stream != pb.LOG_STREAM_UNSPECIFIED
         ]
-        following = await asyncio.to_thread(self._parts.logs.append, first.task_id, first.attempt, chunks)
+        next_sequence = await asyncio.to_thread(self._parts.logs.append, key, chunks)
         if chunks:
-            self._parts.followers.tell(first.task_id)
-        return following
+            self._parts.followers.tell(key.task_id)
+        return next_sequence
 
-    async def _may_append(self, first: pb.AppendTaskLogsRequest) -> None:
-        await self._parts.store.verify(requests.node_id(first.node_id), first.session_id)
-        (task,) = await self._parts.store.tasks([first.task_id])
-        if not 1 <= first.attempt <= task.attempt:
-            raise errors.UserError(f"attempt: {first.attempt} of this task was never handed out")
-        if first.attempt == task.attempt and task.node_id != first.node_id:
-            raise errors.Rejected(f"attempt {first.attempt} is not {first.node_id}'s")
+    async def _output_key(self, first: pb.AppendTaskLogsRequest) -> attempt_logs.Key:
+        """Return where the output of this stream belongs. Raises where it is not this node's, epoch's or run's."""
+        ref = records.Ref(
+            first.task_id,
+            requests.attempt(first.attempt),
+            epoch=requests.mark("store_epoch", first.store_epoch),
+            run_id=requests.mark("run_id", first.run_id),
+        )
+        assigned = await self._parts.store.accept_output(requests.node_id(first.node_id), first.session_id, ref)
+        return following.key_of(ref.task_id, ref.attempt, assigned)
 
     @answering.once
     async def UploadArtifact(
@@ -213,7 +239,3 @@ class NodeManager(calls.NodeManagerServicer):
         await self._parts.store.verify(requests.node_id(request.node_id), request.session_id)
         async for data, offset, size in self._parts.files.read(request.sha256, request.offset):
             yield pb.DownloadArtifactResponse(data=data, offset=offset, size=size)
-
-
-def _refs(refs: tuple[records.Ref, ...]) -> list[pb.AttemptRef]:
-    return [pb.AttemptRef(task_id=ref.task_id, attempt=ref.attempt) for ref in refs]

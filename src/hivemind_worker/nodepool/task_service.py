@@ -202,4 +202,5 @@ class TaskManager(calls.TaskManagerServicer):
             tasks_by_state=await self._parts.store.counts(),
             nodes=sum(node.alive for node in nodes),
             max_inline_bytes=spec.INLINE_BYTES,
+            store_epoch=self._parts.store.epoch,
         )

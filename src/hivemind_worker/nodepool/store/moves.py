@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 
 from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import database, records, writing
+from hivemind_worker.nodepool.store import attempts, database, records, writing
 from hivemind_worker.task import errors, outcome, resources, state
 
 
@@ -34,6 +34,7 @@ def ref(task: database.Row) -> records.Ref:
 def assign(on: writing.Transaction, task: database.Row, node_id: str, details: str = "") -> int:
     """Give the next attempt to a node; return its number."""
     attempt: int = task["attempt"] + 1
+    attempts.add(on, task["number"], attempt, node_id)
     _move(on, task, state.Move.ASSIGN, node_id, details, attempt=attempt, assigned_at=on.now, started_at=0.0)
     return attempt
 

@@ -96,11 +96,30 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """One attempt of one task. ``phase`` is its node's word for where it stands."""
+    """One attempt of one task. ``phase`` is its node's word for where it stands.
+
+    ``epoch`` is the epoch of the store in which it was assigned, empty from a peer that knows none. ``run_id`` names
+    the one execution of it, empty before that was begun.
+    """
 
     task_id: str
     attempt: int
     phase: str = ""
+    epoch: str = ""
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The record of one attempt: in which epoch it was assigned, to which node, and the run that it is bound to.
+
+    ``run_id`` is empty while no run was seen. ``legacy_logs``: assigned by a version whose logs knew neither.
+    """
+
+    epoch: str
+    node_id: str
+    run_id: str = ""
+    legacy_logs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +261,7 @@ class Verdict(enum.StrEnum):
 class Report:
     """What a node says about an attempt. ``status`` ``None``: its process runs now.
 
+    ``epoch`` and ``run_id`` as in `Ref`.
     ``attempt`` 0 stands for the newest that its node was given. ``missing`` names files of the result that the pool
     does not have: such a report is never accepted as an end.
     """
@@ -256,6 +276,8 @@ class Report:
     try_again: bool = False
     body: bytes = b""
     missing: tuple[str, ...] = ()
+    epoch: str = ""
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

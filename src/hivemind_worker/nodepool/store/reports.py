@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hivemind_worker.nodepool.store import database, moves, records, resting, sessions, writing
+from hivemind_worker.nodepool.store import attempts, database, moves, records, resting, sessions, writing
 from hivemind_worker.task import errors, outcome, state
 
 _MOVES = {
@@ -15,14 +15,18 @@ _MOVES = {
 def report(on: writing.Transaction, said: records.Report) -> records.Answer:
     """See :meth:`store.Store.report`."""
     sessions.check(on.sql, said.node_id, said.session_id)
-    task = moves.row(on.sql, said.task_id)
+    other_epoch = attempts.is_other_epoch(on, said.epoch)
+    task = None if other_epoch else moves.row(on.sql, said.task_id)
     if task is None:
-        return records.Answer(records.Verdict.UNKNOWN, "this pool has no such task")
+        restored = "it was assigned in another epoch: the pool's store was restored or made anew since"
+        return records.Answer(records.Verdict.UNKNOWN, restored if other_epoch else "this pool has no such task")
     attempt = said.attempt or _newest_of(on.sql, task, said.node_id)
     if attempt is None:
         return records.Answer(records.Verdict.STALE, f"{said.node_id} was never given this task")
     if attempt > task["attempt"]:
         return records.Answer(records.Verdict.UNKNOWN, f"attempt {attempt} was never handed out")
+    if (refused := _of_another_run(on, task["number"], attempt, said)) is not None:
+        return refused
     known = on.sql.execute(
         "SELECT verdict FROM reports WHERE number = ? AND attempt = ?", (task["number"], attempt)
     ).fetchone()
@@ -32,6 +36,7 @@ def report(on: writing.Transaction, said: records.Report) -> records.Answer:
     in_force = attempt == task["attempt"] and said.node_id == task["node_id"] and task["state"] not in state.ENDED
     if not in_force:
         return _too_late(on, task, attempt, said)
+    attempts.bind(on, task["number"], attempt, said.run_id)
     if said.status is None:
         return _started(on, task, attempt)
     return _ended(on, task, said)
@@ -41,11 +46,22 @@ def _newest_of(sql: database.Connection, task: database.Row, node_id: str) -> in
     """The newest attempt that this node was given, ``None`` if it never was."""
     if task["node_id"] == node_id and task["attempt"]:
         return int(task["attempt"])
-    found = sql.execute(
-        "SELECT max(attempt) AS attempt FROM events WHERE number = ? AND event = ? AND node_id = ?",
-        (task["number"], str(state.Move.ASSIGN), node_id),
-    ).fetchone()
-    return None if found["attempt"] is None else int(found["attempt"])
+    return attempts.newest_of(sql, task["number"], node_id)
+
+
+def _of_another_run(on: writing.Transaction, number: int, attempt: int, said: records.Report) -> records.Answer | None:
+    """The answer to a report that is not of the attempt's one run in this epoch; ``None`` where it is.
+
+    Such a report is not stored: its place in the record is the right one's.
+    """
+    assigned = attempts.find(on.sql, number, attempt)
+    if assigned is None or assigned.node_id != said.node_id:
+        return None  # judged by the fence: too late, or never this node's
+    if assigned.epoch != on.epoch:
+        return records.Answer(records.Verdict.STALE, f"attempt {attempt} was given up when the store was restored")
+    if assigned.run_id not in ("", said.run_id):
+        return records.Answer(records.Verdict.STALE, f"attempt {attempt} is bound to another run")
+    return None
 
 
 def _too_late(on: writing.Transaction, task: database.Row, attempt: int, said: records.Report) -> records.Answer:
@@ -53,12 +69,9 @@ def _too_late(on: writing.Transaction, task: database.Row, attempt: int, said: r
         why = f"the task has ended before ({task['state']})"
     else:
         why = f"attempt {task['attempt']} on {task['node_id']} is in force"
-    given_to = on.sql.execute(
-        "SELECT 1 FROM events WHERE number = ? AND event = ? AND attempt = ? AND node_id = ?",
-        (task["number"], str(state.Move.ASSIGN), attempt, said.node_id),
-    ).fetchone()
+    assigned = attempts.find(on.sql, task["number"], attempt)
     # Kept only from the node that had the attempt: a wrong one must not take its place in the record.
-    if said.status is not None and given_to is not None:
+    if said.status is not None and assigned is not None and assigned.node_id == said.node_id:
         _keep(on, task, attempt, said, records.Verdict.STALE)
         moves.note(on, task, "stale_report", said.node_id, f"attempt {attempt}: {said.status}; {why}")
     return records.Answer(records.Verdict.STALE, why)

@@ -115,10 +115,33 @@ ALTER TABLE tasks ADD COLUMN disruptions INTEGER NOT NULL DEFAULT 0; -- attempts
 ALTER TABLE tasks ADD COLUMN disrupted INTEGER NOT NULL DEFAULT 0;   -- the newest attempt, where it is one of them
 """
 
+_EPOCHS = """
+CREATE TABLE epochs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- the largest is the one in force
+    epoch TEXT NOT NULL UNIQUE,           -- 32 hexadecimal characters
+    reason TEXT NOT NULL,
+    at REAL NOT NULL
+);
+INSERT INTO epochs (epoch, reason, at) VALUES (lower(hex(randomblob(16))), 'the store was made', {now});
+CREATE TABLE attempts (
+    number INTEGER NOT NULL REFERENCES tasks,
+    attempt INTEGER NOT NULL,
+    epoch TEXT NOT NULL,                  -- in which it was assigned
+    node_id TEXT NOT NULL,
+    run_id TEXT NOT NULL DEFAULT '',      -- the one execution that counts; empty until it is seen
+    legacy_logs INTEGER NOT NULL DEFAULT 0,  -- assigned by a version that stored output by task and attempt alone
+    PRIMARY KEY (number, attempt)
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO attempts (number, attempt, epoch, node_id, legacy_logs)
+    SELECT events.number, events.attempt, epochs.epoch, events.node_id, 1 FROM events, epochs
+    WHERE events.event = 'assign' AND events.attempt > 0 ORDER BY events.number, events.version;
+"""
+
 _STEPS: tuple[tuple[str, str], ...] = (
     ("the first tables", _FIRST),
     ("nodes that fail by their own fault rest", _RESTING),
     ("disruptions use up no attempts", _DISRUPTIONS),
+    ("the store has an epoch, each assignment a record", _EPOCHS),
 )
 """What each version added, from version 1 on. A step that was released is never changed."""
 
@@ -139,7 +162,13 @@ def migrate(connection: database.Connection, now: float) -> None:
             f"a newer version wrote this store (its tables are of version {found}, this program knows up to "
             f"{len(_STEPS)}): upgrade, or name another file"
         )
-    for version, (what, step) in enumerate(_STEPS[found:], start=found + 1):
+    for version, (what, text) in enumerate(_STEPS[found:], start=found + 1):
+        step = text.replace("{now}", repr(now))
         # One transaction per step: executescript would commit the one that is open, so it gets its own words for it.
         script = f"BEGIN IMMEDIATE; {step}; INSERT INTO migrations VALUES ({version}, '{what}', {now}); COMMIT;"  # noqa: S608  (no input: our own constants)
         connection.executescript(script)
+
+
+def epoch(connection: database.Connection) -> str:
+    """Return the epoch in force: 32 hexadecimal characters, made with the store and renewed by a restore."""
+    return str(connection.execute("SELECT epoch FROM epochs ORDER BY number DESC LIMIT 1").fetchone()["epoch"])

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 
-from hivemind_worker.nodepool.store import database, moves, records, submissions, writing
+from hivemind_worker.nodepool.store import attempts, database, moves, records, submissions, writing
 from hivemind_worker.task import errors, resources, state
 
 SESSIONS_KEPT = 20
@@ -48,7 +48,7 @@ def register(
         )
     drop = _settle(on, node.node_id, held)
     if not same:
-        listed = {(each.task_id, each.attempt) for each in held}
+        listed = _without(held, drop)
         for task in moves.held_by(on.sql, node.node_id):
             if (task["id"], task["attempt"]) not in listed:
                 moves.give_up(on, task, f"{node.node_id} started anew without it")
@@ -75,7 +75,7 @@ def heartbeat(
     drop = _settle(on, beat.node_id, beat.held or ())
     # Within a lease of the pool's return the poll may be still to come that asks again for an answer it took with it.
     if beat.session_id and beat.held is not None and leases_since < on.now - lease_seconds:
-        _give_up_unlisted(on, beat.node_id, beat.held, on.now - lease_seconds)
+        _give_up_unlisted(on, beat.node_id, _without(beat.held, drop), on.now - lease_seconds)
     cancel = tuple(moves.ref(task) for task in moves.held_by(on.sql, beat.node_id) if task["cancel_requested"])
     return records.Directives(bool(node["draining"]), cancel, drop)
 
@@ -122,7 +122,13 @@ def _settle(on: writing.Transaction, node_id: str, held: Iterable[records.Ref]) 
     """Compare what a node says it holds with what is its own; return what it must drop."""
     drop = []
     for each in held:
+        if attempts.is_other_epoch(on, each.epoch):
+            drop.append(each)
+            continue
         task = moves.row(on.sql, each.task_id)
+        if task is not None and not _is_this_run(on, task, node_id, each):
+            drop.append(each)
+            continue
         if task is not None and may_resume(task, each.attempt, node_id):
             task = moves.resume(on, task, "its node still holds it")
         mine = (
@@ -138,9 +144,24 @@ def _settle(on: writing.Transaction, node_id: str, held: Iterable[records.Ref]) 
     return tuple(drop)
 
 
-def _give_up_unlisted(on: writing.Transaction, node_id: str, held: Sequence[records.Ref], given_before: float) -> None:
+def _is_this_run(on: writing.Transaction, task: database.Row, node_id: str, ref: records.Ref) -> bool:
+    """Whether a node lists the run that counts, of the attempt that is its own; not yet begun, it has no id.
+
+    Binds the attempt to the first run that is listed.
+    """
+    if not ref.run_id or ref.attempt != task["attempt"] or node_id != task["node_id"]:
+        return True
+    return attempts.bind(on, task["number"], ref.attempt, ref.run_id)
+
+
+def _without(held: Sequence[records.Ref], drop: Sequence[records.Ref]) -> set[tuple[str, int]]:
+    """The attempts that a node lists and may go on with: one that it must drop is as good as not listed."""
+    dropped = set(drop)
+    return {(ref.task_id, ref.attempt) for ref in held if ref not in dropped}
+
+
+def _give_up_unlisted(on: writing.Transaction, node_id: str, listed: set[tuple[str, int]], given_before: float) -> None:
     """Give up what a node was given long ago and does not name: otherwise its heartbeats would keep it for ever."""
-    listed = {(each.task_id, each.attempt) for each in held}
     for task in moves.held_by(on.sql, node_id):
         if (task["id"], task["attempt"]) not in listed and task["assigned_at"] < given_before:
             moves.give_up(on, task, f"{node_id} holds it no more")

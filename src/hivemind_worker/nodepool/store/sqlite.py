@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hivemind_worker.nodepool.store import (
+    attempts,
     database,
     handing_out,
+    moves,
     reading,
     records,
     reports,
@@ -42,6 +44,11 @@ class SqliteStore:
     def now(self) -> float:
         """See :meth:`store.Store.now`."""
         return self._offset + self._clock()
+
+    @property
+    def epoch(self) -> str:
+        """See :attr:`store.Store.epoch`."""
+        return self._write.epoch
 
     def listen(self, heard: Callable[[Sequence[records.Change]], None]) -> None:
         """See :meth:`store.Store.listen`."""
@@ -106,6 +113,20 @@ class SqliteStore:
         """See :meth:`store.Store.report`."""
         return await self._write.do(lambda on: reports.report(on, report))
 
+    async def accept_output(self, node_id: str, session_id: str, ref: records.Ref) -> records.Assignment:
+        """See :meth:`store.Store.accept_output`."""
+        epoch = self.epoch
+
+        def check(sql: database.Connection) -> tuple[int, records.Assignment]:
+            sessions.check(sql, node_id, session_id)
+            number: int = moves.need(sql, ref.task_id)["number"]
+            return number, attempts.check_output(sql, epoch, number, ref, node_id)
+
+        number, assigned = await self._read.ask(check)
+        if ref.run_id in ("", assigned.run_id):
+            return assigned  # nothing to write: the rule, as each batch of output asks
+        return await self._write.do(lambda tx: attempts.bind_output(tx, number, ref, node_id))
+
     async def expire(self) -> records.Lost:
         """See :meth:`store.Store.expire`."""
         return await self._write.do(lambda on: sessions.expire(on, self._lease, self._leases_since))
@@ -129,6 +150,10 @@ class SqliteStore:
     async def story(self, task_id: str) -> tuple[records.Event, ...]:
         """See :meth:`store.Store.story`."""
         return await self._read.ask(lambda sql: reading.story(sql, task_id))
+
+    async def assignment(self, task_id: str, attempt: int) -> records.Assignment | None:
+        """See :meth:`store.Store.assignment`."""
+        return await self._read.ask(lambda sql: attempts.find(sql, moves.need(sql, task_id)["number"], attempt))
 
     async def body(self, task_id: str) -> bytes:
         """See :meth:`store.Store.body`."""

@@ -20,6 +20,14 @@ class Store(Protocol):
     def now(self) -> float:
         """Seconds since the epoch on the store's clock, which never goes back or jumps while the store is open."""
 
+    @property
+    def epoch(self) -> str:
+        """The store's epoch while it is open: 32 hexadecimal characters, made with it and renewed by a restore.
+
+        The identity of an attempt is (epoch, task id, attempt). A ref, a report or output that names another epoch is
+        never taken for this store's; one that names none is taken to be of this epoch.
+        """
+
     def listen(self, heard: Callable[[Sequence[records.Change]], None]) -> None:
         """Have ``heard`` called on the event loop after each commit with what changed. It must not raise or wait."""
 
@@ -60,14 +68,16 @@ class Store(Protocol):
 
         The same ``boot_id`` again keeps its session: idempotent. Of the attempts that are the node's, those in
         ``held`` go on; the others are given up at once when the process is a new one, or unknown. An attempt whose
-        lease was lost but that nobody else was given becomes the node's again.
+        lease was lost but that nobody else was given becomes the node's again. What is of another epoch, or of
+        another run than the first that was seen of its attempt, is in ``drop`` and counts as not listed; an attempt
+        that no run was seen of is bound to the one that is listed.
         """
 
     async def heartbeat(self, beat: records.Beat) -> records.Directives:
         """Renew the leases of a session. Idempotent.
 
         What the session was given more than a lease ago and does not name among what it holds is given up; not before
-        leases have run for as long as one, if they began anew.
+        leases have run for as long as one, if they began anew. Epochs and runs as in :meth:`register`.
 
         Raises :class:`errors.UnknownNode`, :class:`errors.StateInUse` for a session that another has replaced.
         """
@@ -87,6 +97,8 @@ class Store(Protocol):
         """Take a report by the attempt's fence: exactly one end per task is ever accepted. Idempotent.
 
         The end of an attempt whose lease was lost counts as long as no newer attempt was handed out.
+        A report of another epoch is UNKNOWN. An attempt is bound to the first run that was seen of it, by any call:
+        then a report of another run, or of none, is STALE, is not stored and changes nothing.
 
         A failure by the node's fault (``try_again``) queues the task again while fewer than ``max_attempts`` of its
         attempts are used up; the task fails with the last of them. A disruption (the reason node_shutdown) uses up
@@ -94,6 +106,15 @@ class Store(Protocol):
         the task. An attempt that goes on after all, or reports another end, is not counted as disrupted. Raises
         :class:`errors.Rejected` with the reason MISSING_ARTIFACT for an end that would count but names files that are
         missing; :class:`errors.UnknownNode` and :class:`errors.StateInUse` as :meth:`heartbeat`.
+        """
+
+    async def accept_output(self, node_id: str, session_id: str, ref: records.Ref) -> records.Assignment:
+        """Return the record of an attempt that this session may send output of, bound to ``ref``'s run.
+
+        A ref without a run is output from before it began, or of a worker that knows none: it binds nothing. Raises
+        :class:`errors.NoSuchTask`, :class:`errors.UserError` for an attempt that was never assigned,
+        :class:`errors.Rejected` for one of another node, epoch or run; :class:`errors.UnknownNode` and
+        :class:`errors.StateInUse` as :meth:`heartbeat`. Idempotent.
         """
 
     async def expire(self) -> records.Lost:
@@ -110,6 +131,9 @@ class Store(Protocol):
 
     async def story(self, task_id: str) -> tuple[records.Event, ...]:
         """Return what happened to a task, oldest first. Raises :class:`errors.NoSuchTask`."""
+
+    async def assignment(self, task_id: str, attempt: int) -> records.Assignment | None:
+        """Return the record of an attempt, ``None`` where it was never assigned. Raises :class:`errors.NoSuchTask`."""
 
     async def body(self, task_id: str) -> bytes:
         """Return a task's message as it is handed out. Raises :class:`errors.NoSuchTask`."""

@@ -22,10 +22,11 @@ MOST_AT_ONCE = 256
 
 @dataclass(slots=True)
 class Transaction:
-    """What a request works with: the connection, the time, and what it has changed so far."""
+    """What a request works with: the connection, the time, the store's epoch, and what it has changed so far."""
 
     sql: database.Connection
     now: float
+    epoch: str
     changes: list[records.Change] = field(default_factory=list)
 
 
@@ -53,6 +54,8 @@ class Writer:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
+        self.epoch = ""
+        """The store's epoch, from ``start`` on."""
 
     async def start(self) -> None:
         """Open the database on the writer's thread. Raises :class:`errors.BadSettings`."""
@@ -90,6 +93,7 @@ class Writer:
         with contextlib.closing(connection):
             try:
                 schema.migrate(connection, self._now())
+                self.epoch = schema.epoch(connection)
             except (errors.HiveMindError, database.Error) as error:
                 named = errors.BadSettings(f"{self._path}: {error}")
                 self._say(_fail, self._opened, named)
@@ -117,7 +121,7 @@ class Writer:
                 return
 
     def _commit(self, connection: database.Connection, batch: list[_Request]) -> list[records.Change]:
-        transaction = Transaction(connection, self._now())
+        transaction = Transaction(connection, self._now(), self.epoch)
         try:
             connection.execute("BEGIN IMMEDIATE")
             for request in batch:
