@@ -115,6 +115,7 @@ def build_pool(settings: schema.Settings, takers: list[Taker] | None = None) -> 
         lease_seconds=its.lease_seconds,
         max_attempts=its.max_attempts,
         artifact_limit_bytes=its.artifact_limit_bytes,
+        scrub_bytes_per_second=settings.storage.scrub_bytes_per_second,
         tls=tls,
         insecure=private.insecure,
         with_reflection=its.reflection,
@@ -174,6 +175,7 @@ async def build_worker(
 
 def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: stores.Store) -> Taker:
     """Have the worker's machine kept tidy while it works."""
+    from hivemind_worker.artifacts import scrub  # noqa: PLC0415  (slow to import)
     from hivemind_worker.host import readings  # noqa: PLC0415  (slow to import)
     from hivemind_worker.housekeeping import artifacts, memory, policy  # noqa: PLC0415  (slow to import)
 
@@ -182,6 +184,7 @@ def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: st
     pinned = _pinned(settings)
     house = build_housekeeping(settings, [kept], lambda: pinned | worker.announced_images)
     worker.beside("housekeeping", house.run)
+    worker.beside("scrub", scrub.Scrub(files, settings.storage.scrub_bytes_per_second).run)
     if its.cleanup_enabled:
         relief = memory.Memory(
             readings.Readings(settings.storage.work_dir).numbers,

@@ -8,7 +8,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +292,50 @@ async def test_a_gibibyte_goes_in_and_out_with_memory_flat(tmp_path: Path) -> No
 def _peak_kib(pid: int) -> int:
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+async def test_a_damaged_file_is_said_to_be_missing_and_is_taken_again(at: pool_parts.Running, tmp_path: Path) -> None:
+    data = os.urandom(MIB + 5)
+    assert (await at.tasks.UploadInput(iter(pieces(data)))).success
+    stored = tmp_path / "artifacts" / "objects" / sha256(data)[:2] / sha256(data)
+    stored.chmod(0o600)
+    stored.write_bytes(data[:MIB])  # the disk has lost its end
+    task = pb.Task(command="true")
+    task.input_artifacts["in.bin"].CopyFrom(pb.ArtifactRef(sha256=sha256(data), size=len(data)))
+    with pytest.raises(grpc.aio.AioRpcError, match="upload it"):
+        await at.submit(task)
+    (found,) = (await at.tasks.FindArtifacts(pb.FindArtifactsRequest(sha256=[sha256(data)]))).artifacts
+    assert (found.complete, found.stored_bytes) == (False, 0)
+    assert (await at.tasks.UploadInput(iter(pieces(data)))).success
+    assert await at.submit(task)
+    stored.chmod(0o600)
+    stored.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # of the same size: whoever reads it finds out
+    worker = await at.worker()
+    request = pb.DownloadArtifactRequest(node_id="n", session_id=worker.session_id, sha256=sha256(data))
+    with pytest.raises(grpc.aio.AioRpcError, match="upload it again"):
+        [part async for part in at.nodes.DownloadArtifact(request)]
+    (found,) = (await at.tasks.FindArtifacts(pb.FindArtifactsRequest(sha256=[sha256(data)]))).artifacts
+    assert (found.complete, found.stored_bytes) == (False, 0)
+    assert (await at.tasks.UploadInput(iter(pieces(data)))).success
+
+
+async def test_a_question_takes_no_upload_its_place(at: pool_parts.Running) -> None:
+    data = os.urandom(2 * MIB)
+    asked = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[pb.UploadInputRequest]:
+        first, second = pieces(data)
+        yield first
+        await asked.wait()
+        yield second
+
+    call = at.tasks.UploadInput(slowly())
+
+    async def begun() -> bool:
+        question = iter([pb.UploadInputRequest(sha256=sha256(data), size=len(data))])
+        return (await at.tasks.UploadInput(question)).stored_bytes == MIB
+
+    look: Callable[[], Any] = begun
+    await waiting.wait_until(look, description="the first piece has arrived")
+    asked.set()
+    assert (await call).success

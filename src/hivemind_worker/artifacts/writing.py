@@ -7,7 +7,7 @@ import ctypes
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hivemind_worker.task import errors, outcome
@@ -126,26 +126,37 @@ def sync_folder(folder: Path) -> None:
 
 
 class Upload:
-    """One artifact that comes from elsewhere, in order, over one or several connections."""
+    """One artifact that comes from elsewhere, in order, over one or several connections.
 
-    def __init__(self, path: Path, artifact: outcome.Artifact) -> None:
+    ``path`` is a file that this upload alone opens: what has been summed up is what the file holds. ``released`` is
+    called when the upload is over, done or not.
+    """
+
+    def __init__(self, path: Path, artifact: outcome.Artifact, released: Callable[[Upload], None]) -> None:
+        self.path = path
         self.artifact = artifact
-        self._path = path
+        self._released = released
         self._lock = threading.Lock()
         self._taken_over = False
         self._hash = hashlib.sha256()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._offset = 0
-        try:
-            self._read_again()
-        except BaseException:
-            os.close(self._fd)
-            raise
 
     @property
     def offset(self) -> int:
         """The next byte to be sent."""
         return self._offset
+
+    def go_on(self) -> None:
+        """Sum up what is here already. Blocks. Raises TakenOver."""
+        with self._lock:
+            self._check_place()
+            if os.fstat(self._fd).st_size > self.artifact.size:
+                os.ftruncate(self._fd, 0)
+            while piece := os.pread(self._fd, _READ, self._offset):
+                self._check_place()
+                self._hash.update(piece)
+                self._offset += len(piece)
 
     def write(self, offset: int, data: bytes) -> None:
         """Take the bytes at `offset`; what is here already is passed over, so a repeated piece does no harm.
@@ -153,8 +164,7 @@ class Upload:
         Raises WrongContent for a gap, TooLarge beyond the announced size, TakenOver.
         """
         with self._lock:
-            if self._taken_over or self._fd < 0:
-                raise TakenOver(f"another upload of {self.artifact.sha256} has begun; this one has lost its place")
+            self._check_place()
             if offset > self._offset:
                 raise WrongContent(f"bytes from {offset} on came, those from {self._offset} on are missing")
             new = data[self._offset - offset :]
@@ -167,36 +177,46 @@ class Upload:
     def verify(self) -> Path:
         """Close it and make it durable; where it lies. Raises WrongContent, after throwing it away."""
         with self._lock:
-            if self._taken_over or self._fd < 0:
-                raise TakenOver(f"another upload of {self.artifact.sha256} has begun; this one has lost its place")
-            found = outcome.Artifact(self._hash.hexdigest(), self._offset)
-            if found == self.artifact:
-                os.fsync(self._fd)
-            os.close(self._fd)
-            self._fd = -1
-            if found != self.artifact:
-                self._path.unlink(missing_ok=True)
-                raise WrongContent(f"{found.size} bytes of sum {found.sha256} came, announced was {self.artifact}")
-            return self._path
+            self._check_place()
+            came = outcome.Artifact(self._hash.hexdigest(), self._offset)
+            try:
+                if came == self.artifact:
+                    os.ftruncate(self._fd, came.size)  # nothing behind it, of a write that failed half-way
+                    os.fsync(self._fd)
+            except OSError:
+                self.path.unlink(missing_ok=True)  # what the disk has of it nobody knows
+                raise
+            finally:
+                self._close_fd()
+            if came != self.artifact:
+                self.path.unlink(missing_ok=True)
+                raise WrongContent(f"{came.size} bytes of sum {came.sha256} came, announced was {self.artifact}")
+            return self.path
 
     def close(self) -> None:
-        """Keep what came for another connection."""
+        """Keep what came for another connection; does nothing a second time, or after the end."""
+        self._released(self)
+
+    def take_over(self) -> bool:
+        """Another upload goes on in this one's place; whether there is anything to go on with."""
+        self._taken_over = True  # before the lock: who reads a long file again lets go of it
+        return self.end()
+
+    def end(self) -> bool:
+        """Write no more; whether this was still open, and so its file is there for another."""
         with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            was_open = self._fd >= 0
+            self._close_fd()
+            return was_open
 
-    def take_over(self) -> None:
-        """Another upload goes on in this one's place."""
-        self._taken_over = True
-        self.close()
+    def _check_place(self) -> None:
+        if self._taken_over or self._fd < 0:
+            raise TakenOver(f"another upload of {self.artifact.sha256} has begun; this one has lost its place")
 
-    def _read_again(self) -> None:
-        if os.fstat(self._fd).st_size > self.artifact.size:
-            os.ftruncate(self._fd, 0)
-        while piece := os.pread(self._fd, _READ, self._offset):
-            self._hash.update(piece)
-            self._offset += len(piece)
+    def _close_fd(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

@@ -28,8 +28,11 @@ async def upload(pool: connection.Connection, sources: Mapping[str, inputs.Sourc
     sums = list(sources)
     for start in range(0, len(sums), _ASK_AT_ONCE):
         for found in await _find(pool, sums[start : start + _ASK_AT_ONCE]):
+            source = sources[found.sha256]
             if not found.complete:
-                await _send(pool, found.sha256, sources[found.sha256], found.stored_bytes, progress)
+                await _send(pool, found.sha256, source, found.stored_bytes, progress)
+            elif found.stored_bytes != source.size:  # what the pool has is damaged: it looks when it is sent anew
+                await _send(pool, found.sha256, source, 0, progress)
 
 
 async def _find(pool: connection.Connection, sums: list[str]) -> list[calls.pb.ArtifactState]:

@@ -53,10 +53,10 @@ class Artifacts:
         ]
 
     def _held(self, kept: store.Kept, needed: Collection[str]) -> str:
-        upload = kept.name.endswith(".upload")
+        unneeded = kept.name.endswith((".upload", ".damaged"))
         if kept.name.removesuffix(".upload") in needed:
             return "a task, or the pool, waits for it"
-        return "an earlier process left it to be delivered" if kept.written_at < self._since and not upload else ""
+        return "an earlier process left it to be delivered" if kept.written_at < self._since and not unneeded else ""
 
     def _remove(self, thing: policy.Thing) -> bool:
         return self._files.discard(store.Kept(thing.name, thing.size_bytes, thing.last_used))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hivemind_worker.artifacts import store, writing
+from hivemind_worker.artifacts import store
 from hivemind_worker.task import checks, errors, outcome
 from hivemind_worker.wire import calls, verdicts
 
@@ -40,8 +40,9 @@ class Files:
     async def upload(self, first: Piece, rest: AsyncIterator[Piece]) -> Stored:
         """Take a file whose name and size ``first`` says, and return how it stands when the stream has ended.
 
-        A stream without data only asks. Bytes that are here already are passed over. Raises
-        :class:`errors.Rejected` for a file that is too large, `writing.WrongContent` for a gap or a wrong sum.
+        A stream without data only asks, and takes no other upload's place. Bytes that are here already are passed over.
+
+        Raises :class:`errors.Rejected` for a file that is too large, `writing.WrongContent` for a gap or a wrong sum.
         """
         sha256 = _sum(first.sha256)
         if first.size < 0 or first.size > self._limit:
@@ -49,17 +50,32 @@ class Files:
                 f"a file of {first.size} bytes; this pool takes files up to {self._limit}",
                 str(verdicts.Reason.TOO_LARGE),
             )
-        if await asyncio.to_thread(self._artifacts.exists, sha256):
-            return Stored(complete=True, stored_bytes=await asyncio.to_thread(self._artifacts.size, sha256))
-        # Closing keeps what came, and does nothing after the end.
-        with contextlib.closing(await asyncio.to_thread(self._artifacts.upload, sha256, first.size)) as upload:
-            await _write(upload, first)
-            async for piece in rest:
-                await _write(upload, piece)
-            if upload.offset < first.size:
-                return Stored(complete=False, stored_bytes=upload.offset)
-            await asyncio.to_thread(self._artifacts.store_upload, upload)
-            return Stored(complete=True, stored_bytes=first.size)
+        stored = await self._stored(sha256, first.size)
+        if stored is not None:
+            return stored
+        async with contextlib.aclosing(_with_data(first, rest)) as pieces:
+            begun = first if first.size == 0 else await anext(pieces, None)
+            if begun is None:
+                return Stored(complete=False, stored_bytes=await asyncio.to_thread(self._artifacts.staged, sha256))
+            # Closing keeps what came, and does nothing after the end.
+            with contextlib.closing(await asyncio.to_thread(self._artifacts.upload, sha256, first.size)) as upload:
+                await asyncio.to_thread(upload.write, begun.offset, begun.data)
+                async for piece in pieces:
+                    await asyncio.to_thread(upload.write, piece.offset, piece.data)
+                if upload.offset < first.size:
+                    return Stored(complete=False, stored_bytes=upload.offset)
+                await asyncio.to_thread(self._artifacts.store_upload, upload)
+                return Stored(complete=True, stored_bytes=first.size)
+
+    async def _stored(self, sha256: str, size: int) -> Stored | None:
+        """What is here already, if it is what its name says. A size that differs is a reason to look."""
+        try:
+            there = await asyncio.to_thread(self._artifacts.size, sha256)
+        except store.NoSuchArtifact:
+            return None
+        if there != size and not await asyncio.to_thread(self._artifacts.verify, sha256):
+            return None
+        return Stored(complete=True, stored_bytes=there)
 
     async def find(self, sums: Sequence[str]) -> list[outcome.Artifact | int]:
         """Return for each SHA-256 the artifact, or how many bytes of it are here."""
@@ -69,16 +85,21 @@ class Files:
     async def missing(self, artifacts: Sequence[outcome.Artifact]) -> tuple[str, ...]:
         """Return the SHA-256 of those that are not here whole. A size below 0 is not compared.
 
+        A file of another size than named is read: where it is damaged it is set aside, and can be uploaded again.
+
         Raises :class:`errors.Rejected` for what is no SHA-256.
         """
         if not artifacts:
             return ()
         found = await self.find([artifact.sha256 for artifact in artifacts])
-        return tuple(
-            wanted.sha256
-            for wanted, there in zip(artifacts, found, strict=True)
-            if isinstance(there, int) or (wanted.size >= 0 and there.size != wanted.size)
-        )
+        missing = []
+        for wanted, there in zip(artifacts, found, strict=True):
+            if isinstance(there, int):
+                missing.append(wanted.sha256)
+            elif wanted.size >= 0 and there.size != wanted.size:
+                missing.append(wanted.sha256)
+                await asyncio.to_thread(self._artifacts.verify, wanted.sha256)
+        return tuple(missing)
 
     async def keep(self, contents: Sequence[bytes]) -> list[outcome.Artifact]:
         """Store small contents that came whole."""
@@ -113,6 +134,10 @@ def _sum(sha256: str) -> str:
         raise errors.Rejected(str(error)) from None
 
 
-async def _write(upload: writing.Upload, piece: Piece) -> None:
-    if piece.data:
-        await asyncio.to_thread(upload.write, piece.offset, piece.data)
+async def _with_data(first: Piece, rest: AsyncIterator[Piece]) -> AsyncGenerator[Piece, None]:
+    """The messages that carry something."""
+    if first.data:
+        yield first
+    async for piece in rest:
+        if piece.data:
+            yield piece

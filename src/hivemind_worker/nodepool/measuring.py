@@ -28,6 +28,11 @@ class Measuring:
         """An attempt's end was judged."""
         self._meters.count(metrics.POOL_REPORTS, str(verdict))
 
+    def artifacts(self, *, damaged: int, read_bytes: int) -> None:
+        """How many stored files were found damaged, and how much was read to find them."""
+        self._meters.set(metrics.POOL_DAMAGED, damaged)
+        self._meters.set(metrics.POOL_SCRUBBED, read_bytes)
+
     def heard(self, changes: Sequence[records.Change]) -> None:
         """Take note of what the store has committed."""
         for change in changes:

@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
+from hivemind_worker.artifacts import scrub
 from hivemind_worker.artifacts import store as artifact_store
 from hivemind_worker.concurrency import stopping, supervision
 from hivemind_worker.health import report
@@ -48,7 +49,8 @@ class NodePool:
     ``artifact_folder`` say otherwise. ``listen`` is host:port; port 0 takes a free one. Plain text is spoken to
     loopback addresses only, unless ``insecure``. ``lease_seconds`` is how long a node may be silent,
     ``max_attempts`` how often a task is tried that names no number, ``artifact_limit_bytes`` the largest file taken,
-    ``preload_images`` what nodes are asked to have ready.
+    ``scrub_bytes_per_second`` how fast stored files are read again (0: never), ``preload_images`` what nodes are asked
+    to have ready.
     """
 
     def __init__(  # noqa: PLR0913  (each is a setting of its own; all but the folder have defaults)
@@ -61,6 +63,7 @@ class NodePool:
         lease_seconds: float = 60.0,
         max_attempts: int = 3,
         artifact_limit_bytes: int = 16 * 1024**3,
+        scrub_bytes_per_second: int = scrub.BYTES_PER_SECOND,
         tls: Tls | None = None,
         insecure: bool = False,
         with_reflection: bool = False,
@@ -73,6 +76,7 @@ class NodePool:
         self._insecure = insecure
         self._with_reflection = with_reflection
         self._artifacts = artifact_store.Store(artifact_folder or data / "artifacts")
+        self._scrub = scrub.Scrub(self._artifacts, scrub_bytes_per_second)
         self._parts = service.Parts(
             store=self.store,
             files=files.Files(self._artifacts, artifact_limit_bytes),
@@ -126,6 +130,7 @@ class NodePool:
 
     async def metrics(self) -> tuple[bytes, str]:
         """Return the pool's metrics in Prometheus' text format, and that format's content type."""
+        self._parts.told.artifacts(damaged=self._artifacts.damaged_count, read_bytes=self._scrub.read_bytes)
         return await self._parts.told.exposition(self.store, self._parts.dispatch.waiting)
 
     def _not_serving(self) -> str:
@@ -153,6 +158,7 @@ class NodePool:
     async def _run_loops(self) -> supervision.Ending:
         loops = supervision.Loops("pool", [supervision.Stage("all", GRACE_SECONDS)])
         loops.add("dispatch", "all", self._parts.dispatch.run)
+        loops.add("scrub", "all", self._scrub.run)
         loops.add("leases", "all", functools.partial(leases.watch, self.store, self._parts.lease_seconds))
         try:
             return await loops.run(self._stop)

@@ -63,10 +63,18 @@ def pairs(given: Any) -> Any:
     return {name.strip(): value.strip() for name, _, value in parted}
 
 
+def place(path: Path) -> Path:
+    """Return an absolute path, with ~ for a home folder. Raises ValueError for the home of a user that there is not."""
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no such user, or no home folder of theirs") from None
+
+
 Seconds = Annotated[float, Field(gt=0, le=365 * 86400, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Size = Annotated[ByteSize, Field(gt=0)]
-Place = Annotated[Path, pydantic.AfterValidator(lambda path: path.expanduser().absolute())]
+Place = Annotated[Path, pydantic.AfterValidator(place)]
 Name = Annotated[str, pydantic.AfterValidator(name)]
 Address = Annotated[str, pydantic.AfterValidator(address)]
 Labels = Annotated[dict[Name, Annotated[str, Field(max_length=256)]], pydantic.BeforeValidator(pairs)]

@@ -192,6 +192,10 @@ class Storage(Group):
     log_dir: Place = Field(default_factory=paths.log_dir, json_schema_extra={"plain": "LOG_DIR"})
     """The rotated log files."""
 
+    scrub_bytes_per_second: Annotated[ByteSize, Field(ge=0)] = ByteSize(4 * MIB)
+    """How fast stored files are read again, round after round, to find those that the disk has damaged; such a file is
+    set aside and can be uploaded again. 0: never."""
+
 
 class Pool(Group):
     """The Node Pool, where this machine runs one."""

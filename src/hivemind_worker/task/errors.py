@@ -31,6 +31,7 @@
     ├── ImageUnavailable        the task's image cannot be had here
     ├── DependencyFailed        the task's requirements cannot be installed
     ├── NoSuchArtifact          artifacts/store: it holds no file of that name
+    │   └── DamagedArtifact     artifacts/store: what it held was not its content; set aside
     ├── ImpossibleMove          our own defect: a move that the table does not have
     ├── LoopFailed              concurrency/supervision: a loop raised, so its group was stopped
     └── LoopsStuck              concurrency/supervision: loops did not end although cancelled

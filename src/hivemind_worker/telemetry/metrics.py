@@ -112,10 +112,14 @@ POOL_CALLS = _seconds(
     "result",
 )
 POOL_POLLS = _gauge("hivemind_pool_waiting_polls", "Workers that wait for tasks now.")
+POOL_DAMAGED = _gauge(
+    "hivemind_pool_damaged_artifacts", "Stored files that were found damaged, and set aside, since the pool began."
+)
+POOL_SCRUBBED = _gauge("hivemind_pool_scrubbed_bytes", "Bytes of stored files read again since then, to find those.")
 
 POOL = (
     POOL_INFO, POOL_TASKS, POOL_NODES, POOL_CAPACITY, POOL_USED, POOL_QUEUE_AGE, POOL_SUBMITTED, POOL_ENDED,
-    POOL_REPORTS, POOL_WAITED, POOL_RAN, POOL_CALLS, POOL_POLLS,
+    POOL_REPORTS, POOL_WAITED, POOL_RAN, POOL_CALLS, POOL_POLLS, POOL_DAMAGED, POOL_SCRUBBED,
 )  # fmt: skip
 """Of a Node Pool."""
 
