@@ -17,7 +17,17 @@ from hivemind_worker.artifacts import scrub
 from hivemind_worker.artifacts import store as artifact_store
 from hivemind_worker.concurrency import stopping, supervision
 from hivemind_worker.health import report
-from hivemind_worker.nodepool import attempt_logs, changes, checkup, dispatch, files, leases, service, task_service
+from hivemind_worker.nodepool import (
+    attempt_logs,
+    changes,
+    checkup,
+    dispatch,
+    files,
+    leases,
+    locks,
+    service,
+    task_service,
+)
 from hivemind_worker.nodepool.store import sqlite
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
@@ -70,6 +80,13 @@ class NodePool:
         preload_images: tuple[str, ...] = (),
     ) -> None:
         self.store = sqlite.SqliteStore(store_path or data / "pool.sqlite", lease_seconds)
+        self._locks = [
+            locks.InodeLock(folder, f"give this one {setting} of its own", is_folder=True)
+            for folder, setting in (
+                (data / "logs", "a state folder (--state-dir)"),
+                (artifact_folder or data / "artifacts", "a pool_artifact_dir"),
+            )
+        ]
         self.address = ""
         self._listen = listen
         self._tls = tls
@@ -96,11 +113,14 @@ class NodePool:
     async def start(self) -> str:
         """Open the store, listen, serve; return the address, host:port, with the port that was taken.
 
-        Raises :class:`errors.StateInUse` where another pool has the store, :class:`errors.BadSettings` for a store, a
-        port or a certificate that cannot be used.
+        Raises :class:`errors.StateInUse` where another pool has the store or a folder, :class:`errors.BadSettings` for
+        a store, a port or a certificate that cannot be used.
         """
         credentials = self._credentials()
         async with contextlib.AsyncExitStack() as undo:
+            for lock in self._locks:
+                lock.take()
+                undo.callback(lock.release)
             await self.store.open()
             undo.push_async_callback(self.store.close)
             await asyncio.to_thread(self._artifacts.prepare)
@@ -153,6 +173,8 @@ class NodePool:
                 await self._loops
         finally:
             await self.store.close()
+            for lock in self._locks:
+                lock.release()
             log.log_system_event("pool_stopped", {"address": self.address})
 
     async def _run_loops(self) -> supervision.Ending:

@@ -17,6 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _HOST_PORT = re.compile(r"(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.%]+\]):(\d{1,5})")
 _RESOLVED = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract):\S+")
 _URL = re.compile(r"https?://\S+")
+_PATH_URL = re.compile(r"[a-z][a-z0-9+.-]+:(?=/)|(?:sqlite|file):", re.IGNORECASE)
 _ENGINE = re.compile(r"(?:unix|tcp|http|https|npipe)://\S+")
 
 
@@ -35,6 +36,14 @@ def address(text: str) -> str:
     if not (found and int(found[1]) <= 65535) and not _RESOLVED.fullmatch(text):
         raise ValueError("write host:port, such as localhost:50051 or [::1]:50051")
     return text
+
+
+def no_url(given: Any) -> Any:
+    """Require a path: a URL would silently become a folder named after its scheme."""
+    if isinstance(given, str) and (scheme := _PATH_URL.match(given)):
+        rest = given[scheme.end() :].lstrip("/")
+        raise ValueError(f"this is a URL; write a path, such as /{rest or 'path/to/it'}")
+    return given
 
 
 def engine(text: str) -> str:
@@ -74,7 +83,7 @@ def place(path: Path) -> Path:
 Seconds = Annotated[float, Field(gt=0, le=365 * 86400, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Size = Annotated[ByteSize, Field(gt=0)]
-Place = Annotated[Path, pydantic.AfterValidator(place)]
+Place = Annotated[Path, pydantic.BeforeValidator(no_url), pydantic.AfterValidator(place)]
 Name = Annotated[str, pydantic.AfterValidator(name)]
 Address = Annotated[str, pydantic.AfterValidator(address)]
 Labels = Annotated[dict[Name, Annotated[str, Field(max_length=256)]], pydantic.BeforeValidator(pairs)]

@@ -93,6 +93,10 @@ def test_labels_are_pairs_however_they_come(given: Any) -> None:
         ("HIVEMIND_LABELS", "zone", "NAME=VALUE"),
         ("HIVEMIND_LABELS", "=a", "NAME=VALUE"),
         ("HIVEMIND_RESULTS_LIMIT_BYTES", "4 parsecs", "byte unit"),
+        ("HIVEMIND_POOL_STORE", "sqlite:///var/lib/pool.sqlite", "this is a URL; write a path, such as /var/lib/pool."),
+        ("HIVEMIND_POOL_STORE", "sqlite:pool.sqlite", "this is a URL"),
+        ("HIVEMIND_POOL_STORE", "postgresql://host/pool", "this is a URL"),
+        ("HIVEMIND_POOL_ARTIFACT_DIR", "file:///var/lib/x", "this is a URL; write a path, such as /var/lib/x"),
     ],
 )
 def test_a_bad_value_is_one_line_that_says_which_where_and_what(variable: str, value: str, problem: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import sqlite3
 import urllib.parse
 from pathlib import Path
@@ -39,66 +37,65 @@ _SETTINGS = (
 )
 
 
-class Lock:
-    """A file that is locked as long as this pool has the store.
+def prepare(path: Path) -> Path:
+    """Make the folder; return the path without symbolic links, as SQLite names the files beside it.
 
-    SQLite alone would let two pools share it, each blind to the workers that wait at the other.
+    Raises :class:`errors.BadSettings` where a database cannot live there.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = -1
-
-    def take(self) -> None:
-        """Raises :class:`errors.StateInUse` where another pool has it, :class:`errors.BadSettings` if it cannot be."""
-        try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise errors.BadSettings(f"{self._path} cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            raise errors.StateInUse(
-                f"another pool uses {self._path.with_suffix('')}: stop it, or give this one a store of its own"
-            ) from None
-        self._fd = fd
-
-    def release(self) -> None:
-        """Let go. The file stays: to remove it would let two pools lock two files of one name."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def prepare(path: Path) -> None:
-    """Make the folder. Raises :class:`errors.BadSettings` where a database cannot live there."""
     try:
+        path = path.resolve()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.BadSettings(f"the folder {path.parent} cannot be made: {error.strerror}") from None
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise errors.BadSettings(f"the folder {path.parent} cannot be made: {reason}") from None
     kind = file_system(path.parent)
     if kind in _NETWORK:
         raise errors.BadSettings(
             f"{path} is on a network file system ({kind}), where SQLite loses data: put the store on a local disk"
         )
+    return path
+
+
+def check_one_name(path: Path, table: Path = Path("/proc/self/mountinfo")) -> None:
+    """Raise :class:`errors.BadSettings` where the file has a second name.
+
+    Opened by another name after a crash, it would lack the log that lies beside the first: SQLite calls that a way to
+    destroy a database.
+    """
+    links = path.stat().st_nlink
+    if links > 1:
+        raise errors.BadSettings(
+            f"{path} has {links} names (hard links): a store that is opened by another name after a crash is "
+            "destroyed; leave it one name"
+        )
+    if any(point == path for point, _ in _mounts(table)):
+        raise errors.BadSettings(
+            f"{path} is mounted as a single file, apart from the log beside it: mount the folder that it is in"
+        )
 
 
 def file_system(folder: Path, table: Path = Path("/proc/self/mountinfo")) -> str:
     """Return the type of the file system that ``folder`` is on; empty where the system does not say."""
+    result, longest = "", -1
+    real = folder.resolve()
+    for point, kind in _mounts(table):
+        # Of mounts on one point the last hides the others.
+        if real.is_relative_to(point) and len(point.parts) >= longest:
+            result, longest = kind, len(point.parts)
+    return result
+
+
+def _mounts(table: Path) -> list[tuple[Path, str]]:
+    """Every mount point with the type of what is mounted there."""
     try:
         lines = table.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
-        return ""
-    found, longest = "", -1
-    wanted = folder.resolve()
+        return []
+    mounts = []
     for line in lines:
         before, _, after = line.partition(" - ")
-        point = Path(before.split()[4].encode().decode("unicode_escape"))
-        # Of mounts on one point the last hides the others.
-        if wanted.is_relative_to(point) and len(point.parts) >= longest:
-            found, longest = after.split()[0], len(point.parts)
-    return found
+        mounts.append((Path(before.split()[4].encode().decode("unicode_escape")), after.split()[0]))
+    return mounts
 
 
 def writing(path: Path) -> Connection:

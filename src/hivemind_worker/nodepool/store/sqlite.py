@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hivemind_worker.nodepool import locks
 from hivemind_worker.nodepool.store import (
     attempts,
     database,
@@ -32,7 +33,7 @@ class SqliteStore:
     def __init__(self, path: Path, lease_seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._lease = lease_seconds
-        self._lock = database.Lock(path.with_name(path.name + ".lock"))
+        self._locks: list[locks.InodeLock] = []
         self._heard: list[Callable[[Sequence[records.Change]], None]] = []
         self._writer: writing.Writer | None = None
         self._reader: reading.Reader | None = None
@@ -56,15 +57,19 @@ class SqliteStore:
 
     async def open(self) -> None:
         """See :meth:`store.Store.open`."""
-        await asyncio.to_thread(database.prepare, self._path)
-        self._lock.take()
-        writer = writing.Writer(self._path, self.now, self._tell)
+        self._path = await asyncio.to_thread(database.prepare, self._path)
+        self._lock()
         try:
-            await writer.start()
-            await self._begin_leases_anew(writer)
+            database.check_one_name(self._path)
+            writer = writing.Writer(self._path, self.now, self._tell)
+            try:
+                await writer.start()
+                await self._begin_leases_anew(writer)
+            except BaseException:
+                await writer.close()
+                raise
         except BaseException:
-            await writer.close()
-            self._lock.release()
+            self._unlock()
             raise
         self._writer = writer
         self._reader = reading.Reader(self._path)
@@ -78,7 +83,23 @@ class SqliteStore:
             await asyncio.to_thread(reader.close)
         if writer is not None:
             await writer.close()
-        self._lock.release()
+        self._unlock()
+
+    def _lock(self) -> None:
+        """Have the file alone: by its inode, and by its name, as pools of older versions do."""
+        try:
+            for path in (self._path.with_name(self._path.name + ".lock"), self._path):
+                lock = locks.InodeLock(path, "give this one a store of its own (--store)")
+                lock.take()
+                self._locks.append(lock)
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _unlock(self) -> None:
+        # After SQLite has closed the file: see `locks`.
+        while self._locks:
+            self._locks.pop().release()
 
     async def submit(self, tasks: Sequence[records.NewTask], key: str = "", key_digest: str = "") -> tuple[str, ...]:
         """See :meth:`store.Store.submit`."""

@@ -1,0 +1,140 @@
+"""One pool per store and per folder, by whatever path another pool comes to them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hivemind_worker.nodepool import server
+from hivemind_worker.nodepool.store import database
+from hivemind_worker.task import errors
+
+POOL = textwrap.dedent(
+    """
+    import asyncio, sys
+    from pathlib import Path
+    from hivemind_worker.nodepool import server
+    from hivemind_worker.task import errors
+
+    async def main():
+        data, store, artifacts = map(Path, sys.argv[1:])
+        pool = server.NodePool(data, store_path=store, artifact_folder=artifacts)
+        try:
+            print("serves", await pool.start(), flush=True)
+        except errors.HiveMindError as error:
+            sys.exit(f"{type(error).__name__}: {error}")
+        await asyncio.to_thread(sys.stdin.read)
+        await pool.stop()
+
+    asyncio.run(main())
+    """
+)
+
+
+@contextlib.contextmanager
+def another_pool(data: Path, store: Path, artifacts: Path) -> Iterator[int]:
+    """A pool in a process of its own; gives its process id."""
+    command = [sys.executable, "-c", POOL, *map(str, (data, store, artifacts))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin
+        assert child.stdout
+        assert child.stdout.readline().startswith("serves")
+        try:
+            yield child.pid
+        finally:
+            child.stdin.close()
+            assert child.wait(30) == 0
+
+
+def spelling(first: Path, there: Path, how: str) -> Path:
+    """Return another path to ``first``, made at ``there``."""
+    match how:
+        case "same":
+            return first
+        case "relative":
+            return Path(os.path.relpath(first))
+        case "dots":
+            return first.parent / ".." / first.parent.name / first.name
+        case "symlink":
+            there.symlink_to(first)
+        case "symlinked folder":
+            there.symlink_to(first.parent)
+            return there / first.name
+        case _:
+            there.hardlink_to(first)
+    return there
+
+
+@pytest.mark.parametrize("how", ["same", "relative", "dots", "symlink", "symlinked folder", "hard link"])
+async def test_a_store_has_one_pool_whatever_the_path(tmp_path: Path, how: str) -> None:
+    first = tmp_path / "a" / "pool.sqlite"
+    with another_pool(tmp_path / "a", first, tmp_path / "a" / "artifacts") as pid:
+        path = spelling(first, tmp_path / "link", how)
+        with pytest.raises(errors.StateInUse, match=rf"process {pid}.*stop it, or.*--store"):
+            await server.NodePool(tmp_path / "b", store_path=path).start()
+    if how != "hard link":
+        second = server.NodePool(tmp_path / "b", store_path=path)
+        await second.start()
+        await second.stop()
+    else:
+        with pytest.raises(errors.BadSettings, match="2 names"):
+            await server.NodePool(tmp_path / "b", store_path=path).start()
+
+
+@pytest.mark.parametrize("how", ["same", "relative", "symlink"])
+@pytest.mark.parametrize("which", ["state folder", "artifacts"])
+async def test_a_folder_has_one_pool_whatever_the_path(tmp_path: Path, how: str, which: str) -> None:
+    data, artifacts = tmp_path / "a", tmp_path / "artifacts"
+    with another_pool(data, tmp_path / "first.sqlite", artifacts) as pid:
+        if which == "state folder":
+            data, artifacts = spelling(data, tmp_path / "link", how), tmp_path / "others"
+        else:
+            data, artifacts = tmp_path / "b", spelling(artifacts, tmp_path / "link", how)
+        second = server.NodePool(data, store_path=tmp_path / "second.sqlite", artifact_folder=artifacts)
+        with pytest.raises(errors.StateInUse, match=rf"process {pid}.*stop it, or.*of its own"):
+            await second.start()
+    await second.start()
+    await second.stop()
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0,
+    reason="needs the right to mount",
+)
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_a_bind_mount_leads_to_the_same_store(tmp_path: Path, what: str) -> None:
+    first, there = tmp_path / "a" / "pool.sqlite", tmp_path / "mounted"
+    with another_pool(tmp_path / "a", first, tmp_path / "a" / "artifacts"):
+        source, store = (first.parent, there / first.name) if what == "folder" else (first, there)
+        there.mkdir() if what == "folder" else there.touch()
+        script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+        command = ["unshare", "-m", "sh", "-c", script, "sh", str(source), str(there)]
+        command += [sys.executable, "-c", POOL, str(tmp_path / "b"), str(store), str(tmp_path / "c")]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        assert ended.returncode == 1
+        assert "StateInUse: another pool" in ended.stderr
+
+
+def test_a_store_mounted_as_a_single_file_is_refused(tmp_path: Path) -> None:
+    path, table = tmp_path / "pool.sqlite", tmp_path / "mountinfo"
+    path.touch()
+    table.write_text(f"21 1 8:1 / / rw - ext4 /dev/sda1 rw\n22 21 8:1 /x {path} rw - ext4 /dev/sda1 rw\n")
+    with pytest.raises(errors.BadSettings, match="mount the folder"):
+        database.check_one_name(path, table)
+
+
+async def test_pools_in_one_process_are_two_pools(tmp_path: Path) -> None:
+    first = server.NodePool(tmp_path)
+    await first.start()
+    (tmp_path / "link").symlink_to(tmp_path / "pool.sqlite")
+    with pytest.raises(errors.StateInUse, match=f"process {os.getpid()}"):
+        await server.NodePool(tmp_path / "b", store_path=tmp_path / "link").start()
+    await first.stop()
