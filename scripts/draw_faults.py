@@ -35,9 +35,7 @@ class Run:
         self._kept = self._make()
 
     def _make(self) -> sqlite.SqliteStore:
-        kept = sqlite.SqliteStore(self._folder / "pool.sqlite", LEASE, lambda: self._clock)
-        kept._offset = 1.0  # noqa: SLF001  (the wall clock has no part in a picture)
-        return kept
+        return sqlite.SqliteStore(self._folder / "pool.sqlite", LEASE, lambda: self._clock)
 
     async def open(self) -> None:
         """Begin."""

@@ -32,10 +32,17 @@ def clock() -> store_parts.Clock:
     return store_parts.Clock()
 
 
+@pytest.fixture
+def wall() -> store_parts.Clock:
+    return store_parts.Clock(1_800_000_000.0)
+
+
 @pytest.fixture(params=["sqlite"])
-def opener(request: pytest.FixtureRequest, tmp_path: Path, clock: store_parts.Clock) -> store_parts.Opener:
+def opener(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: store_parts.Clock, wall: store_parts.Clock
+) -> store_parts.Opener:
     assert request.param == "sqlite"
-    return lambda: sqlite.SqliteStore(tmp_path / "pool.sqlite", store_parts.LEASE, clock)
+    return lambda: sqlite.SqliteStore(tmp_path / "pool.sqlite", store_parts.LEASE, clock, wall)
 
 
 @pytest_asyncio.fixture

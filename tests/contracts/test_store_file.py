@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import database, handing_out, records, schema, sqlite
+from hivemind_worker.nodepool.store import database, expiry, handing_out, records, schema, sqlite
 from hivemind_worker.task import errors, outcome, resources
 
 SHAPE = assignment.Shape("command", resources.Resources(1, resources.GIB, resources.GIB))
@@ -170,11 +170,15 @@ def test_handing_out_walks_over_no_table(tmp_path: Path) -> None:
         (handing_out.QUEUED_SHAPES, ()),
         (handing_out.HEADS, (1, 4)),
         ("SELECT node_id FROM nodes WHERE alive = 1 AND lease_until < 5", ()),
+        (expiry.HELD_BY_THE_DEAD, ()),
+        (expiry.OVERDUE, (5,)),
+        (expiry.LONG_LOST, (5, 5, 1)),
         ("SELECT state, count(*) FROM tasks GROUP BY state", ()),
     ):
         steps = [row["detail"] for row in sql.execute(f"EXPLAIN QUERY PLAN {question}", given)]
         assert not any("TEMP B-TREE" in step for step in steps), steps
-        assert all("INDEX" in step for step in steps if "tasks" in step or "nodes" in step), steps
+        tables = [step for step in steps if "tasks" in step or "nodes" in step]
+        assert all("INDEX" in step or "PRIMARY KEY" in step for step in tables), steps
     sql.close()
 
 

@@ -97,9 +97,7 @@ class StoreMachine(stateful.RuleBasedStateMachine):
     """The store and the model, side by side."""
 
     def make(self, path: Path) -> store.Store:
-        kept = sqlite.SqliteStore(path, LEASE, lambda: self.now)
-        kept._offset = 0.0  # the machine's own clock has no part in this
-        return kept
+        return sqlite.SqliteStore(path, LEASE, lambda: self.now)
 
     def __init__(self) -> None:
         super().__init__()

@@ -58,7 +58,7 @@ async def test_a_good_end_and_an_orderly_stop_are_no_sickness(kept: store.Store,
     clock.seconds += 5
     assert [known.faults for known in await kept.nodes()] == [2]
     await _fails(kept, "n", here, outcome.Reason.NONZERO_EXIT)  # the task's own: the node has done its work
-    assert [(known.faults, known.rest_until) for known in await kept.nodes()] == [(0, 0.0)]
+    assert [(known.faults, known.rest_seconds) for known in await kept.nodes()] == [(0, 0.0)]
 
 
 async def test_a_poison_task_is_given_up_with_its_story(kept: store.Store, clock: Clock) -> None:
@@ -155,10 +155,9 @@ async def test_a_client_without_sessions_has_that_lease_too(opener: Opener, cloc
     await first.submit([records.NewTask("a", b"", "", SMALL, timeout=1.0)])
     await first.hand_out([records.Poll("plain")])
     await first.close()
-    clock.seconds += 1_000
     second = opener()
     await second.open()
-    second._offset = first._offset  # type: ignore[attr-defined]  # the pool was away all that time, by the wall clock
+    clock.seconds += 1_000  # its process was stopped
     await second.begin_leases_anew()
     assert (await second.expire()).attempts == ()
     clock.seconds += LEASE / 2
@@ -168,7 +167,7 @@ async def test_a_client_without_sessions_has_that_lease_too(opener: Opener, cloc
     await second.close()
 
 
-async def test_a_clock_that_was_set_back_forgets_nobody(opener: Opener, clock: Clock) -> None:
+async def test_a_clock_that_was_set_back_forgets_nobody(opener: Opener, clock: Clock, wall: Clock) -> None:
     first = opener()
     await first.open()
     here = await session(first)
@@ -177,7 +176,7 @@ async def test_a_clock_that_was_set_back_forgets_nobody(opener: Opener, clock: C
     await first.report(records.Report("a", "n", here, handed.attempt))
     await first.close()
     second = opener()
-    second._offset = first._offset - 10**6  # type: ignore[attr-defined]  # the wall clock, twelve days earlier
+    wall.seconds -= 10**6  # twelve days earlier
     await second.open()
     clock.seconds += LEASE + 1
     # Heartbeats that name nothing: a node which lives, and has lost the task.

@@ -17,8 +17,8 @@ ROOM = resources.Resources(8, 64 * resources.GIB, 100 * resources.GIB)
 class Clock:
     """Time that goes on when it is told to."""
 
-    def __init__(self) -> None:
-        self.seconds = 1_000.0
+    def __init__(self, seconds: float = 1_000.0) -> None:
+        self.seconds = seconds
 
     def __call__(self) -> float:
         return self.seconds

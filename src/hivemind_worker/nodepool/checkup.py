@@ -18,7 +18,7 @@ def checker(kept: store.Store, folder: Path, serving: Callable[[], str]) -> repo
     """Return what makes the pool's health report. ``serving`` says why it serves nobody; empty while it does."""
 
     async def stored() -> checks.Check:
-        await kept.nodes()
+        await kept.oldest_queued()
         return checks.healthy("Store OK")
 
     async def disk_space() -> checks.Check:

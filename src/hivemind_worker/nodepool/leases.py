@@ -23,10 +23,10 @@ async def watch(kept: store.Store, lease_seconds: float, stop: stopping.Stop) ->
     A pool that was away itself (its process stopped, its disk full, its machine asleep) judges nobody by that time:
     heartbeats could not be heard. Leases then begin anew, as after a start.
     """
-    last = kept.now()
+    last = kept.lease_time()
     refused = False
     async for _ in periodic.every(lease_seconds / LOOKS_PER_LEASE, stop):
-        away = kept.now() - last
+        away = kept.lease_time() - last
         try:
             if away > lease_seconds * AWAY:
                 await kept.begin_leases_anew()
@@ -38,7 +38,7 @@ async def watch(kept: store.Store, lease_seconds: float, stop: stopping.Stop) ->
                 log.log_system_event("leases_not_watched", level="error", error=error)
             refused = True
         else:
-            last, refused = kept.now(), False
+            last, refused = kept.lease_time(), False
 
 
 def _tell(lost: records.Lost) -> None:

@@ -46,13 +46,15 @@ class Measuring:
 
     async def exposition(self, kept: store.Store, polls: int) -> tuple[bytes, str]:
         """Return all of it in Prometheus' text format; ``polls``: workers that wait for tasks now."""
-        nodes, counts = await kept.nodes(), await kept.counts()
-        alive = [node for node in nodes if node.alive]
+        alive, counts = await kept.nodes(alive_only=True), await kept.counts()
+        statuses = collections.Counter(map(_word, alive))
+        if lost := await kept.lost_nodes():
+            statuses["lost"] = lost
         meters = self._meters
         meters.set(metrics.POOL_INFO, 1, __version__)
         meters.set(metrics.POOL_POLLS, polls)
         meters.set_all(metrics.POOL_TASKS, {str(each): counts.get(str(each), 0) for each in state.TaskState})
-        meters.set_all(metrics.POOL_NODES, collections.Counter(map(_word, nodes)))
+        meters.set_all(metrics.POOL_NODES, statuses)
         meters.set_all(metrics.POOL_CAPACITY, amounts([node.capacity for node in alive]))
         meters.set_all(metrics.POOL_USED, amounts([node.used for node in alive]))
         oldest = await kept.oldest_queued()
@@ -62,8 +64,6 @@ class Measuring:
 
 def _word(node: records.Node) -> str:
     """A node's status as a label: words that only that node knows would be labels without end."""
-    if not node.alive:
-        return "lost"
     return node.status if node.status in STATUSES else "other"
 
 

@@ -22,9 +22,6 @@ TASKS_AT_ONCE = 10_000
 TASK_BYTES = calls.MESSAGE_BYTES - 64 * 1024
 """Largest task: handed out it must fit into a message again, with what the pool adds."""
 
-DEFAULT_TIMEOUT = 3600.0
-"""Seconds: the reference's TASK_TIMEOUT, for tasks that name none."""
-
 HELD_AT_MOST = 10_000
 POLL_SECONDS = 60.0
 TASKS_PER_ANSWER = 64
@@ -186,7 +183,7 @@ def _new_task(message: calls.pb.Task, max_attempts: int) -> records.NewTask:
         priority=task.priority,
         max_attempts=task.max_attempts or max_attempts,
         labels=task.labels,
-        timeout=task.timeout or DEFAULT_TIMEOUT,
+        timeout=task.timeout or 0.0,
     )
 
 

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 
 from hivemind_worker import __version__
 from hivemind_worker.nodepool import answering, following, requests, service, telling
-from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, outcome, spec
 from hivemind_worker.wire import calls
 
@@ -174,8 +173,8 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.once
     async def ListNodes(self, request: pb.ListNodesRequest, context: calls.Context) -> pb.ListNodesResponse:
         """Tell of every node."""
-        now, nodes = self._parts.store.now(), await self._parts.store.nodes()
-        return pb.ListNodesResponse(nodes=[telling.node(node, self._parts.live, now) for node in nodes])
+        nodes = await self._parts.store.nodes()
+        return pb.ListNodesResponse(nodes=[telling.node(node, self._parts.live) for node in nodes])
 
     @answering.once
     async def DrainNode(self, request: pb.DrainNodeRequest, context: calls.Context) -> pb.DrainNodeResponse:
@@ -193,14 +192,14 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.once
     async def GetPoolInfo(self, request: pb.GetPoolInfoRequest, context: calls.Context) -> pb.GetPoolInfoResponse:
         """Tell of the pool itself."""
-        nodes: Sequence[records.Node] = await self._parts.store.nodes()
+        nodes = await self._parts.store.nodes(alive_only=True)
         return pb.GetPoolInfoResponse(
             version=__version__,
             protocol_version=calls.PROTOCOL_VERSION,
             server_time=self._parts.store.now(),
             lease_seconds=self._parts.lease_seconds,
             tasks_by_state=await self._parts.store.counts(),
-            nodes=sum(node.alive for node in nodes),
+            nodes=len(nodes),
             max_inline_bytes=spec.INLINE_BYTES,
             store_epoch=self._parts.store.epoch,
         )

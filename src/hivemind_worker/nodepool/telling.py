@@ -30,11 +30,11 @@ async def tasks(kept: store.Store, said: live.Live, found: Sequence[records.Task
 async def _tasks(kept: store.Store, found: Sequence[records.Task]) -> list[pb.TaskInfo]:
     sites: list[assignment.Site] = []
     if any(task.state is state.TaskState.QUEUED for task in found):
-        alive = [node for node in await kept.nodes() if node.alive]
+        alive = await kept.nodes(alive_only=True)
         sites = [node.site for node in alive if not node.draining]
         if alive and not sites:
             return [_task(task, sites, _ALL_DRAIN) for task in found]
-        if sites and all(node.draining or node.rest_until > kept.now() for node in alive):
+        if sites and all(node.draining or node.rest_seconds > 0 for node in alive):
             return [_task(task, sites, _ALL_REST) for task in found]
     return [_task(task, sites) for task in found]
 
@@ -101,11 +101,11 @@ def _held(known: records.Node, ref: records.Ref, said: live.Live) -> pb.AttemptR
     return told
 
 
-def node(known: records.Node, said: live.Live, now: float) -> pb.NodeInfo:
+def node(known: records.Node, said: live.Live) -> pb.NodeInfo:
     """Return a message about a node; what is free is counted from what it was given."""
     message = known.message
-    if known.alive and known.rest_until > now:
-        rests = f"rests for {known.rest_until - now:.0f} s: its last attempts failed by its own fault"
+    if known.alive and known.rest_seconds > 0:
+        rests = f"rests for {known.rest_seconds:.0f} s: its last attempts failed by its own fault"
         message = f"{message}; {rests}" if message else rests
     return pb.NodeInfo(
         node_id=known.node_id,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import database, moves, records, resting, sessions, writing
+from hivemind_worker.nodepool.store import database, deadlines, moves, records, resting, sessions, writing
 from hivemind_worker.task import errors, outcome, resources, state
 
 _NO_TASKS_WHILE = frozenset({"draining", "unhealthy", "offline"})
@@ -52,16 +52,18 @@ def hand_out(on: writing.Transaction, polls: Sequence[records.Poll], lease_secon
         paused = poll.paused if poll.session_id else row["status"] in _NO_TASKS_WHILE
         if given[place] or paused or row["draining"]:
             continue
-        if (rest := resting.left(row, on.now)) > 0:
+        if (rest := resting.left(row, on.lease_time)) > 0:
             given[place] = records.Given(again_in=rest)
             continue
-        worker = _worker(on.sql, poll, sessions.node_from(row), held)
+        worker = _worker(on.sql, poll, sessions.node_from(row, on.lease_time), held)
         if worker.slots > 0:
             workers.append(worker)
             places.append(place)
     for task, worker_place in _assigned(on.sql, workers):
         place = places[worker_place]
-        attempt = moves.assign(on, task, polls[place].node_id)
+        with_session = bool(polls[place].session_id)
+        seconds = deadlines.seconds(task["timeout"], with_session=with_session, lease_seconds=lease_seconds)
+        attempt = moves.assign(on, task, polls[place].node_id, seconds)
         handed = records.Handed(task["id"], attempt, _body(on.sql, task))
         given[place] = dataclasses.replace(given[place], tasks=(*given[place].tasks, handed))
     return given

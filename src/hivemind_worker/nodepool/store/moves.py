@@ -31,18 +31,23 @@ def ref(task: database.Row) -> records.Ref:
     return records.Ref(task["id"], task["attempt"])
 
 
-def assign(on: writing.Transaction, task: database.Row, node_id: str, details: str = "") -> int:
-    """Give the next attempt to a node; return its number."""
+def assign(on: writing.Transaction, task: database.Row, node_id: str, seconds: float) -> int:
+    """Give the next attempt to a node, whose lease is in force, for so many seconds at most; return its number."""
     attempt: int = task["attempt"] + 1
     attempts.add(on, task["number"], attempt, node_id)
-    _move(on, task, state.Move.ASSIGN, node_id, details, attempt=attempt, assigned_at=on.now, started_at=0.0)
+    sets = {"attempt": attempt, "assigned_at": on.now, "started_at": 0.0}
+    _move(on, task, state.Move.ASSIGN, node_id, "", **sets, given_at=on.lease_time, deadline=on.lease_time + seconds)
     return attempt
 
 
 def resume(on: writing.Transaction, task: database.Row, why: str) -> database.Row:
-    """Give a queued task back to the node that had lost it, as the same attempt; return the new row."""
+    """Give a queued task back to the node that had lost it, as the same attempt; return the new row.
+
+    The node's lease must be in force, or renewed in the same transaction, unless the attempt ends with it. Its deadline
+    stays: else an attempt that is lost and listed in turns would be held for ever.
+    """
     # An attempt that goes on after all was not disrupted.
-    sets = {"disruptions": _earlier_disruptions(task), "disrupted": 0, "assigned_at": on.now}
+    sets = {"disruptions": _earlier_disruptions(task), "disrupted": 0, "assigned_at": on.now, "given_at": on.lease_time}
     _move(on, task, state.Move.ASSIGN, task["node_id"], why, **sets)
     found = row(on.sql, task["id"])
     assert found is not None
@@ -155,7 +160,14 @@ def disrupted(task: database.Row, *, disruption: bool) -> dict[str, int]:
 
 def repeat(on: writing.Transaction, task: database.Row) -> None:
     """Hand the same attempt to its node once more."""
-    _write(on, task, "repeat", task["node_id"], "its first answer was lost", {"assigned_at": on.now})
+    _write(
+        on,
+        task,
+        "repeat",
+        task["node_id"],
+        "its first answer was lost",
+        {"assigned_at": on.now, "given_at": on.lease_time},
+    )
 
 
 def note(on: writing.Transaction, task: database.Row, event: str, node_id: str = "", details: str = "") -> None:

@@ -109,15 +109,25 @@ def _result(sql: database.Connection, task: database.Row) -> bytes | None:
     return body
 
 
-def nodes(sql: database.Connection) -> tuple[records.Node, ...]:
+def nodes(sql: database.Connection, lease_time: float, *, alive_only: bool) -> tuple[records.Node, ...]:
     """See :meth:`store.Store.nodes`."""
+    rows = sql.execute(_ALIVE if alive_only else "SELECT * FROM nodes ORDER BY node_id").fetchall()
     found = []
-    for row in sql.execute("SELECT * FROM nodes ORDER BY node_id").fetchall():
+    for row in rows:
         held = moves.held_by(sql, row["node_id"])
         wants = moves.shapes(sql, (task["shape"] for task in held))
         used = sum((wants[task["shape"]].needs for task in held), resources.Resources())
-        found.append(sessions.node_from(row, tuple(moves.ref(task) for task in held), used))
+        found.append(sessions.node_from(row, lease_time, tuple(moves.ref(task) for task in held), used))
     return tuple(found)
+
+
+# By the index of those alive: dead ones may be thousands.
+_ALIVE = "SELECT * FROM nodes INDEXED BY leases WHERE alive = 1 ORDER BY node_id"
+
+
+def lost_nodes(sql: database.Connection) -> int:
+    """See :meth:`store.Store.lost_nodes`."""
+    return int(sql.execute("SELECT count(*) FROM nodes INDEXED BY lost_nodes WHERE alive = 0").fetchone()[0])
 
 
 def oldest_queued(sql: database.Connection) -> float:

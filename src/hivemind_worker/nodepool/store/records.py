@@ -14,7 +14,7 @@ from hivemind_worker.task import errors, outcome, resources, state
 class NewTask:
     """A task to be kept. ``body`` is handed out as it is; ``digest`` tells two tasks of one id apart.
 
-    An empty ``id`` lets the store choose one (UUIDv7).
+    An empty ``id`` lets the store choose one (UUIDv7). ``timeout`` is in seconds, 0 where the task names none.
     """
 
     id: str
@@ -31,7 +31,7 @@ class NewTask:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task as it stands. Times in seconds since the epoch on the store's clock, 0 where it has not come to that.
+    """A task as it stands. Times in seconds since the epoch by the wall's clock, 0 where it has not come to that.
 
     ``number`` is the store's own, smaller for older tasks. ``node_id`` is who held the newest attempt. ``result`` is
     the accepted report, ``None`` where the pool itself ended the task: then ``reason`` and ``error`` say why.
@@ -144,7 +144,8 @@ class NewNode:
 class Node:
     """A node as the pool knows it. ``alive``: its lease has not run out.
 
-    ``faults``: incidents in a row that were its own fault; it is given nothing until ``rest_until``.
+    ``faults``: incidents in a row that were its own fault; it is given nothing for another ``rest_seconds``.
+    ``registered_at`` and ``heartbeat_at`` are the wall's time.
     """
 
     node_id: str
@@ -162,10 +163,9 @@ class Node:
     draining: bool = False
     registered_at: float = 0.0
     heartbeat_at: float = 0.0
-    lease_until: float = 0.0
     alive: bool = True
     faults: int = 0
-    rest_until: float = 0.0
+    rest_seconds: float = 0.0
     attempts: tuple[Ref, ...] = ()
     used: resources.Resources = field(default_factory=resources.Resources)
 

@@ -12,9 +12,9 @@ _MOVES = {
 }
 
 
-def report(on: writing.Transaction, said: records.Report) -> records.Answer:
+def report(on: writing.Transaction, said: records.Report, lease_seconds: float) -> records.Answer:
     """See :meth:`store.Store.report`."""
-    sessions.check(on.sql, said.node_id, said.session_id)
+    node = sessions.check(on.sql, said.node_id, said.session_id)
     other_epoch = attempts.is_other_epoch(on, said.epoch)
     task = None if other_epoch else moves.row(on.sql, said.task_id)
     if task is None:
@@ -38,7 +38,7 @@ def report(on: writing.Transaction, said: records.Report) -> records.Answer:
         return _too_late(on, task, attempt, said)
     attempts.bind(on, task["number"], attempt, said.run_id)
     if said.status is None:
-        return _started(on, task, attempt)
+        return _started(on, task, node, lease_seconds)
     return _ended(on, task, said)
 
 
@@ -77,8 +77,12 @@ def _too_late(on: writing.Transaction, task: database.Row, attempt: int, said: r
     return records.Answer(records.Verdict.STALE, why)
 
 
-def _started(on: writing.Transaction, task: database.Row, attempt: int) -> records.Answer:
-    if sessions.may_resume(task, attempt, task["node_id"]):
+def _started(on: writing.Transaction, task: database.Row, node: database.Row, lease_seconds: float) -> records.Answer:
+    if task["state"] == state.TaskState.QUEUED:
+        if not sessions.may_resume(task, task["attempt"], node["node_id"], on.lease_time):
+            return records.Answer(records.Verdict.STALE, "the attempt was given up: its node had it for too long")
+        # With the lease that it is then under: nobody would look again at what a lost node was given.
+        sessions.renew(on, node, lease_seconds)
         task = moves.resume(on, task, "its node still runs it")
     if task["state"] == state.TaskState.ASSIGNED:
         moves.start(on, task)
@@ -94,7 +98,7 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
             "MISSING_ARTIFACT",
         )
     _keep(on, task, task["attempt"], said, records.Verdict.ACCEPTED)
-    resting.after_end(on, said.node_id, task["assigned_at"], said.reason)
+    resting.after_end(on, said.node_id, task["given_at"], said.reason)
     queued = task["state"] == state.TaskState.QUEUED
     disruption = said.reason == outcome.Reason.NODE_SHUTDOWN
     if said.try_again and not task["cancel_requested"] and moves.may_try_again(task, disruption=disruption):

@@ -20,13 +20,13 @@ def seconds(faults: int) -> float:
     return min(FIRST_SECONDS * FACTOR ** (min(faults, 10) - 1), MOST_SECONDS) if faults > 0 else 0.0
 
 
-def after_end(on: writing.Transaction, node_id: str, assigned_at: float, reason: str) -> None:
-    """Take note of how an attempt ended that was given to a node at ``assigned_at``.
+def after_end(on: writing.Transaction, node_id: str, given_at: float, reason: str) -> None:
+    """Take note of how an attempt ended that was given to a node at ``given_at`` on the lease clock.
 
     What was given before the last incident ended by the same one: it counts neither for nor against the node.
     """
     node = on.sql.execute("SELECT faults, faulted_at FROM nodes WHERE node_id = ?", (node_id,)).fetchone()
-    if node is None or assigned_at <= node["faulted_at"]:
+    if node is None or given_at <= node["faulted_at"]:
         return
     if reason in _NO_SICKNESS or outcome.FAULTS[outcome.Reason(reason)] is not outcome.Fault.NODE:
         if node["faults"]:
@@ -35,11 +35,10 @@ def after_end(on: writing.Transaction, node_id: str, assigned_at: float, reason:
     faults = node["faults"] + 1
     on.sql.execute(
         "UPDATE nodes SET faults = ?, faulted_at = ?, rest_until = ? WHERE node_id = ?",
-        (faults, on.now, on.now + seconds(faults), node_id),
+        (faults, on.lease_time, on.lease_time + seconds(faults), node_id),
     )
 
 
-def left(node: database.Row, now: float) -> float:
+def left(node: database.Row, lease_time: float) -> float:
     """Return for how many more seconds a node rests; 0 when it does not."""
-    # A clock that was set back while the pool was away must not make it rest for ever.
-    return float(min(max(node["rest_until"] - now, 0.0), MOST_SECONDS))
+    return float(min(max(node["rest_until"] - lease_time, 0.0), MOST_SECONDS))

@@ -37,7 +37,7 @@ CREATE TABLE tasks (
     reason TEXT NOT NULL DEFAULT '',
     error TEXT NOT NULL DEFAULT '',
     retry_of TEXT NOT NULL DEFAULT '',
-    timeout REAL NOT NULL,                -- seconds, as its submitter set it or the reference's default
+    timeout REAL NOT NULL,                -- seconds, as its submitter set it; 0: it names none
     labels TEXT NOT NULL DEFAULT '{}'
 );
 -- One queue per shape: tasks that fit nobody are never walked over (50,000 of them ahead: 196 claims/s without).
@@ -137,11 +137,29 @@ INSERT OR IGNORE INTO attempts (number, attempt, epoch, node_id, legacy_logs)
     WHERE events.event = 'assign' AND events.attempt > 0 ORDER BY events.number, events.version;
 """
 
+_LEASE_CLOCK = """
+-- Seconds for which the store has been open, in all its lives: leases, rests and deadlines are due by it, so that no
+-- step of the wall's clock moves them. The wall's clock is in what is shown alone.
+CREATE TABLE lease_clock (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    seconds REAL NOT NULL
+);
+INSERT INTO lease_clock VALUES (1, 1);
+ALTER TABLE tasks ADD COLUMN given_at REAL NOT NULL DEFAULT 0;  -- lease clock: when its node was last given it
+ALTER TABLE tasks ADD COLUMN deadline REAL NOT NULL DEFAULT 0;  -- lease clock: when its node has had it for too long
+CREATE INDEX attempt_deadlines ON tasks (deadline) WHERE state IN ('assigned', 'running');
+CREATE INDEX lost_nodes ON nodes (lease_until) WHERE alive = 0;
+-- They were moments of the wall's clock.
+UPDATE nodes SET lease_until = 0, faults = 0, faulted_at = 0, rest_until = 0;
+UPDATE sessions SET at = 0;
+"""
+
 _STEPS: tuple[tuple[str, str], ...] = (
     ("the first tables", _FIRST),
     ("nodes that fail by their own fault rest", _RESTING),
     ("disruptions use up no attempts", _DISRUPTIONS),
     ("the store has an epoch, each assignment a record", _EPOCHS),
+    ("a clock for leases, and deadlines of attempts", _LEASE_CLOCK),
 )
 """What each version added, from version 1 on. A step that was released is never changed."""
 

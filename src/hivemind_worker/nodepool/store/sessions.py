@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 
-from hivemind_worker.nodepool.store import attempts, database, moves, records, submissions, writing
+from hivemind_worker.nodepool.store import attempts, database, moves, records, resting, submissions, writing
 from hivemind_worker.task import errors, resources, state
 
 SESSIONS_KEPT = 20
@@ -37,10 +37,10 @@ def register(
         " boot_id = excluded.boot_id, said = excluded.said, registered_at = excluded.registered_at,"
         " heartbeat_at = excluded.heartbeat_at, lease_until = excluded.lease_until, alive = 1, status = 'idle',"
         " message = '', readings = '{}'",
-        (node.node_id, session_id, node.boot_id, json.dumps(said), on.now, on.now, on.now + lease_seconds),
+        (node.node_id, session_id, node.boot_id, json.dumps(said), on.now, on.now, on.lease_time + lease_seconds),
     )
     if not same:
-        on.sql.execute("INSERT INTO sessions VALUES (?, ?, ?)", (session_id, node.node_id, on.now))
+        on.sql.execute("INSERT INTO sessions VALUES (?, ?, ?)", (session_id, node.node_id, on.lease_time))
         on.sql.execute(
             "DELETE FROM sessions WHERE node_id = ? AND session_id NOT IN"
             " (SELECT session_id FROM sessions WHERE node_id = ? ORDER BY at DESC, session_id DESC LIMIT ?)",
@@ -68,14 +68,14 @@ def heartbeat(
             beat.message,
             json.dumps(dict(beat.readings)),
             on.now,
-            on.now + lease_seconds,
+            on.lease_time + lease_seconds,
             beat.node_id,
         ),
     )
     drop = _settle(on, beat.node_id, beat.held or ())
     # Within a lease of the pool's return the poll may be still to come that asks again for an answer it took with it.
-    if beat.session_id and beat.held is not None and leases_since < on.now - lease_seconds:
-        _give_up_unlisted(on, beat.node_id, _without(beat.held, drop), on.now - lease_seconds)
+    if beat.session_id and beat.held is not None and leases_since < on.lease_time - lease_seconds:
+        _give_up_unlisted(on, beat.node_id, _without(beat.held, drop), on.lease_time - lease_seconds)
     cancel = tuple(moves.ref(task) for task in moves.held_by(on.sql, beat.node_id) if task["cancel_requested"])
     return records.Directives(bool(node["draining"]), cancel, drop)
 
@@ -98,10 +98,11 @@ def check(sql: database.Connection, node_id: str, session_id: str) -> database.R
 
 def renew(on: writing.Transaction, node: database.Row, lease_seconds: float) -> None:
     """Renew a lease, unless that was done a moment ago: polls are many, and each renewal is a write to the disk."""
-    if node["lease_until"] - on.now > 0.75 * lease_seconds and node["alive"]:
+    if node["lease_until"] - on.lease_time > 0.75 * lease_seconds and node["alive"]:
         return
     on.sql.execute(
-        "UPDATE nodes SET lease_until = ?, alive = 1 WHERE node_id = ?", (on.now + lease_seconds, node["node_id"])
+        "UPDATE nodes SET lease_until = ?, alive = 1 WHERE node_id = ?",
+        (on.lease_time + lease_seconds, node["node_id"]),
     )
 
 
@@ -114,7 +115,7 @@ def take_back(on: writing.Transaction, node: database.Row, held: Iterable[tuple[
         return
     for task_id, attempt in held:
         task = moves.row(on.sql, task_id)
-        if task is not None and may_resume(task, attempt, node["node_id"]):
+        if task is not None and may_resume(task, attempt, node["node_id"], on.lease_time):
             moves.resume(on, task, "its node still holds it")
 
 
@@ -129,7 +130,7 @@ def _settle(on: writing.Transaction, node_id: str, held: Iterable[records.Ref]) 
         if task is not None and not _is_this_run(on, task, node_id, each):
             drop.append(each)
             continue
-        if task is not None and may_resume(task, each.attempt, node_id):
+        if task is not None and may_resume(task, each.attempt, node_id, on.lease_time):
             task = moves.resume(on, task, "its node still holds it")
         mine = (
             task is not None
@@ -163,49 +164,18 @@ def _without(held: Sequence[records.Ref], drop: Sequence[records.Ref]) -> set[tu
 def _give_up_unlisted(on: writing.Transaction, node_id: str, listed: set[tuple[str, int]], given_before: float) -> None:
     """Give up what a node was given long ago and does not name: otherwise its heartbeats would keep it for ever."""
     for task in moves.held_by(on.sql, node_id):
-        if (task["id"], task["attempt"]) not in listed and task["assigned_at"] < given_before:
+        if (task["id"], task["attempt"]) not in listed and task["given_at"] < given_before:
             moves.give_up(on, task, f"{node_id} holds it no more")
 
 
-def may_resume(task: database.Row, attempt: int, node_id: str) -> bool:
-    """Whether a queued task's newest attempt was this node's, and was lost rather than ended."""
+def may_resume(task: database.Row, attempt: int, node_id: str, lease_time: float) -> bool:
+    """Whether a queued task's newest attempt was this node's, and was lost rather than ended or overdue."""
     return bool(
         task["state"] == state.TaskState.QUEUED
         and 0 < task["attempt"] == attempt
         and task["node_id"] == node_id
         and task["accepted"] != attempt
-    )
-
-
-def expire(on: writing.Transaction, lease_seconds: float, leases_since: float) -> records.Lost:
-    """See :meth:`store.Store.expire`. ``leases_since``: when all leases began anew."""
-    late = on.sql.execute("SELECT node_id FROM nodes WHERE alive = 1 AND lease_until < ?", (on.now,)).fetchall()
-    nodes, attempts = [], []
-    for node in late:
-        nodes.append(node["node_id"])
-        on.sql.execute("UPDATE nodes SET alive = 0 WHERE node_id = ?", (node["node_id"],))
-        for task in moves.held_by(on.sql, node["node_id"]):
-            attempts.append(moves.ref(task))
-            moves.give_up(on, task, f"nothing was heard of {node['node_id']} for a whole lease")
-    # The reference's client cannot say what it holds: a task or a report that got lost shows by its time alone.
-    overdue = on.sql.execute(
-        "SELECT tasks.* FROM nodes JOIN tasks ON tasks.node_id = nodes.node_id"
-        " WHERE nodes.boot_id = '' AND tasks.state IN ('assigned', 'running')"
-        " AND max(tasks.assigned_at + tasks.timeout, ?) + ? < ?",
-        (leases_since, lease_seconds, on.now),
-    ).fetchall()
-    for task in overdue:
-        attempts.append(moves.ref(task))
-        moves.give_up(on, task, f"{task['node_id']} said nothing of it beyond its time limit")
-    return records.Lost(tuple(nodes), tuple(attempts))
-
-
-def begin_leases_anew(on: writing.Transaction, lease_seconds: float) -> None:
-    """The pool was away, and nobody could renew a lease: each has a whole one from now on."""
-    on.sql.execute("UPDATE nodes SET lease_until = ? WHERE alive = 1", (on.now + lease_seconds,))
-    # A clock that was set back meanwhile: what was given in its future would not be missed until then.
-    on.sql.execute(
-        "UPDATE tasks SET assigned_at = ? WHERE state IN ('assigned', 'running') AND assigned_at > ?", (on.now, on.now)
+        and lease_time < task["deadline"]
     )
 
 
@@ -216,7 +186,10 @@ def drain(on: writing.Transaction, node_id: str, *, draining: bool) -> None:
 
 
 def node_from(
-    row: database.Row, attempts: tuple[records.Ref, ...] = (), used: resources.Resources | None = None
+    row: database.Row,
+    lease_time: float,
+    attempts: tuple[records.Ref, ...] = (),
+    used: resources.Resources | None = None,
 ) -> records.Node:
     """Return a row as the node it stands for."""
     said = json.loads(row["said"])
@@ -236,10 +209,9 @@ def node_from(
         draining=bool(row["draining"]),
         registered_at=row["registered_at"],
         heartbeat_at=row["heartbeat_at"],
-        lease_until=row["lease_until"],
         alive=bool(row["alive"]),
         faults=row["faults"],
-        rest_until=row["rest_until"],
+        rest_seconds=resting.left(row, lease_time),
         attempts=attempts,
         used=used or resources.Resources(),
     )

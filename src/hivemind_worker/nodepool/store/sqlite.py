@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,9 @@ from pathlib import Path
 from hivemind_worker.nodepool import locks
 from hivemind_worker.nodepool.store import (
     attempts,
+    clocks,
     database,
+    expiry,
     handing_out,
     moves,
     reading,
@@ -27,24 +30,33 @@ from hivemind_worker.task import errors
 class SqliteStore:
     """A `store.Store` in the file ``path``, for one pool. Opened, used and closed on one event loop.
 
-    ``lease_seconds`` is how long a node may be silent. ``clock`` counts seconds and is never set back.
+    ``lease_seconds`` is how long a node may be silent. ``clock`` counts seconds and is never set back; ``wall`` is
+    seconds since the Unix epoch, and may be set.
     """
 
-    def __init__(self, path: Path, lease_seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        lease_seconds: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._path = path
         self._lease = lease_seconds
         self._locks: list[locks.InodeLock] = []
         self._heard: list[Callable[[Sequence[records.Change]], None]] = []
         self._writer: writing.Writer | None = None
         self._reader: reading.Reader | None = None
-        # The wall clock once, and then one that cannot be set: a jump must not run out every lease at once.
-        self._clock = clock
-        self._offset = time.time() - clock()
+        self._times = clocks.Clocks(clock, wall)
         self._leases_since = 0.0
 
     def now(self) -> float:
         """See :meth:`store.Store.now`."""
-        return self._offset + self._clock()
+        return self._times.now()
+
+    def lease_time(self) -> float:
+        """See :meth:`store.Store.lease_time`."""
+        return self._times.lease_time()
 
     @property
     def epoch(self) -> str:
@@ -61,10 +73,12 @@ class SqliteStore:
         self._lock()
         try:
             database.check_one_name(self._path)
-            writer = writing.Writer(self._path, self.now, self._tell)
+            writer = writing.Writer(self._path, self._times, self._tell)
             try:
                 await writer.start()
-                await self._begin_leases_anew(writer)
+                self._times.continue_from(await writer.do(expiry.saved_clock))
+                await writer.do(lambda tx: expiry.opened(tx, self._lease))
+                self._leases_since = self.lease_time()
             except BaseException:
                 await writer.close()
                 raise
@@ -82,6 +96,8 @@ class SqliteStore:
             # Before the writer: the last connection to close must be the one that may write.
             await asyncio.to_thread(reader.close)
         if writer is not None:
+            with contextlib.suppress(errors.Unavailable):  # a full disk: a rest is then longer by a lease
+                await writer.do(expiry.save_clock)
             await writer.close()
         self._unlock()
 
@@ -132,7 +148,7 @@ class SqliteStore:
 
     async def report(self, report: records.Report) -> records.Answer:
         """See :meth:`store.Store.report`."""
-        return await self._write.do(lambda on: reports.report(on, report))
+        return await self._write.do(lambda on: reports.report(on, report, self._lease))
 
     async def accept_output(self, node_id: str, session_id: str, ref: records.Ref) -> records.Assignment:
         """See :meth:`store.Store.accept_output`."""
@@ -150,15 +166,12 @@ class SqliteStore:
 
     async def expire(self) -> records.Lost:
         """See :meth:`store.Store.expire`."""
-        return await self._write.do(lambda on: sessions.expire(on, self._lease, self._leases_since))
+        return await self._write.do(lambda on: expiry.expire(on, self._lease))
 
     async def begin_leases_anew(self) -> None:
         """See :meth:`store.Store.begin_leases_anew`."""
-        await self._begin_leases_anew(self._write)
-
-    async def _begin_leases_anew(self, writer: writing.Writer) -> None:
-        await writer.do(functools.partial(sessions.begin_leases_anew, lease_seconds=self._lease))
-        self._leases_since = self.now()
+        await self._write.do(functools.partial(expiry.begin_leases_anew, lease_seconds=self._lease))
+        self._leases_since = self.lease_time()
 
     async def drain(self, node_id: str, *, draining: bool) -> None:
         """See :meth:`store.Store.drain`."""
@@ -184,9 +197,13 @@ class SqliteStore:
         """See :meth:`store.Store.find`."""
         return await self._read.ask(lambda sql: reading.find(sql, wanted))
 
-    async def nodes(self) -> tuple[records.Node, ...]:
+    async def nodes(self, *, alive_only: bool = False) -> tuple[records.Node, ...]:
         """See :meth:`store.Store.nodes`."""
-        return await self._read.ask(reading.nodes)
+        return await self._read.ask(lambda sql: reading.nodes(sql, self.lease_time(), alive_only=alive_only))
+
+    async def lost_nodes(self) -> int:
+        """See :meth:`store.Store.lost_nodes`."""
+        return await self._read.ask(reading.lost_nodes)
 
     async def oldest_queued(self) -> float:
         """See :meth:`store.Store.oldest_queued`."""

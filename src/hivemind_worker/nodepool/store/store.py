@@ -1,9 +1,10 @@
 """The store's Protocol: every step of a task's life as one atomic, durable call.
 
 What holds for every method: it takes effect as a whole or not at all; when it returns, what it did survives a crash of
-process and machine; several may be under way at once and take effect in some order. Times are the store's own
-(:meth:`Store.now`). A store that cannot be written raises :class:`errors.Unavailable`: nothing happened, the same call
-may be made again. Moves go by `task/state.py`; each leaves an event in the task's story.
+process and machine; several may be under way at once and take effect in some order. What is shown has the wall's time
+(:meth:`Store.now`); leases, rests and deadlines are due by the lease clock (:meth:`Store.lease_time`). A store that
+cannot be written raises :class:`errors.Unavailable`: nothing happened, the same call may be made again. Moves go by
+`task/state.py`; each leaves an event in the task's story.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ class Store(Protocol):
     """What the pool remembers."""
 
     def now(self) -> float:
-        """Seconds since the epoch on the store's clock, which never goes back or jumps while the store is open."""
+        """Seconds since the Unix epoch by the wall's clock. It follows every step of it: nothing is due by it."""
+
+    def lease_time(self) -> float:
+        """Seconds on the lease clock: for how long the store has been open, in all its lives.
+
+        It never goes back or jumps, whatever is done to the wall's clock, and stands still while the store is closed.
+        After a crash it may go on from where it stood a lease before.
+        """
 
     @property
     def epoch(self) -> str:
@@ -33,6 +41,9 @@ class Store(Protocol):
 
     async def open(self) -> None:
         """Open it. All leases begin anew: nobody could have renewed one meanwhile.
+
+        What is held by nodes that are not alive, or not known, is given up. No node rests for longer than 60 s more, no
+        attempt may be held for longer than one that was handed out now.
 
         Raises :class:`errors.StateInUse` where another pool has it, :class:`errors.BadSettings` where it cannot be
         used: a network file system, another program's file, a newer version's.
@@ -68,16 +79,17 @@ class Store(Protocol):
 
         The same ``boot_id`` again keeps its session: idempotent. Of the attempts that are the node's, those in
         ``held`` go on; the others are given up at once when the process is a new one, or unknown. An attempt whose
-        lease was lost but that nobody else was given becomes the node's again. What is of another epoch, or of
-        another run than the first that was seen of its attempt, is in ``drop`` and counts as not listed; an attempt
-        that no run was seen of is bound to the one that is listed.
+        lease was lost but that nobody else was given becomes the node's again, unless its deadline has passed
+        (:meth:`expire`). What is of another epoch, or of another run than the first that was seen of its attempt, is
+        in ``drop`` and counts as not listed; an attempt that no run was seen of is bound to the one that is listed.
         """
 
     async def heartbeat(self, beat: records.Beat) -> records.Directives:
         """Renew the leases of a session. Idempotent.
 
         What the session was given more than a lease ago and does not name among what it holds is given up; not before
-        leases have run for as long as one, if they began anew. Epochs and runs as in :meth:`register`.
+        leases have run for as long as one, if they began anew. Epochs and runs as in :meth:`register`. Listed attempts
+        become the node's again as in :meth:`register`; what it lists and is not its own is in ``drop``.
 
         Raises :class:`errors.UnknownNode`, :class:`errors.StateInUse` for a session that another has replaced.
         """
@@ -96,7 +108,9 @@ class Store(Protocol):
     async def report(self, report: records.Report) -> records.Answer:
         """Take a report by the attempt's fence: exactly one end per task is ever accepted. Idempotent.
 
-        The end of an attempt whose lease was lost counts as long as no newer attempt was handed out.
+        The end of an attempt whose lease was lost counts as long as no newer attempt was handed out. The start of one
+        (``status`` of ``None``) makes it the node's again and renews the node's lease, unless its deadline has passed:
+        then it is stale.
         A report of another epoch is UNKNOWN. An attempt is bound to the first run that was seen of it, by any call:
         then a report of another run, or of none, is STALE, is not stored and changes nothing.
 
@@ -118,10 +132,22 @@ class Store(Protocol):
         """
 
     async def expire(self) -> records.Lost:
-        """Give up the attempts of nodes whose lease has run out: queued again, failed, or cancelled. Idempotent."""
+        """Give up what has run out: queued again, failed, or cancelled. Idempotent.
+
+        That is whatever is held by nodes that are not alive (their lease has run out) or not known, and each attempt
+        that its node has had for too long, however often it lists it: `deadlines` has the numbers. The time counts from
+        when the attempt was first handed out, by the lease clock. Such an attempt never becomes its node's again, is in
+        ``drop`` from then on, and its end still counts while nobody else was handed the task.
+
+        Nodes that hold nothing are forgotten, with their sessions, a day after their lease ran out; drained ones after
+        30 days.
+        """
 
     async def begin_leases_anew(self) -> None:
-        """Give every living node a whole lease from now on: the pool was away, and nobody could renew one."""
+        """Give every living node, and every attempt, a whole lease from now on.
+
+        To be called when the pool was away and nobody could renew one.
+        """
 
     async def drain(self, node_id: str, *, draining: bool) -> None:
         """Give a node no further tasks, or tasks again. Idempotent. Raises :class:`errors.UnknownNode`."""
@@ -141,11 +167,14 @@ class Store(Protocol):
     async def find(self, wanted: records.Filter) -> tuple[records.Task, ...]:
         """Return a page of tasks, newest first."""
 
-    async def nodes(self) -> tuple[records.Node, ...]:
-        """Return every node, by name."""
+    async def nodes(self, *, alive_only: bool = False) -> tuple[records.Node, ...]:
+        """Return every node, or those alone that are alive, by name. The latter costs nothing for lost ones."""
+
+    async def lost_nodes(self) -> int:
+        """Return how many nodes are known and not alive."""
 
     async def oldest_queued(self) -> float:
-        """Return when the task that has been queued longest was submitted; 0 where none is queued."""
+        """Return when, by the wall's time, the task queued longest was submitted; 0 where none is queued."""
 
     async def counts(self) -> dict[str, int]:
         """Return how many tasks are in which state; every state is named."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hivemind_worker.nodepool.store import database, records, schema
+from hivemind_worker.nodepool.store import clocks, database, records, schema
 from hivemind_worker.task import errors
 
 T = TypeVar("T")
@@ -22,10 +22,14 @@ MOST_AT_ONCE = 256
 
 @dataclass(slots=True)
 class Transaction:
-    """What a request works with: the connection, the time, the store's epoch, and what it has changed so far."""
+    """What a request works with: the connection, the times, the store's epoch, and what it has changed so far.
+
+    ``now`` is the wall's time, for what is shown; ``lease_time`` is what leases, rests and deadlines are due by.
+    """
 
     sql: database.Connection
     now: float
+    lease_time: float
     epoch: str
     changes: list[records.Change] = field(default_factory=list)
 
@@ -44,9 +48,9 @@ Heard = Callable[[Sequence[records.Change]], None]
 class Writer:
     """Runs requests one after the other on its own thread and connection. Made, used and closed on one event loop."""
 
-    def __init__(self, path: Path, now: Callable[[], float], heard: Heard) -> None:
+    def __init__(self, path: Path, times: clocks.Clocks, heard: Heard) -> None:
         self._path = path
-        self._now = now
+        self._times = times
         self._heard = heard
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
@@ -92,7 +96,7 @@ class Writer:
             return
         with contextlib.closing(connection):
             try:
-                schema.migrate(connection, self._now())
+                schema.migrate(connection, self._times.now())
                 self.epoch = schema.epoch(connection)
             except (errors.HiveMindError, database.Error) as error:
                 named = errors.BadSettings(f"{self._path}: {error}")
@@ -121,7 +125,7 @@ class Writer:
                 return
 
     def _commit(self, connection: database.Connection, batch: list[_Request]) -> list[records.Change]:
-        transaction = Transaction(connection, self._now(), self.epoch)
+        transaction = Transaction(connection, self._times.now(), self._times.lease_time(), self.epoch)
         try:
             connection.execute("BEGIN IMMEDIATE")
             for request in batch:
