@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import database, expiry, handing_out, records, schema, sqlite
+from hivemind_worker.nodepool.store import database, expiry, records, schema, sqlite, task_queue
 from hivemind_worker.task import errors, outcome, resources
 
 SHAPE = assignment.Shape("command", resources.Resources(1, resources.GIB, resources.GIB))
@@ -167,8 +167,9 @@ def test_handing_out_walks_over_no_table(tmp_path: Path) -> None:
     sql = database.writing(tmp_path / "pool.sqlite")
     schema.migrate(sql, 0.0)
     for question, given in (
-        (handing_out.QUEUED_SHAPES, ()),
-        (handing_out.HEADS, (1, 4)),
+        (task_queue.QUEUED_SHAPES, ()),
+        (task_queue.HEADS, (1, 4)),
+        (task_queue.HEAD, (1,)),
         ("SELECT node_id FROM nodes WHERE alive = 1 AND lease_until < 5", ()),
         (expiry.HELD_BY_THE_DEAD, ()),
         (expiry.OVERDUE, (5,)),

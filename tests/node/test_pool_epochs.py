@@ -12,7 +12,7 @@ import pool_parts
 import pytest
 
 from hivemind_worker.nodepool import assignment, attempt_logs
-from hivemind_worker.nodepool.store import database, moves, schema
+from hivemind_worker.nodepool.store import database, schema, shapes
 from hivemind_worker.task import resources
 from hivemind_worker.wire import calls
 
@@ -120,7 +120,7 @@ async def test_a_store_of_before_epochs_keeps_its_attempts_and_their_output(
         older.setattr(schema, "_STEPS", schema._STEPS[:2])
         sql = database.writing(tmp_path / "pool.sqlite")
         schema.migrate(sql, 0.0)
-    sql.execute("INSERT INTO shapes VALUES (1, ?)", (moves.shape_text(assignment.Shape("command", ROOM)),))
+    sql.execute("INSERT INTO shapes VALUES (1, ?)", (shapes.shape_text(assignment.Shape("command", ROOM)),))
     sql.execute(
         "INSERT INTO tasks (number, id, digest, shape, kind, image, size, priority, max_attempts, state, submitted_at,"
         " timeout, attempt, node_id, assigned_at, version) VALUES (1, 'a', '', 1, 'command', '', 0, 0, 3,"

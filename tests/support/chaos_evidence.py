@@ -18,7 +18,7 @@ import chaos_plan
 import engine_api
 import history
 
-from hivemind_worker.nodepool.store import moves
+from hivemind_worker.nodepool.store import shapes as shape_texts
 from hivemind_worker.wire import calls
 
 LOOK_SECONDS = 0.25
@@ -29,7 +29,7 @@ def tasks(store: Path) -> tuple[history.Task, ...]:
     with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as sql:
         sql.row_factory = sqlite3.Row
         sql.execute("BEGIN")
-        shapes = {row["number"]: moves.shape_from(row["wants"]) for row in sql.execute("SELECT * FROM shapes")}
+        shapes = {row["number"]: shape_texts.shape_from(row["wants"]) for row in sql.execute("SELECT * FROM shapes")}
         found = []
         for row in sql.execute("SELECT * FROM tasks ORDER BY number").fetchall():
             number = (row["number"],)

@@ -1,15 +1,16 @@
 """Which waiting worker gets which queued task: a pure function of what waits on both sides.
 
-Tasks with the same wants form a *shape*; whether a shape fits a node is asked once, not once per task. Of the tasks at
-the heads of their shapes' queues the most urgent goes first (priority, then age), to a worker that has its image, and
-among those to the one with the most room left, so that load spreads.
+Tasks with the same wants form a *shape*, and the shapes lie in an index (`shape_index`), so that those which fit nobody
+now are passed over in bulk. Of the tasks at the heads of the other shapes' queues the most urgent goes first (priority,
+then age), to a worker that has its image, and among those to the one with the most room left, so that load spreads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hivemind_worker.nodepool import shape_index
 from hivemind_worker.task import plan, resources
 
 EGRESS = str(plan.Network.EGRESS)
@@ -38,6 +39,11 @@ class Head:
     image: str = ""
     size: int = 0
 
+    @property
+    def urgency(self) -> shape_index.Urgency:
+        """The smaller goes first."""
+        return (-self.priority, self.number)
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -63,32 +69,72 @@ class Worker:
     images: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
 class _Room:
     """What is still left of a worker while tasks are being given out."""
 
-    worker: Worker
-    free: resources.Resources
-    slots: int
-    size: int = 0
+    __slots__ = ("amounts", "size", "slots", "worker")
 
-    def takes(self, shape: Shape, head: Head) -> bool:
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.slots = worker.slots
+        self.size = 0
+        self.amounts = shape_index.amounts(worker.free)
+
+    def takes(self, needs: shape_index.Amounts, size: int) -> bool:
         return (
-            self.slots > 0 and (self.size == 0 or self.size + head.size <= ANSWER_BYTES) and shape.needs.fits(self.free)
+            self.slots > 0
+            and (self.size == 0 or self.size + size <= ANSWER_BYTES)
+            and shape_index.fits(needs, self.amounts)
         )
 
-    def take(self, shape: Shape, head: Head) -> None:
-        self.free -= shape.needs
+    def take(self, needs: shape_index.Amounts, size: int) -> None:
+        cpu, memory, disk, gpus = self.amounts
+        self.amounts = (cpu - needs[0], memory - needs[1], disk - needs[2], gpus - needs[3])
         self.slots -= 1
-        self.size += head.size
+        self.size += size
 
     def preference(self, image: str) -> tuple[bool, int, float, int]:
-        return (
-            bool(image) and image in self.worker.images,
-            self.slots,
-            self.free.cpu_cores,
-            self.free.memory_bytes,
+        return (bool(image) and image in self.worker.images, self.slots, self.amounts[0], self.amounts[1])
+
+
+class _Rooms:
+    """All of them; worker ``i`` is bit ``1 << i``."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self._rooms = [_Room(worker) for worker in workers]
+        self.free = sum(1 << place for place, worker in enumerate(workers) if worker.slots > 0)
+
+    def of(self, workers: int) -> Iterator[tuple[int, _Room]]:
+        """Those of the given workers that have slots left."""
+        left = workers & self.free
+        while left:
+            bit = left & -left
+            left ^= bit
+            place = bit.bit_length() - 1
+            yield place, self._rooms[place]
+
+    def fitting(self, workers: int, min_amounts: shape_index.Amounts) -> bool:
+        """See :meth:`shape_index.Room.fitting`."""
+        return any(shape_index.fits(min_amounts, room.amounts) for _, room in self.of(workers))
+
+    def usable(self, workers: int, needs: resources.Resources) -> int:
+        """How many tasks with such needs the given workers had slots for at the start."""
+        return sum(
+            room.worker.slots
+            for place, room in enumerate(self._rooms)
+            if workers >> place & 1 and needs.fits(room.worker.free)
         )
+
+    def best(self, workers: int, needs: shape_index.Amounts, head: Head) -> int | None:
+        """The worker that a task goes to: with its image, else with most left; ``None`` where it fits nobody."""
+        takers = [(place, room) for place, room in self.of(workers) if room.takes(needs, head.size)]
+        if not takers:
+            return None
+        place, room = max(takers, key=lambda taker: taker[1].preference(head.image))
+        room.take(needs, head.size)
+        if not room.slots:
+            self.free &= ~(1 << place)
+        return place
 
 
 def suits(shape: Shape, site: Site) -> bool:
@@ -110,41 +156,48 @@ def _unsuited(shape: Shape, site: Site) -> str:
     return ""
 
 
-def wanted(workers: Sequence[Worker], shapes: Mapping[int, Shape]) -> dict[int, int]:
-    """Return how many heads of each shape's queue :func:`assign` could use now; shapes that fit nobody are left out."""
-    slots = {
-        number: sum(worker.slots for worker in workers if shape.needs.fits(worker.free) and suits(shape, worker.site))
-        for number, shape in shapes.items()
-    }
-    return {number: most for number, most in slots.items() if most > 0}
-
-
 def assign(
-    workers: Sequence[Worker], shapes: Mapping[int, Shape], heads: Mapping[int, Sequence[Head]]
+    workers: Sequence[Worker],
+    index: shape_index.ShapeIndex,
+    heads: Callable[[int, int], Iterator[Head]],
 ) -> list[tuple[Head, int]]:
     """Return pairs of a task and the index of the worker that gets it.
 
-    ``heads`` holds for each shape the first tasks of its queue, in order. No worker gets more than its slots, its room
-    or one message can hold; a task that fits nobody now is passed over, never waited for.
+    ``heads(shape, count)`` yields the first ``count`` tasks of a shape's queue, in order; no more of them are read than
+    are looked at. No worker gets more than its slots, its room or one message can hold; a task that fits nobody now is
+    passed over, never waited for: the order, by priority and then by age, holds among those that fit.
     """
-    rooms = [_Room(worker, worker.free, worker.slots) for worker in workers]
-    suited = {number: [room for room in rooms if suits(shapes[number], room.worker.site)] for number in heads}
-    queue = sorted(
-        ((head, number) for number, found in heads.items() for head in found),
-        key=lambda pair: (-pair[0].priority, pair[0].number),
-    )
-    index = {id(room): place for place, room in enumerate(rooms)}
+    rooms = _Rooms(workers)
+    search = index.search(_filter(workers, index.families()))
+    queues: dict[int, tuple[Iterator[Head], Head | None]] = {}
     given: list[tuple[Head, int]] = []
-    for head, number in queue:
-        takers = [room for room in suited[number] if room.takes(shapes[number], head)]
-        if not takers:
+    while rooms.free and (hit := search.next(rooms)) is not None:
+        if hit.number not in queues:
+            tasks = heads(hit.number, rooms.usable(hit.workers, hit.shape.needs))
+            queues[hit.number] = (tasks, next(tasks, None))
+        tasks, head = queues[hit.number]
+        if head is None:
             continue
-        best = max(takers, key=lambda room: room.preference(head.image))
-        best.take(shapes[number], head)
-        given.append((head, index[id(best)]))
-        if not any(room.slots for room in rooms):
-            break
+        if (place := rooms.best(hit.workers, shape_index.amounts(hit.shape.needs), head)) is not None:
+            given.append((head, place))
+        following = next(tasks, None)
+        queues[hit.number] = (tasks, following)
+        if following is not None:
+            search.again(hit, following.urgency)
     return given
+
+
+def _filter(workers: Sequence[Worker], families: Sequence[tuple[str, str]]) -> shape_index.Filter:
+    pairs: dict[shape_index.Pair, int] = {}
+    suited = dict.fromkeys(families, 0)
+    for place, worker in enumerate(workers):
+        bit = 1 << place
+        for pair in worker.site.labels.items():
+            pairs[pair] = pairs.get(pair, 0) | bit
+        for kind, network in families:
+            if suits(Shape(kind, resources.Resources(), (), network), worker.site):
+                suited[kind, network] |= bit
+    return shape_index.Filter((1 << len(workers)) - 1, pairs, suited)
 
 
 def why_waiting(shape: Shape, sites: Iterable[Site]) -> str:

@@ -1,9 +1,11 @@
-"""The waiting polls, and the loop that answers them: whatever has come together since the last round, in one batch."""
+"""The polls under way: a loop has the store look at those that came since its last round, and the store at the rest.
+
+A poll that finds nothing waits in the store, and the commit that queues a task for it answers it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 
@@ -19,10 +21,8 @@ log = logs.StructuredLogger(__name__)
 class _Waiter:
     poll: records.Poll
     answer: asyncio.Future[records.Given]
-    stays: bool
-    """Whether it waits for tasks to come; otherwise one look answers it."""
     look: bool = True
-    """Whether the next round must look for what concerns this session alone."""
+    """Whether the next round must look at it."""
     again: asyncio.TimerHandle | None = None
     """Looks again when its node has rested."""
 
@@ -34,7 +34,6 @@ class Dispatch:
         self._store = kept
         self._waiting: dict[str, _Waiter] = {}
         self._wake = asyncio.Event()
-        self._queued = False
         self._told: dict[str, set[tuple[str, int]]] = {}
         self._closed = False
 
@@ -45,7 +44,8 @@ class Dispatch:
         """
         if self._closed:
             return records.Given()
-        waiter = _Waiter(poll, asyncio.get_running_loop().create_future(), stays=wait_seconds > 0)
+        poll = dataclasses.replace(poll, stays=wait_seconds > 0)
+        waiter = _Waiter(poll, asyncio.get_running_loop().create_future())
         before = self._waiting.get(poll.node_id)
         if before is not None and not before.answer.done():
             before.answer.set_result(records.Given())
@@ -60,6 +60,7 @@ class Dispatch:
         finally:
             if waiter.again is not None:
                 waiter.again.cancel()
+            self._store.withdraw(poll)
             if self._waiting.get(poll.node_id) is waiter:
                 del self._waiting[poll.node_id]
         if given.refused is not None:
@@ -67,15 +68,23 @@ class Dispatch:
         return given
 
     def heard(self, changes: Sequence[records.Change]) -> None:
-        """Take note of what the store has committed: tasks to give out, room that came free, tasks to stop."""
+        """Take note of what the store has committed: room that came free, tasks to stop."""
         for change in changes:
             waiter = self._waiting.get(change.node_id)
-            if change.state is state.TaskState.QUEUED:
-                self._queued = True
-                self._wake.set()
-            elif waiter is not None and _concerns(waiter.poll, change):
+            if waiter is not None and _concerns(waiter.poll, change):
                 waiter.look = True
                 self._wake.set()
+
+    def answered(self, poll: records.Poll, given: records.Given) -> None:
+        """Take the store's answer to a poll that waited there."""
+        waiter = self._waiting.get(poll.node_id)
+        if waiter is None or waiter.poll is not poll:
+            return  # gone meanwhile: what it was given is repeated at its session's next poll
+        if given.outdated:
+            waiter.look = True
+            self._wake.set()
+        else:
+            self._answer(waiter, given)
 
     @property
     def waiting(self) -> int:
@@ -110,29 +119,27 @@ class Dispatch:
             await stopping.settle(closing)
 
     async def _round(self) -> None:
-        news, self._queued = self._queued, False
-        waiters = [
-            waiter
-            for waiter in self._waiting.values()
-            if not waiter.answer.done() and (waiter.look or (news and not waiter.poll.paused))
-        ]
+        waiters = [waiter for waiter in self._waiting.values() if waiter.look and not waiter.answer.done()]
         if not waiters:
             return
-        polls = [dataclasses.replace(waiter.poll, look=waiter.look) for waiter in waiters]
         for waiter in waiters:
             waiter.look = False
         try:
-            given = await self._store.hand_out(polls)
+            given = await self._store.hand_out([waiter.poll for waiter in waiters])
         except errors.HiveMindError as error:
-            log.log_system_event("hand_out_failed", {"polls": len(polls)}, level="error", error=error)
-            given = [records.Given(refused=error)] * len(polls)
-        for waiter, found in zip(waiters, given, strict=True):
-            self._look_in(waiter, found.again_in)
-            answer = dataclasses.replace(found, cancel=self._not_told(waiter.poll, found.cancel))
-            with contextlib.suppress(asyncio.InvalidStateError):
-                # One that is gone meanwhile: what it was given is repeated at its session's next poll.
-                if answer or not waiter.stays:
-                    waiter.answer.set_result(answer)
+            log.log_system_event("hand_out_failed", {"polls": len(waiters)}, level="error", error=error)
+            given = [records.Given(refused=error)] * len(waiters)
+        for waiter, answer in zip(waiters, given, strict=True):
+            self._look_in(waiter, answer.again_in)
+            self._answer(waiter, answer)
+
+    def _answer(self, waiter: _Waiter, given: records.Given) -> None:
+        answer = dataclasses.replace(given, cancel=self._not_told(waiter.poll, given.cancel))
+        if waiter.answer.done():
+            # Gone meanwhile: it must not wait in the store, and what it was given comes again with its next poll.
+            self._store.withdraw(waiter.poll)
+        elif answer or not waiter.poll.stays:
+            waiter.answer.set_result(answer)
 
     def _look_in(self, waiter: _Waiter, seconds: float) -> None:
         """Look at a waiting poll again after so many seconds; not at all for 0."""

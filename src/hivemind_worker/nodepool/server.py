@@ -125,6 +125,7 @@ class NodePool:
             undo.push_async_callback(self.store.close)
             await asyncio.to_thread(self._artifacts.prepare)
             self.store.listen(self._parts.dispatch.heard)
+            self.store.answer(self._parts.dispatch.answered)
             self.store.listen(self._parts.followers.heard)
             self.store.listen(self._parts.told.heard)
             self.store.listen(self._parts.live.heard)

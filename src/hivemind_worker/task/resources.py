@@ -11,6 +11,9 @@ from hivemind_worker.task import errors
 GIB = 1024**3
 MIB = 1024**2
 
+CPU_SLACK = 1e-3
+"""A thousandth of a core absorbs float sums such as 0.1 + 0.2."""
+
 # Docker's own suffixes: binary multiples, one letter, an optional trailing "b" ("512m", "1g", "64kb").
 _SUFFIXES = {"": 1, "b": 1, "k": 1024, "m": MIB, "g": GIB, "t": 1024**4}
 _AMOUNT = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,6})?)\s*(?P<suffix>[bkmgt]?)i?b?", re.IGNORECASE | re.ASCII)
@@ -50,9 +53,8 @@ class Resources:
 
     def lacking(self, room: Resources) -> tuple[str, ...]:
         """Name every amount of which ``room`` holds too little, as ``"memory: wants 2.0 GiB, 1.5 GiB free"``."""
-        # A thousandth of a core absorbs float sums such as 0.1 + 0.2.
         short = []
-        if self.cpu_cores > room.cpu_cores + 1e-3:
+        if self.cpu_cores > room.cpu_cores + CPU_SLACK:
             short.append(f"cpu: wants {self.cpu_cores:g} cores, {max(room.cpu_cores, 0):g} free")
         if self.memory_bytes > room.memory_bytes:
             short.append(f"memory: wants {_gib(self.memory_bytes)}, {_gib(room.memory_bytes)} free")

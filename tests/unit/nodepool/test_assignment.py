@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import assignment_by_definition
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,27 +37,27 @@ def given_to(pairs: list[tuple[assignment.Head, int]]) -> dict[int, int]:
 def test_the_urgent_before_the_old_across_shapes() -> None:
     shapes = {1: shape(), 2: shape(2)}
     queues = {1: heads(3, priority=5) + heads(1), 2: heads(2)}
-    assert list(given_to(assignment.assign([worker(slots=2)], shapes, queues))) == [3, 1]
+    assert list(given_to(assignment_by_definition.indexed([worker(slots=2)], shapes, queues))) == [3, 1]
 
 
 def test_a_task_that_fits_nobody_holds_up_nobody() -> None:
     shapes = {1: shape(64), 2: shape()}
     queues = {1: heads(1, priority=9), 2: heads(2)}
-    assert given_to(assignment.assign([worker()], shapes, queues)) == {2: 0}
+    assert given_to(assignment_by_definition.indexed([worker()], shapes, queues)) == {2: 0}
 
 
 def test_the_worker_that_has_the_image_then_the_emptiest() -> None:
     workers = [worker("a", 8), worker("b", 2, images=("i",)), worker("c", 4)]
-    assert given_to(assignment.assign(workers, {1: shape()}, {1: heads(1, image="i")})) == {1: 1}
-    assert given_to(assignment.assign(workers, {1: shape()}, {1: heads(1, 2, 3)})) == {1: 0, 2: 2, 3: 1}
+    assert given_to(assignment_by_definition.indexed(workers, {1: shape()}, {1: heads(1, image="i")})) == {1: 1}
+    assert given_to(assignment_by_definition.indexed(workers, {1: shape()}, {1: heads(1, 2, 3)})) == {1: 0, 2: 2, 3: 1}
 
 
 def test_an_answer_is_no_larger_than_a_message_but_never_empty_for_it() -> None:
     large = assignment.ANSWER_BYTES * 2 // 3
     queues = {1: heads(1, 2, size=large) + heads(3, size=10)}
-    assert given_to(assignment.assign([worker()], {1: shape()}, queues)) == {1: 0, 3: 0}
+    assert given_to(assignment_by_definition.indexed([worker()], {1: shape()}, queues)) == {1: 0, 3: 0}
     alone = {1: heads(1, size=2 * assignment.ANSWER_BYTES)}
-    assert given_to(assignment.assign([worker()], {1: shape()}, alone)) == {1: 0}
+    assert given_to(assignment_by_definition.indexed([worker()], {1: shape()}, alone)) == {1: 0}
 
 
 def test_kinds_network_and_labels() -> None:
@@ -73,7 +74,7 @@ def test_kinds_network_and_labels() -> None:
 def test_no_more_heads_are_wanted_than_can_be_used() -> None:
     workers = [worker(slots=3), worker(slots=2, zone="a"), worker(cores=0.5, slots=9)]
     shapes = {1: shape(), 2: shape(zone="a"), 3: shape(64)}
-    assert assignment.wanted(workers, shapes) == {1: 5, 2: 2}
+    assert assignment_by_definition.wanted(workers, shapes) == {1: 5, 2: 2}
 
 
 def test_why_a_task_waits() -> None:
@@ -102,7 +103,7 @@ def test_nobody_gets_more_than_room_slots_and_message_hold_and_nothing_is_left_t
     for number, (cores, priority, size) in enumerate(tasks):
         queues[[0.1, 1, 2.5, 8].index(cores)].append(assignment.Head(number, priority, "", size))
     of = {head.number: (shapes[number], head) for number, found in queues.items() for head in found}
-    pairs = assignment.assign(workers, shapes, queues)
+    pairs = assignment_by_definition.indexed(workers, shapes, queues)
     assert len(given_to(pairs)) == len(pairs)
     left = {place: (each.free, each.slots, 0) for place, each in enumerate(workers)}
     for head, place in pairs:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hivemind_worker.task import errors
 
 Connection = sqlite3.Connection
+Cursor = sqlite3.Cursor
 Row = sqlite3.Row
 Error = sqlite3.Error
 Trouble = sqlite3.OperationalError

@@ -1,44 +1,83 @@
-"""All waiting polls answered in one transaction: what was lost on the way first, then new attempts."""
+"""Polls answered: what was lost on the way first, then new attempts; at once, or in the commit that queues a task."""
 
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 
 from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import database, deadlines, moves, records, resting, sessions, writing
+from hivemind_worker.nodepool.store import database, deadlines, moves, records, resting, sessions, shapes, writing
 from hivemind_worker.task import errors, outcome, resources, state
 
 _NO_TASKS_WHILE = frozenset({"draining", "unhealthy", "offline"})
 """Words of a node about itself that mean: nothing new. They count for a node without a session only: one with a
 session says in each poll whether it is paused, and that is newer than its last heartbeat."""
 
-# The shapes that have a queue, each found by one step in the index however many tasks wait.
-QUEUED_SHAPES = """
-WITH RECURSIVE waiting (shape) AS (
-    SELECT (SELECT shape FROM tasks INDEXED BY queue WHERE state = 'queued' ORDER BY shape LIMIT 1)
-    UNION ALL
-    SELECT (
-        SELECT shape FROM tasks INDEXED BY queue
-        WHERE state = 'queued' AND shape > waiting.shape ORDER BY shape LIMIT 1
-    )
-    FROM waiting WHERE waiting.shape IS NOT NULL
-)
-SELECT waiting.shape, shapes.wants FROM waiting JOIN shapes ON shapes.number = waiting.shape
-"""
 
-# The planner, who counts nothing, would rather walk over all that is queued in search of a shape.
-HEADS = """
-SELECT * FROM tasks INDEXED BY queue WHERE state = 'queued' AND shape = ? ORDER BY priority DESC, number LIMIT ?
-"""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Candidate:
+    """A poll that may be given tasks. ``place``: where its answer goes in this call; -1 for one that waited before.
+
+    ``registration``: what its node had registered with when it was looked at.
+    """
+
+    poll: records.Poll
+    worker: assignment.Worker
+    registration: str
+    place: int = -1
 
 
-def hand_out(on: writing.Transaction, polls: Sequence[records.Poll], lease_seconds: float) -> list[records.Given]:
+class WaitingPolls:
+    """The polls that found nothing and wait: each transaction that queues a task looks at them before it ends.
+
+    So what is queued and what waits for it meet in one commit. Used by the thread that writes; `withdraw` by any.
+    """
+
+    def __init__(self) -> None:
+        self._polls: dict[str, Candidate] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._polls)
+
+    def candidates(self) -> list[Candidate]:
+        """Return all that wait."""
+        with self._lock:
+            return list(self._polls.values())
+
+    def put(self, candidate: Candidate) -> None:
+        """Have one wait, in the place of any other of its node."""
+        with self._lock:
+            self._polls[candidate.poll.node_id] = dataclasses.replace(candidate, place=-1)
+
+    def put_back(self, candidate: Candidate) -> None:
+        """Have one wait again whose answer was undone, unless its node has another by now."""
+        with self._lock:
+            self._polls.setdefault(candidate.poll.node_id, candidate)
+
+    def take(self, node_id: str) -> Candidate | None:
+        """Let a node's poll wait no more."""
+        with self._lock:
+            return self._polls.pop(node_id, None)
+
+    def withdraw(self, poll: records.Poll) -> None:
+        """Let this very poll wait no more: whoever waited for its answer has gone."""
+        with self._lock:
+            candidate = self._polls.get(poll.node_id)
+            if candidate is not None and candidate.poll is poll:
+                del self._polls[poll.node_id]
+
+
+def hand_out(
+    on: writing.Transaction, polls: Sequence[records.Poll], lease_seconds: float, waiting: WaitingPolls
+) -> list[records.Given]:
     """See :meth:`store.Store.hand_out`."""
     given = [records.Given() for _ in polls]
-    workers: list[assignment.Worker] = []
-    places: list[int] = []
+    candidates: list[Candidate] = []
     for place, poll in enumerate(polls):
+        if (older := waiting.take(poll.node_id)) is not None:
+            on.undo.append((waiting.put_back, older))
         try:
             row = sessions.check(on.sql, poll.node_id, poll.session_id)
         except errors.HiveMindError as error:
@@ -57,16 +96,74 @@ def hand_out(on: writing.Transaction, polls: Sequence[records.Poll], lease_secon
             continue
         worker = _worker(on.sql, poll, sessions.node_from(row, on.lease_time), held)
         if worker.slots > 0:
-            workers.append(worker)
-            places.append(place)
-    for task, worker_place in _assigned(on.sql, workers):
-        place = places[worker_place]
-        with_session = bool(polls[place].session_id)
-        seconds = deadlines.seconds(task["timeout"], with_session=with_session, lease_seconds=lease_seconds)
-        attempt = moves.assign(on, task, polls[place].node_id, seconds)
-        handed = records.Handed(task["id"], attempt, _body(on.sql, task))
-        given[place] = dataclasses.replace(given[place], tasks=(*given[place].tasks, handed))
+            candidates.append(Candidate(poll, worker, row["said"], place))
+    on.queue.settle(on.sql)  # of what was taken back above
+    for candidate, tasks in _give(on, candidates, waiting, lease_seconds):
+        given[candidate.place] = dataclasses.replace(given[candidate.place], tasks=tasks)
     return given
+
+
+def answer_waiting(on: writing.Transaction, waiting: WaitingPolls, lease_seconds: float) -> None:
+    """Give what this transaction has queued to the polls that wait."""
+    if on.queue.grown:
+        _give(on, [], waiting, lease_seconds)
+
+
+def _give(
+    on: writing.Transaction, fresh: Sequence[Candidate], waiting: WaitingPolls, lease_seconds: float
+) -> list[tuple[Candidate, tuple[records.Handed, ...]]]:
+    """Give tasks to the fresh polls, and where there are new tasks to those that wait; return what the fresh get.
+
+    The fresh that get nothing wait from now on, where they may.
+    """
+    candidates = [*fresh, *(waiting.candidates() if on.queue.grown else ())]
+    on.queue.grown = False
+    pairs = on.queue.assigned(on.sql, [candidate.worker for candidate in candidates])
+    while outdated := [
+        candidates[place]
+        for place in sorted({place for _, place in pairs})
+        if candidates[place].place < 0 and not _as_it_was(on, candidates[place])
+    ]:
+        for candidate in outdated:
+            _answer(on, waiting, candidate, records.Given(outdated=True))
+        candidates = [candidate for candidate in candidates if candidate not in outdated]
+        pairs = on.queue.assigned(on.sql, [candidate.worker for candidate in candidates])
+    tasks: dict[int, list[records.Handed]] = {}
+    for task, place in pairs:
+        poll = candidates[place].poll
+        seconds = deadlines.seconds(task["timeout"], with_session=bool(poll.session_id), lease_seconds=lease_seconds)
+        attempt = moves.assign(on, task, poll.node_id, seconds)
+        tasks.setdefault(place, []).append(records.Handed(task["id"], attempt, _body(on.sql, task)))
+    results = []
+    for place, candidate in enumerate(candidates):
+        if place in tasks and candidate.place < 0:
+            _answer(on, waiting, candidate, records.Given(tuple(tasks[place])))
+        elif place in tasks:
+            results.append((candidate, tuple(tasks[place])))
+        elif candidate.place >= 0 and candidate.poll.stays:
+            waiting.put(candidate)
+            on.undo.append((waiting.withdraw, candidate.poll))
+    return results
+
+
+def _as_it_was(on: writing.Transaction, candidate: Candidate) -> bool:
+    """Whether a poll that waited may still be given what it could be given when it was looked at."""
+    poll = candidate.poll
+    row = on.sql.execute("SELECT * FROM nodes WHERE node_id = ?", (poll.node_id,)).fetchone()
+    return bool(
+        row is not None
+        and row["session_id"] == poll.session_id
+        and row["said"] == candidate.registration
+        and row["alive"]
+        and not row["draining"]
+        and resting.left(row, on.lease_time) == 0
+    )
+
+
+def _answer(on: writing.Transaction, waiting: WaitingPolls, candidate: Candidate, given: records.Given) -> None:
+    waiting.withdraw(candidate.poll)
+    on.undo.append((waiting.put_back, candidate))
+    on.answers.append((candidate.poll, given))
 
 
 def _look(on: writing.Transaction, poll: records.Poll, held: Sequence[database.Row]) -> records.Given:
@@ -100,23 +197,9 @@ def _worker(
     if free is None:
         free = node.capacity
         if held:
-            wants = moves.shapes(sql, (task["shape"] for task in held))
+            wants = shapes.shapes(sql, (task["shape"] for task in held))
             free -= sum((wants[task["shape"]].needs for task in held), resources.Resources())
     return assignment.Worker(node.site, free, slots, poll.images)
-
-
-def _assigned(sql: database.Connection, workers: Sequence[assignment.Worker]) -> list[tuple[database.Row, int]]:
-    """The rows of tasks that are to be given out now, each with the place of its worker."""
-    if not workers:
-        return []
-    shapes = {row["shape"]: moves.shape_from(row["wants"]) for row in sql.execute(QUEUED_SHAPES)}
-    rows: dict[int, database.Row] = {}
-    heads: dict[int, list[assignment.Head]] = {}
-    for shape, most in assignment.wanted(workers, shapes).items():
-        found = sql.execute(HEADS, (shape, most)).fetchall()
-        rows |= {row["number"]: row for row in found}
-        heads[shape] = [assignment.Head(row["number"], row["priority"], row["image"], row["size"]) for row in found]
-    return [(rows[head.number], place) for head, place in assignment.assign(workers, shapes, heads)]
 
 
 def _body(sql: database.Connection, task: database.Row) -> bytes:

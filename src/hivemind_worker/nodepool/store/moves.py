@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterable
 
 from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import attempts, database, records, writing
-from hivemind_worker.task import errors, outcome, resources, state
+from hivemind_worker.nodepool.store import attempts, database, records, shapes, writing
+from hivemind_worker.task import errors, outcome, state
 
 
 def row(sql: database.Connection, task_id: str) -> database.Row | None:
@@ -199,12 +197,15 @@ def _write(
         "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
         (task["number"], version, on.now, event, attempt, node_id, details),
     )
+    after = sets.get("state", task["state"])
+    if (task["state"] == state.TaskState.QUEUED) != (after == state.TaskState.QUEUED):
+        _requeue_in_memory(on, task, queued=after == state.TaskState.QUEUED)
     given = task["assigned_at"]
     ended = "ended_at" in sets
     on.changes.append(
         records.Change(
             task["id"],
-            state.TaskState(str(sets.get("state", task["state"]))),
+            state.TaskState(str(after)),
             node_id or task["node_id"],
             bool(task["cancel_requested"]) or event == CANCEL_REQUESTED,
             reason=str(sets.get("reason", "")),
@@ -213,6 +214,16 @@ def _write(
             ran_seconds=max(on.now - (task["started_at"] or given), 0.0) if ended and given else None,
         )
     )
+
+
+def _requeue_in_memory(on: writing.Transaction, task: database.Row, *, queued: bool) -> None:
+    """Keep the queues in memory in step with the tables."""
+    number, urgency = task["shape"], (-task["priority"], task["number"])
+    on.undo.append((on.queue.distrust, number))
+    if queued:
+        on.queue.entered(number, shapes.shape(on.sql, number), urgency)
+    else:
+        on.queue.left(number, urgency)
 
 
 CANCEL_REQUESTED = "cancel_requested"
@@ -237,34 +248,6 @@ def _told(sql: database.Connection, number: int) -> str:
         f"{event.event}" + (f" (attempt {event.attempt} on {event.node_id})" if event.attempt else "")
         for event in story(sql, number)
     )
-
-
-# ---- shapes ----
-
-
-def shape_text(shape: assignment.Shape) -> str:
-    """Return the one text that stands for a shape."""
-    return json.dumps(dataclasses.asdict(shape), sort_keys=True, separators=(",", ":"))
-
-
-def shape_from(text: str) -> assignment.Shape:
-    """Return the shape that a text stands for."""
-    said = json.loads(text)
-    return assignment.Shape(
-        said["kind"],
-        resources.Resources(**said["needs"]),
-        tuple((key, value) for key, value in said["selector"]),
-        said["network"],
-    )
-
-
-def shapes(sql: database.Connection, numbers: Iterable[int]) -> dict[int, assignment.Shape]:
-    """Return these shapes by number."""
-    found = {}
-    for number in set(numbers):
-        text = sql.execute("SELECT wants FROM shapes WHERE number = ?", (number,)).fetchone()[0]
-        found[number] = shape_from(text)
-    return found
 
 
 def task(found: database.Row, shape: assignment.Shape, result: bytes | None) -> records.Task:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from hivemind_worker.nodepool.store import database, moves, records, sessions
+from hivemind_worker.nodepool.store import database, moves, records, sessions, shapes
 from hivemind_worker.task import errors, resources, state
 
 T = TypeVar("T")
@@ -95,8 +95,8 @@ def find(sql: database.Connection, wanted: records.Filter) -> tuple[records.Task
 
 
 def _tasks(sql: database.Connection, rows: Sequence[database.Row]) -> tuple[records.Task, ...]:
-    shapes = moves.shapes(sql, (row["shape"] for row in rows))
-    return tuple(moves.task(row, shapes[row["shape"]], _result(sql, row)) for row in rows)
+    by_number = shapes.shapes(sql, (row["shape"] for row in rows))
+    return tuple(moves.task(row, by_number[row["shape"]], _result(sql, row)) for row in rows)
 
 
 def _result(sql: database.Connection, task: database.Row) -> bytes | None:
@@ -115,7 +115,7 @@ def nodes(sql: database.Connection, lease_time: float, *, alive_only: bool) -> t
     found = []
     for row in rows:
         held = moves.held_by(sql, row["node_id"])
-        wants = moves.shapes(sql, (task["shape"] for task in held))
+        wants = shapes.shapes(sql, (task["shape"] for task in held))
         used = sum((wants[task["shape"]].needs for task in held), resources.Resources())
         found.append(sessions.node_from(row, lease_time, tuple(moves.ref(task) for task in held), used))
     return tuple(found)

@@ -211,6 +211,8 @@ class Poll:
     """A worker that waits for tasks. ``free`` of ``None``: the store counts what is left of its capacity.
 
     ``look``: cancellations and answers that got lost are wanted as well, as at the first look for every poll.
+    ``stays``: it waits in the store, unless it is answered at once or may be given nothing; see
+    :meth:`store.Store.hand_out`.
     """
 
     node_id: str
@@ -221,6 +223,7 @@ class Poll:
     paused: bool = False
     held: frozenset[tuple[str, int]] = frozenset()
     look: bool = True
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,13 +239,15 @@ class Handed:
 class Given:
     """What one poll is answered. ``refused`` stands for the error where the poll itself was not in order.
 
-    ``again_in``: the node rests for so many more seconds, and is to be looked at again then.
+    ``again_in``: the node rests for so many more seconds, and is to be looked at again then. ``outdated``: something
+    about its node has changed while it waited, and it is to be looked at again now.
     """
 
     tasks: tuple[Handed, ...] = ()
     cancel: tuple[Ref, ...] = ()
     refused: errors.HiveMindError | None = None
     again_in: float = 0.0
+    outdated: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.tasks or self.cancel or self.refused)

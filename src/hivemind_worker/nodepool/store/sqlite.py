@@ -45,6 +45,8 @@ class SqliteStore:
         self._lease = lease_seconds
         self._locks: list[locks.InodeLock] = []
         self._heard: list[Callable[[Sequence[records.Change]], None]] = []
+        self._answered: list[Callable[[records.Poll, records.Given], None]] = []
+        self._waiting = handing_out.WaitingPolls()
         self._writer: writing.Writer | None = None
         self._reader: reading.Reader | None = None
         self._times = clocks.Clocks(clock, wall)
@@ -71,9 +73,15 @@ class SqliteStore:
         """See :meth:`store.Store.open`."""
         self._path = await asyncio.to_thread(database.prepare, self._path)
         self._lock()
+        waiting = self._waiting = handing_out.WaitingPolls()
         try:
             database.check_one_name(self._path)
-            writer = writing.Writer(self._path, self._times, self._tell)
+            writer = writing.Writer(
+                self._path,
+                self._times,
+                self._tell,
+                lambda on: handing_out.answer_waiting(on, waiting, self._lease),
+            )
             try:
                 await writer.start()
                 self._times.continue_from(await writer.do(expiry.saved_clock))
@@ -144,7 +152,15 @@ class SqliteStore:
 
     async def hand_out(self, polls: Sequence[records.Poll]) -> list[records.Given]:
         """See :meth:`store.Store.hand_out`."""
-        return await self._write.do(lambda on: handing_out.hand_out(on, polls, self._lease))
+        return await self._write.do(lambda on: handing_out.hand_out(on, polls, self._lease, self._waiting))
+
+    def answer(self, answered: Callable[[records.Poll, records.Given], None]) -> None:
+        """See :meth:`store.Store.answer`."""
+        self._answered.append(answered)
+
+    def withdraw(self, poll: records.Poll) -> None:
+        """See :meth:`store.Store.withdraw`."""
+        self._waiting.withdraw(poll)
 
     async def report(self, report: records.Report) -> records.Answer:
         """See :meth:`store.Store.report`."""
@@ -225,6 +241,9 @@ class SqliteStore:
             raise errors.Unavailable("the pool's store is not open")
         return self._reader
 
-    def _tell(self, changes: Sequence[records.Change]) -> None:
-        for heard in self._heard:
+    def _tell(self, changes: Sequence[records.Change], answers: Sequence[tuple[records.Poll, records.Given]]) -> None:
+        for poll, given in answers:
+            for answered in self._answered:
+                answered(poll, given)
+        for heard in self._heard if changes else ():
             heard(changes)

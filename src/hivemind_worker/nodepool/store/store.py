@@ -103,7 +103,19 @@ class Store(Protocol):
         An attempt that was handed to a session, has not started and is not among what the session says it holds is
         in the answer again: its first answer was lost. A node whose attempts failed by its own fault rests for a
         while: it is given nothing, and told when to be looked at again.
+
+        A poll that ``stays``, gets nothing and could be given something waits in the store, until another of its node
+        comes: the commit that queues a task for it hands it out as well, and the answer comes by :meth:`answer`.
         """
+
+    def answer(self, answered: Callable[[records.Poll, records.Given], None]) -> None:
+        """Have ``answered`` called on the event loop with each poll that waited in the store, and its answer.
+
+        The poll is the very object that was given to :meth:`hand_out`. It waits no more then. Must not raise or wait.
+        """
+
+    def withdraw(self, poll: records.Poll) -> None:
+        """Let this very poll wait no more. What it was given in this moment comes again with its node's next poll."""
 
     async def report(self, report: records.Report) -> records.Answer:
         """Take a report by the attempt's fence: exactly one end per task is ever accepted. Idempotent.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import uuid_utils
 
 from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import moves, records, writing
+from hivemind_worker.nodepool.store import moves, records, shapes, writing
 from hivemind_worker.task import errors, outcome, state
 
 
@@ -40,13 +40,14 @@ def _keep(on: writing.Transaction, task: records.NewTask) -> str:
         if known is not None:
             return task.id
     task_id = task.id or new_id()
+    shape = _intern(on, task.shape)
     number = on.sql.execute(
         "INSERT INTO tasks (id, digest, shape, kind, image, size, priority, max_attempts, state, submitted_at,"
         " retry_of, labels, timeout) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             task_id,
             task.digest,
-            _intern(on, task.shape),
+            shape,
             task.shape.kind,
             task.image,
             len(task.body),
@@ -59,7 +60,10 @@ def _keep(on: writing.Transaction, task: records.NewTask) -> str:
             task.timeout,
         ),
     ).lastrowid
+    assert number is not None
     on.sql.execute("INSERT INTO bodies VALUES (?, ?)", (number, task.body))
+    on.undo.append((on.queue.distrust, shape))
+    on.queue.entered(shape, task.shape, (-task.priority, number))
     for label, value in task.labels.items():
         on.sql.execute("INSERT INTO task_labels VALUES (?, ?, ?)", (label, value, number))
     told = f"anew, after {task.retry_of}" if task.retry_of else ""
@@ -69,7 +73,7 @@ def _keep(on: writing.Transaction, task: records.NewTask) -> str:
 
 
 def _intern(on: writing.Transaction, shape: assignment.Shape) -> int:
-    text = moves.shape_text(shape)
+    text = shapes.shape_text(shape)
     known = on.sql.execute("SELECT number FROM shapes WHERE wants = ?", (text,)).fetchone()
     if known is not None:
         return int(known["number"])
@@ -93,7 +97,7 @@ def _anew(on: writing.Transaction, task_ids: Sequence[str]) -> tuple[str, ...]:
             id="",
             body=body,
             digest=old["digest"],
-            shape=moves.shapes(on.sql, [old["shape"]])[old["shape"]],
+            shape=shapes.shape(on.sql, old["shape"]),
             image=old["image"],
             priority=old["priority"],
             max_attempts=old["max_attempts"],

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hivemind_worker.nodepool.store import clocks, database, records, schema
+from hivemind_worker.nodepool.store import clocks, database, records, schema, task_queue
 from hivemind_worker.task import errors
 
 T = TypeVar("T")
@@ -31,27 +31,36 @@ class Transaction:
     now: float
     lease_time: float
     epoch: str
+    queue: task_queue.TaskQueue = field(default_factory=task_queue.TaskQueue)
     changes: list[records.Change] = field(default_factory=list)
+    answers: list[tuple[records.Poll, records.Given]] = field(default_factory=list)
+    """Of polls that waited since an earlier transaction."""
+    undo: list[tuple[Callable[[Any], object], Any]] = field(default_factory=list)
+    """What in memory must be done, with its argument, should this be rolled back; the last first."""
 
 
 @dataclass(slots=True)
 class _Request:
     work: Callable[[Transaction], Any]
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Any] | None
     result: Any = None
     error: Exception | None = None
 
 
-Heard = Callable[[Sequence[records.Change]], None]
+Heard = Callable[[Sequence[records.Change], Sequence[tuple[records.Poll, records.Given]]], None]
+"""Takes what a transaction has changed, and the answers to polls that waited."""
 
 
 class Writer:
     """Runs requests one after the other on its own thread and connection. Made, used and closed on one event loop."""
 
-    def __init__(self, path: Path, times: clocks.Clocks, heard: Heard) -> None:
+    def __init__(self, path: Path, times: clocks.Clocks, heard: Heard, finish: Callable[[Transaction], None]) -> None:
+        """``finish`` is done at the end of each transaction, in it."""
         self._path = path
         self._times = times
         self._heard = heard
+        self._finish = finish
+        self._queue = task_queue.TaskQueue()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="pool-store", daemon=True)
@@ -74,9 +83,9 @@ class Writer:
         """
         if self._closing:
             raise errors.Unavailable("the pool is closing")
-        request = _Request(work, self._loop.create_future())
-        self._requests.put(request)
-        result: T = await request.future
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._requests.put(_Request(work, future))
+        result: T = await future
         return result
 
     async def close(self) -> None:
@@ -98,6 +107,7 @@ class Writer:
             try:
                 schema.migrate(connection, self._times.now())
                 self.epoch = schema.epoch(connection)
+                self._queue.load(connection)
             except (errors.HiveMindError, database.Error) as error:
                 named = errors.BadSettings(f"{self._path}: {error}")
                 self._say(_fail, self._opened, named)
@@ -119,39 +129,43 @@ class Writer:
                         last = True
                         break
                     batch.append(following)
-            changes = self._commit(connection, batch)
-            self._say(self._tell, batch, changes)
+            transaction = self._commit(connection, batch)
+            self._say(self._tell, batch, transaction)
             if last:
                 return
 
-    def _commit(self, connection: database.Connection, batch: list[_Request]) -> list[records.Change]:
-        transaction = Transaction(connection, self._times.now(), self._times.lease_time(), self.epoch)
+    def _commit(self, connection: database.Connection, batch: list[_Request]) -> Transaction:
+        now, lease_time = self._times.now(), self._times.lease_time()
+        transaction = Transaction(connection, now, lease_time, self.epoch, self._queue)
         try:
             connection.execute("BEGIN IMMEDIATE")
+            self._queue.settle(connection)
             for request in batch:
                 _do(transaction, request)
+            _do(transaction, _Request(self._finish, None))
             connection.execute("COMMIT")
         except database.Error as error:
             with contextlib.suppress(database.Error):
                 connection.execute("ROLLBACK")
+            _undo(transaction, 0)
             for request in batch:
                 request.error = errors.Unavailable(f"the pool's store cannot be written: {error}")
-            return []
-        return transaction.changes
+            return Transaction(connection, now, lease_time, self.epoch)
+        return transaction
 
     def _say(self, said: Callable[..., None], *arguments: object) -> None:
         # The loop may be gone when its process is ending: then nobody is left to be told.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(said, *arguments)
 
-    def _tell(self, batch: list[_Request], changes: list[records.Change]) -> None:
+    def _tell(self, batch: list[_Request], transaction: Transaction) -> None:
         try:
             # First those who carry the changes on to someone who waits for them, then those who made them.
-            if changes:
-                self._heard(changes)
+            if transaction.changes or transaction.answers:
+                self._heard(transaction.changes, transaction.answers)
         finally:
             for request in batch:
-                if request.future.done():  # its caller was cancelled
+                if request.future is None or request.future.done():  # its caller was cancelled
                     continue
                 if request.error is not None:
                     request.future.set_exception(request.error)
@@ -161,7 +175,7 @@ class Writer:
 
 def _do(transaction: Transaction, request: _Request) -> None:
     """One request of a batch: what it raises is its own, unless the database itself has failed."""
-    before = len(transaction.changes)
+    changes, answers, undo = len(transaction.changes), len(transaction.answers), len(transaction.undo)
     transaction.sql.execute("SAVEPOINT request")
     try:
         request.result = request.work(transaction)
@@ -170,9 +184,19 @@ def _do(transaction: Transaction, request: _Request) -> None:
     except Exception as error:  # noqa: BLE001  (it is raised where the request was made)
         request.error = error
     if request.error is not None:
-        del transaction.changes[before:]
+        del transaction.changes[changes:]
+        del transaction.answers[answers:]
         transaction.sql.execute("ROLLBACK TO request")
+        _undo(transaction, undo)
     transaction.sql.execute("RELEASE request")
+    transaction.queue.settle(transaction.sql)
+
+
+def _undo(transaction: Transaction, since: int) -> None:
+    while len(transaction.undo) > since:
+        step, argument = transaction.undo.pop()
+        step(argument)
+        transaction.queue.grown = True  # whoever was looked at may have to be looked at again
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
