@@ -28,11 +28,15 @@ class _Waiter:
 
 
 class Dispatch:
-    """Answers polls. One poll per node waits at a time: a newer one takes the place of the older."""
+    """Answers polls. One poll per session waits at a time: a newer one takes the place of the older.
+
+    Not per node: whoever polls in its name without its session, or with one that is over, must not disturb it.
+    """
 
     def __init__(self, kept: store.Store) -> None:
         self._store = kept
-        self._waiting: dict[str, _Waiter] = {}
+        self._waiting: dict[tuple[str, str], _Waiter] = {}
+        self._of: dict[str, set[tuple[str, str]]] = {}
         self._wake = asyncio.Event()
         self._told: dict[str, set[tuple[str, int]]] = {}
         self._closed = False
@@ -46,10 +50,12 @@ class Dispatch:
             return records.Given()
         poll = dataclasses.replace(poll, stays=wait_seconds > 0)
         waiter = _Waiter(poll, asyncio.get_running_loop().create_future())
-        before = self._waiting.get(poll.node_id)
+        key = (poll.node_id, poll.session_id)
+        before = self._waiting.get(key)
         if before is not None and not before.answer.done():
             before.answer.set_result(records.Given())
-        self._waiting[poll.node_id] = waiter
+        self._waiting[key] = waiter
+        self._of.setdefault(poll.node_id, set()).add(key)
         self._wake.set()
         try:
             async with asyncio.timeout(wait_seconds if wait_seconds > 0 else None):
@@ -61,8 +67,11 @@ class Dispatch:
             if waiter.again is not None:
                 waiter.again.cancel()
             self._store.withdraw(poll)
-            if self._waiting.get(poll.node_id) is waiter:
-                del self._waiting[poll.node_id]
+            if self._waiting.get(key) is waiter:
+                del self._waiting[key]
+                self._of[poll.node_id].discard(key)
+                if not self._of[poll.node_id]:
+                    del self._of[poll.node_id]
         if given.refused is not None:
             raise given.refused
         return given
@@ -70,14 +79,14 @@ class Dispatch:
     def heard(self, changes: Sequence[records.Change]) -> None:
         """Take note of what the store has committed: room that came free, tasks to stop."""
         for change in changes:
-            waiter = self._waiting.get(change.node_id)
-            if waiter is not None and _concerns(waiter.poll, change):
-                waiter.look = True
-                self._wake.set()
+            for waiter in self._waiters(change.node_id):
+                if _concerns(waiter.poll, change):
+                    waiter.look = True
+                    self._wake.set()
 
     def answered(self, poll: records.Poll, given: records.Given) -> None:
         """Take the store's answer to a poll that waited there."""
-        waiter = self._waiting.get(poll.node_id)
+        waiter = self._waiting.get((poll.node_id, poll.session_id))
         if waiter is None or waiter.poll is not poll:
             return  # gone meanwhile: what it was given is repeated at its session's next poll
         if given.outdated:
@@ -93,10 +102,12 @@ class Dispatch:
 
     def look_again(self, node_id: str) -> None:
         """Something about this node has changed."""
-        waiter = self._waiting.get(node_id)
-        if waiter is not None:
+        for waiter in self._waiters(node_id):
             waiter.look = True
             self._wake.set()
+
+    def _waiters(self, node_id: str) -> list[_Waiter]:
+        return [self._waiting[key] for key in self._of.get(node_id, ())]
 
     def close(self) -> None:
         """Answer every poll, present and future, with nothing."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from hivemind_worker.nodepool import assignment
+from hivemind_worker.nodepool import assignment, attempt_logs
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, names, outcome, resources
 from hivemind_worker.telemetry import tracing
@@ -218,6 +218,24 @@ def listing(request: calls.pb.ListTasksRequest) -> records.Filter:
         most=min(max(request.page_size, 0) or 100, 1_000),
         before=int(request.page_token or 0),
     )
+
+
+def chunk(message: calls.pb.LogChunk) -> attempt_logs.Chunk:
+    """Return a run of output. Raises :class:`errors.UserError`, naming the field."""
+    if message.stream not in _STREAMS:
+        known = ", ".join(_STREAMS.values())
+        raise errors.UserError(f"chunks.stream: there is none of number {int(message.stream)}, only {known}")
+    for name, value in (("sequence", message.sequence), ("offset", message.offset)):
+        if value < 0:
+            raise errors.UserError(f"chunks.{name}: must be from 0 on, not {value}")
+    return attempt_logs.Chunk(message.sequence, message.stream, message.offset, chunk_bytes(message.data))
+
+
+_STREAMS: Mapping[int, str] = {
+    int(calls.pb.LOG_STREAM_STDOUT): "1 standard output",
+    int(calls.pb.LOG_STREAM_STDERR): "2 standard error",
+    int(calls.pb.LOG_STREAM_SYSTEM): "3 the node's own words",
+}
 
 
 def chunk_bytes(data: bytes) -> bytes:

@@ -198,11 +198,7 @@ class NodeManager(calls.NodeManagerServicer):
         return pb.AppendTaskLogsResponse(success=True, next_sequence=next_sequence)
 
     async def _append(self, key: attempt_logs.Key, said: Iterable[pb.LogChunk]) -> int:
-        chunks = [
-            attempt_logs.Chunk(chunk.sequence, chunk.stream, chunk.offset, requests.chunk_bytes(chunk.data))
-            for chunk in said
-            if chunk.sequence >= 0 and chunk.offset >= 0 and chunk.stream != pb.LOG_STREAM_UNSPECIFIED
-        ]
+        chunks = [requests.chunk(message) for message in said]
         next_sequence = await asyncio.to_thread(self._parts.logs.append, key, chunks)
         if chunks:
             self._parts.followers.tell(key.task_id)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hivemind_worker.nodepool import assignment, live
 from hivemind_worker.nodepool.store import records, store
-from hivemind_worker.task import outcome, state
+from hivemind_worker.task import outcome, resources, state
 from hivemind_worker.wire import calls, translate
 
 pb = calls.pb
@@ -107,11 +107,16 @@ def node(known: records.Node, said: live.Live) -> pb.NodeInfo:
     if known.alive and known.rest_seconds > 0:
         rests = f"rests for {known.rest_seconds:.0f} s: its last attempts failed by its own fault"
         message = f"{message}; {rests}" if message else rests
+    free = (known.capacity - known.used).at_least(resources.Resources())
+    if over := known.used.lacking(known.capacity):
+        amounts = "; ".join(over).replace(" free", " in all")
+        overcommitted = f"overcommitted ({amounts}): what it has ended and not yet reported counts, too"
+        message = f"{message}; {overcommitted}" if message else overcommitted
     return pb.NodeInfo(
         node_id=known.node_id,
         status=known.status if known.alive else "lost",
         capacity=translate.amounts_to_message(known.capacity),
-        free=translate.amounts_to_message(known.capacity - known.used),
+        free=translate.amounts_to_message(free),
         attempts=[_held(known, ref, said) for ref in known.attempts],
         labels=known.labels,
         capabilities=known.capabilities,

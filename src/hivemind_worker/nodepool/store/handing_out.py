@@ -76,13 +76,14 @@ def hand_out(
     given = [records.Given() for _ in polls]
     candidates: list[Candidate] = []
     for place, poll in enumerate(polls):
-        if (older := waiting.take(poll.node_id)) is not None:
-            on.undo.append((waiting.put_back, older))
         try:
             row = sessions.check(on.sql, poll.node_id, poll.session_id)
         except errors.HiveMindError as error:
             given[place] = records.Given(refused=error)
             continue
+        # Not before: a poll that is refused must not push out the one of the node's own session.
+        if (older := waiting.take(poll.node_id)) is not None:
+            on.undo.append((waiting.put_back, older))
         sessions.take_back(on, row, sorted(poll.held))
         sessions.renew(on, row, lease_seconds)
         held = moves.held_by(on.sql, poll.node_id)

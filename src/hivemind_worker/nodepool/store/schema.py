@@ -154,12 +154,17 @@ UPDATE nodes SET lease_until = 0, faults = 0, faulted_at = 0, rest_until = 0;
 UPDATE sessions SET at = 0;
 """
 
+_TOLD_TO_DRAIN = """
+ALTER TABLE nodes ADD COLUMN told_to_drain INTEGER NOT NULL DEFAULT 0;  -- what its last heartbeat was answered
+"""
+
 _STEPS: tuple[tuple[str, str], ...] = (
     ("the first tables", _FIRST),
     ("nodes that fail by their own fault rest", _RESTING),
     ("disruptions use up no attempts", _DISRUPTIONS),
     ("the store has an epoch, each assignment a record", _EPOCHS),
     ("a clock for leases, and deadlines of attempts", _LEASE_CLOCK),
+    ("a drain that is over is not shown", _TOLD_TO_DRAIN),
 )
 """What each version added, from version 1 on. A step that was released is never changed."""
 

@@ -36,7 +36,7 @@ def register(
         " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node_id) DO UPDATE SET session_id = excluded.session_id,"
         " boot_id = excluded.boot_id, said = excluded.said, registered_at = excluded.registered_at,"
         " heartbeat_at = excluded.heartbeat_at, lease_until = excluded.lease_until, alive = 1, status = 'idle',"
-        " message = '', readings = '{}'",
+        " message = '', readings = '{}', told_to_drain = 0",
         (node.node_id, session_id, node.boot_id, json.dumps(said), on.now, on.now, on.lease_time + lease_seconds),
     )
     if not same:
@@ -61,10 +61,10 @@ def heartbeat(
     """See :meth:`store.Store.heartbeat`. ``leases_since``: when all leases began anew."""
     node = check(on.sql, beat.node_id, beat.session_id)
     on.sql.execute(
-        "UPDATE nodes SET status = ?, message = ?, readings = ?, heartbeat_at = ?, lease_until = ?, alive = 1"
-        " WHERE node_id = ?",
+        "UPDATE nodes SET status = ?, told_to_drain = draining, message = ?, readings = ?, heartbeat_at = ?,"
+        " lease_until = ?, alive = 1 WHERE node_id = ?",
         (
-            beat.status,
+            beat.status if node["draining"] else _status(on.sql, node, beat.status),
             beat.message,
             json.dumps(dict(beat.readings)),
             on.now,
@@ -81,19 +81,32 @@ def heartbeat(
 
 
 def check(sql: database.Connection, node_id: str, session_id: str) -> database.Row:
-    """Return the row of a node whose session this is; without a session id the node's name is enough.
+    """Return the row of a node whose session this is.
 
-    Raises :class:`errors.UnknownNode`, or :class:`errors.StateInUse` for a session that another has replaced.
+    The node's name alone is enough where it registered without a boot id, as the reference document's clients do: they
+    know no sessions. Raises :class:`errors.UnknownNode`, or :class:`errors.StateInUse` for a session that another has
+    replaced.
     """
-    node: database.Row | None = sql.execute("SELECT * FROM nodes WHERE node_id = ?", (node_id,)).fetchone()
-    if node is None:
-        raise errors.UnknownNode(f"no node {node_id[:80]!r} is registered here", "UNKNOWN_NODE")
-    if not session_id or node["session_id"] == session_id:
+    node = _node(sql, node_id)
+    if node["session_id"] == session_id or not (session_id or node["boot_id"]):
         return node
+    if not session_id:
+        raise errors.UnknownNode(
+            f"{node_id[:80]!r} registered with a boot id: each of its calls shows its session; register again",
+            "UNKNOWN_SESSION",
+        )
     past = sql.execute("SELECT 1 FROM sessions WHERE session_id = ? AND node_id = ?", (session_id, node_id)).fetchone()
     if past is None:
         raise errors.UnknownNode(f"no such session of {node_id[:80]!r}: register again", "UNKNOWN_SESSION")
     raise errors.StateInUse(f"another process has registered as {node_id!r} since this session was opened")
+
+
+def _node(sql: database.Connection, node_id: str) -> database.Row:
+    """Return the row of a node. Raises :class:`errors.UnknownNode`."""
+    node: database.Row | None = sql.execute("SELECT * FROM nodes WHERE node_id = ?", (node_id,)).fetchone()
+    if node is None:
+        raise errors.UnknownNode(f"no node {node_id[:80]!r} is registered here", "UNKNOWN_NODE")
+    return node
 
 
 def renew(on: writing.Transaction, node: database.Row, lease_seconds: float) -> None:
@@ -181,8 +194,22 @@ def may_resume(task: database.Row, attempt: int, node_id: str, lease_time: float
 
 def drain(on: writing.Transaction, node_id: str, *, draining: bool) -> None:
     """See :meth:`store.Store.drain`."""
-    check(on.sql, node_id, "")
-    on.sql.execute("UPDATE nodes SET draining = ? WHERE node_id = ?", (draining, node_id))
+    node = _node(on.sql, node_id)
+    status = node["status"] if draining else _status(on.sql, node, node["status"])
+    on.sql.execute("UPDATE nodes SET draining = ?, status = ? WHERE node_id = ?", (draining, status, node_id))
+
+
+def _status(sql: database.Connection, node: database.Row, word: str) -> str:
+    """Return what is shown of a node that says ``word`` of itself while the pool does not drain it.
+
+    Until it has heard that, it says that it drains because the pool had told it so: that is our own word, not its.
+    """
+    if word != _DRAINING or not node["told_to_drain"]:
+        return word
+    return "busy" if moves.held_by(sql, node["node_id"]) else "idle"
+
+
+_DRAINING = "draining"
 
 
 def node_from(

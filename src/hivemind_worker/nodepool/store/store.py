@@ -91,7 +91,8 @@ class Store(Protocol):
         leases have run for as long as one, if they began anew. Epochs and runs as in :meth:`register`. Listed attempts
         become the node's again as in :meth:`register`; what it lists and is not its own is in ``drop``.
 
-        Raises :class:`errors.UnknownNode`, :class:`errors.StateInUse` for a session that another has replaced.
+        Raises :class:`errors.UnknownNode`, also where a node that registered with a boot id shows no session, and
+        :class:`errors.StateInUse` for a session that another has replaced.
         """
 
     async def verify(self, node_id: str, session_id: str) -> None:
@@ -162,7 +163,11 @@ class Store(Protocol):
         """
 
     async def drain(self, node_id: str, *, draining: bool) -> None:
-        """Give a node no further tasks, or tasks again. Idempotent. Raises :class:`errors.UnknownNode`."""
+        """Give a node no further tasks, or tasks again. Idempotent. Raises :class:`errors.UnknownNode`.
+
+        What is shown follows at once: a node that says "draining" only because its last heartbeat was answered so is
+        shown as busy or idle once it is resumed.
+        """
 
     async def tasks(self, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
         """Return these tasks, in order, with their results. Raises :class:`errors.NoSuchTask`."""
