@@ -59,7 +59,11 @@ def _journal() -> list[bytes]:
         task = pb.Task(id=name, attempt=1, type="command", command=f"echo again > results/{name}")
         ended = outcome.Outcome(outcome.Status.COMPLETED, exit_code=0, logs=outcome.Logs(b"kept\n", 5))
         result = translate.outcome_to_message(ended).SerializeToString()
-        said = (records.Accepted(name, 1, task.SerializeToString()), records.Ended(name, 1, result))
+        said = (
+            records.Accepted(name, 1, task.SerializeToString(), run_id=f"run-{name}"),
+            records.Started(name, 1, {}, run_id=f"run-{name}"),
+            records.Ended(name, 1, result, run_id=f"run-{name}"),
+        )
         lines += [records.encode(record)[:-1] for record in said]
     return [*lines, b""]
 

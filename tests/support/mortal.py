@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pool_parts
+import service_unit
 import struck_worker
 import waiting
 
@@ -34,6 +35,11 @@ class Mortal:
         # What else this machine does is no test of ours.
         calm = [f"--{what}-percent=100" for what in ("overload-cpu", "overload-memory", "unhealthy-disk")]
         self._words = (*where, *calm, *words)
+        self.unit: service_unit.ServiceUnit | None = None
+        self._begun = 0
+        self.prefix: tuple[str, ...] = ()
+        """Words before its command, and what they need of the environment in ``extra_environment``."""
+        self.extra_environment: dict[str, str] = {}
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("HIVEMIND_")}
         self.held = folder / "held"
         """There while it waits at the point where it was to be held."""
@@ -47,19 +53,27 @@ class Mortal:
     def begin(self, strike: str = "", **environment: str) -> subprocess.Popen[bytes]:
         """Start it, and do not wait for anything."""
         command = [
+            *self.prefix,
             sys.executable,
             struck_worker.__file__,
             "worker",
             f"--node-pool={self.at.pool.address}",
             *self._words,
         ]
+        self._begun = len(self.log())
         with self._log.open("ab") as file:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                env={**self._environment, "STRIKE": strike, "HELD": str(self.held), **environment},
+                env={
+                    **self._environment,
+                    **self.extra_environment,
+                    "STRIKE": strike,
+                    "HELD": str(self.held),
+                    **environment,
+                },
             )
         return self.process
 
@@ -67,7 +81,7 @@ class Mortal:
         """Whether the pool has heard of this very process."""
         assert self.process is not None
         assert self.process.poll() in {None, -signal.SIGKILL}, self.log()
-        return '"registered"' in self._log.read_text().rpartition('"worker_started"')[2]
+        return '"registered"' in self.log()[self._begun :].rpartition('"worker_started"')[2]
 
     async def killed(self, seconds: float = 30) -> None:
         """Wait until it has killed itself."""
@@ -80,6 +94,13 @@ class Mortal:
         """`kill -9`."""
         assert self.process is not None
         self.process.kill()
+        self.process.wait()
+
+    async def kill_unit(self) -> None:
+        """`kill -9` to it and all that it has started, as systemd kills a unit."""
+        assert self.process is not None
+        assert self.unit is not None
+        await self.unit.kill()
         self.process.wait()
 
     async def stop(self, seconds: float = 30) -> int:

@@ -38,6 +38,8 @@ class ScriptedPool(calls.NodeManagerServicer):
         self.beat_answer = pb.UpdateNodeStatusResponse(success=True)
         self.register_answer = pb.RegisterNodeResponse(success=True, heartbeat_seconds=5, lease_seconds=10)
         self.output: dict[str, dict[int, pb.LogChunk]] = collections.defaultdict(dict)
+        self.appends: list[tuple[str, str]] = []
+        """Epoch and run of each batch of output."""
         self.output_gate = asyncio.Event()
         self.output_gate.set()
         self.stored: dict[str, bytearray] = collections.defaultdict(bytearray)
@@ -159,6 +161,7 @@ class ScriptedPool(calls.NodeManagerServicer):
         async for request in request_iterator:
             if not task_id:
                 task_id = request.task_id
+                self.appends.append((request.store_epoch, request.run_id))
                 await self._enter("AppendTaskLogs", context, request.session_id)
             await self.output_gate.wait()
             for chunk in request.chunks:

@@ -78,7 +78,7 @@ class SubprocessExecutor:
                 raise self.raises
             if self.prepare_gate is not None:
                 await stop.until(stopping.StopLevel.CANCEL, _passed(self.prepare_gate))
-            return await _Run(self._files, folder, plan, stop, observer).through()
+            return await _Run(self._files, folder, plan, stop, observer, custody).through()
         except stopping.Stopped as stopped:
             return _stopped(stopped.reason)
         finally:
@@ -98,7 +98,9 @@ class _Run:
         ready: plan.RunPlan,
         stop: stopping.Stop,
         observer: executor.Observer,
+        custody: checkpoint.Custody | None,
     ) -> None:
+        self._custody = custody
         self._files, self._folder, self._plan, self._stop, self._observer = files, folder, ready, stop, observer
         self._kept = bytearray()
         self._bytes = dict.fromkeys(executor.Stream, 0)
@@ -114,6 +116,8 @@ class _Run:
             else:
                 path.write_bytes(file.content or b"")
         self._observer.phase(state.Phase.STARTING)
+        if self._custody is not None:
+            await self._custody.keeper.placed({})
         started = clock.now()
         process = await asyncio.create_subprocess_exec(
             *self._plan.argv,

@@ -1,7 +1,9 @@
 """What the pool has not acknowledged yet, beside the result files in the store: output, and how far each capsule is.
 
-    folder/3f2a….log         output of an attempt that still waits for the pool
+    folder/3f2a….log         output of a run that still waits for the pool
     folder/3f2a….checkpoint  how far the conversation with its capsule was when it was last acknowledged
+
+The names are of one run of one attempt of one epoch: nothing of another is ever taken for its own.
 
 The ends themselves stand in the journal. Nothing that is owed is ever thrown away: whoever takes tasks in looks at
 ``full`` and takes no more.
@@ -14,9 +16,13 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Collection, Hashable
+from concurrent import futures
 from pathlib import Path
 
 from hivemind_worker.artifacts import spool, writing
+from hivemind_worker.task import attempt_id
+
+_FILE_KINDS = ("log", "checkpoint")
 
 
 class Outbox:
@@ -26,35 +32,41 @@ class Outbox:
         self._folder = folder
         self._limit = limit_bytes
         self._owed: dict[Hashable, int] = {}
+        # Threads of its own: a checkpoint holds up its capsule, and waits for no upload.
+        self._threads = futures.ThreadPoolExecutor(2, thread_name_prefix="outbox")
 
-    def prepare(self, kept: Collection[tuple[str, int]] = ()) -> None:
-        """Make the folder and clear away what belongs to no attempt of ``kept``. Blocks. Raises OSError."""
+    def prepare(self, kept: Collection[attempt_id.RunKey] = ()) -> None:
+        """Make the folder and clear away what belongs to no run of ``kept``. Blocks. Raises OSError."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        names = {_name(task_id, attempt) for task_id, attempt in kept}
+        for run in kept:
+            self._rename_older(run)
+        names = {run.file_name for run in kept}
         for found in self._folder.iterdir():
             if found.name.partition(".")[0] not in names or found.suffix == ".new":
                 found.unlink(missing_ok=True)
 
-    def spool(self, task_id: str, attempt: int) -> spool.Spool:
-        """Return an attempt's output that waits; with what an earlier process had put there."""
-        return spool.Spool(self._path(task_id, attempt, "log"))
+    def spool(self, run: attempt_id.RunKey) -> spool.Spool:
+        """Return a run's output that waits; with what an earlier process had put there."""
+        return spool.Spool(self._path(run, "log"))
 
-    async def save(self, task_id: str, attempt: int, checkpoint: bytes) -> None:
+    async def save(self, run: attempt_id.RunKey, checkpoint: bytes) -> None:
         """Have a checkpoint on the disk, in the place of the one before. Raises OSError; the old one then stands."""
-        await asyncio.to_thread(self._save, self._path(task_id, attempt, "checkpoint"), checkpoint)
+        path = self._path(run, "checkpoint")
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._save, path, checkpoint)
 
-    def checkpoint(self, task_id: str, attempt: int) -> bytes | None:
+    def checkpoint(self, run: attempt_id.RunKey) -> bytes | None:
         """Return what was saved last, if anything. Blocks. Raises OSError."""
+        self._rename_older(run)
         try:
-            return self._path(task_id, attempt, "checkpoint").read_bytes()
+            return self._path(run, "checkpoint").read_bytes()
         except FileNotFoundError:
             return None
 
-    def forget(self, task_id: str, attempt: int) -> None:
-        """Remove what is here of an attempt."""
-        for kind in ("log", "checkpoint"):
+    def forget(self, run: attempt_id.RunKey) -> None:
+        """Remove what is here of a run."""
+        for kind in _FILE_KINDS:
             with contextlib.suppress(FileNotFoundError):
-                self._path(task_id, attempt, kind).unlink()
+                self._path(run, kind).unlink()
 
     def owe(self, key: Hashable, size: int) -> None:
         """Count so many bytes of result files as waiting."""
@@ -74,8 +86,19 @@ class Outbox:
         """Whether so much waits that no further task should be begun."""
         return 0 < self._limit <= self.owed_bytes
 
-    def _path(self, task_id: str, attempt: int, kind: str) -> Path:
-        return self._folder / f"{_name(task_id, attempt)}.{kind}"
+    def _path(self, run: attempt_id.RunKey, kind: str) -> Path:
+        return self._folder / f"{run.file_name}.{kind}"
+
+    def _rename_older(self, run: attempt_id.RunKey) -> None:
+        """Give files of a version that knew neither epochs nor runs the name that they have now."""
+        about = run.attempt_id
+        if about.store_epoch:
+            return
+        older = hashlib.sha256(f"{about.task_id}\0{about.attempt}".encode()).hexdigest()[:32]
+        for kind in _FILE_KINDS:
+            found, path = self._folder / f"{older}.{kind}", self._path(run, kind)
+            if found.exists() and not path.exists():
+                found.rename(path)
 
     def _save(self, path: Path, checkpoint: bytes) -> None:
         beside = path.with_name(path.name + ".new")
@@ -85,8 +108,3 @@ class Outbox:
             os.fsync(file.fileno())
         beside.replace(path)
         writing.sync_folder(self._folder)
-
-
-def _name(task_id: str, attempt: int) -> str:
-    """Never the id itself, which a task may choose."""
-    return hashlib.sha256(f"{task_id}\0{attempt}".encode()).hexdigest()[:32]

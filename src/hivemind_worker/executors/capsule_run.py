@@ -79,8 +79,9 @@ class Heard:
 class CapsuleRun:
     """One attempt. `kill` ends the capsule from outside, at once, and may be called more than once.
 
-    In `custody` nothing is acknowledged before it is safe, and where the capsule is, for another process, is written
-    down before the task begins; where an earlier process had come so far, the conversation is entered again.
+    In `custody` it is written down before the task begins that it does, and where its capsule is. Where another
+    process can go on with that, nothing is acknowledged before it is safe; where an earlier process had come so far,
+    the conversation is entered again.
     """
 
     def __init__(
@@ -176,7 +177,7 @@ class CapsuleRun:
             raise self._feed_error
 
     async def _acknowledgement(self) -> bytes | None:
-        if self._custody is None:
+        if self._custody is None or not self._custody.reattachable:
             return self._talk.acknowledgement()
         if not self._talk.crowded:
             return None
@@ -278,9 +279,9 @@ class CapsuleRun:
             return
         self._time("files")
         if self._custody is not None:
-            where = {**self._custody.capsule, "resume_key": self._spec.resume_key.hex()}
-            await self._custody.keeper.placed(where)
-            self.reached = checkpoint.Checkpoint()
+            capsule = {**self._custody.capsule, "resume_key": self._spec.resume_key.hex()}
+            await self._custody.keeper.placed(capsule if self._custody.reattachable else {})
+            self.reached = checkpoint.Checkpoint() if self._custody.reattachable else None
             self._time("journal")
             if not self._may_begin():
                 return

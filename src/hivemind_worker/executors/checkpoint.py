@@ -44,7 +44,10 @@ class Keeper(Protocol):
     """Where checkpoints of one attempt go."""
 
     async def placed(self, capsule: Mapping[str, str]) -> None:
-        """Write down, durably, how this attempt's capsule is found and entered again; awaited before the task begins.
+        """Write down, durably, that the task is told to start, and how its capsule is found and entered again.
+
+        Every executor awaits it before the task can begin: by its absence the next process knows that it has not.
+        ``capsule`` is empty where nothing of it outlives this process: it will not be run a second time then either.
 
         Raises :class:`hivemind_worker.task.errors.NodeFault` where it cannot: then the task must not begin.
         """
@@ -58,11 +61,15 @@ class Keeper(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Custody:
-    """An attempt that outlives this process: who keeps it, where its capsule is, how far an earlier process came."""
+    """Who keeps the records of an attempt, where its capsule is, how far an earlier process came.
+
+    Not ``reattachable``: its capsule ends with this process, so that no other will go on with it.
+    """
 
     keeper: Keeper
     capsule: Mapping[str, str] = dataclasses.field(default_factory=dict)
     after: Checkpoint | None = None
+    reattachable: bool = True
 
 
 def encode(checkpoint: Checkpoint) -> bytes:

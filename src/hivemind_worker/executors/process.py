@@ -199,6 +199,8 @@ class ProcessExecutor:
         if isinstance(sandbox, outliving.Sandbox) and its.custody is not None:
             keep = messages.OnDisconnect.KEEP
             its = dataclasses.replace(its, custody=checkpoint.Custody(its.custody.keeper, _where(sandbox, held)))
+        elif its.custody is not None:
+            its = dataclasses.replace(its, custody=checkpoint.Custody(its.custody.keeper, reattachable=False))
         spec = capsule_run.spec_of(asked, {"PATH": furnishing.path}, keep)
         spec = dataclasses.replace(spec, rlimits=_rlimits(asked.limits, ground.groups))
         return (await self._converse(its, spec, sandbox))[0]
@@ -252,7 +254,7 @@ class ProcessExecutor:
             stop=inner,
             observer=its.observer,
             kill=sandbox.kill,
-            custody=its.custody if isinstance(sandbox, outliving.Sandbox) else None,
+            custody=its.custody,
         )
         group, key = held.group, (asked.task_id, asked.attempt)
         self._live.begin(

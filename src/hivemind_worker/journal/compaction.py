@@ -20,16 +20,24 @@ def worth_it(lines: int, live: int) -> bool:
     return lines >= LEAST_LINES and lines >= DEAD_SHARE * live
 
 
-def rewrite(path: Path, lines: Iterable[bytes]) -> None:
-    """Put a journal of these lines alone at ``path``. Blocks. Raises OSError; the old one then still stands."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as file:
+def prepare(path: Path, lines: Iterable[bytes]) -> Path:
+    """Write a journal of these lines alone, whole and on the disk, beside ``path``; return where. Blocks.
+
+    Raises OSError; nothing has changed then.
+    """
+    prepared = path.with_name(path.name + ".new")
+    with prepared.open("wb") as file:
         file.write(records.HEADER.encode() + b"\n")
         for line in lines:
             file.write(line)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    return prepared
+
+
+def rewrite(path: Path, lines: Iterable[bytes]) -> None:
+    """Put a journal of these lines alone at ``path``, as nobody has it open. Blocks. Raises OSError."""
+    prepare(path, lines).replace(path)
     sync_folder(path.parent)
 
 

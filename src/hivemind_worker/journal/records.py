@@ -1,39 +1,57 @@
-"""What is written down about attempts, one line each; and what all lines together say is still held. Pure."""
+"""What is written down about attempts, one line each; and what all lines together say is still held. Pure.
+
+Version 1 knew neither store epochs nor runs, and wrote ``placed`` only of capsules that outlive their worker: an
+attempt that it says was accepted and no more may have begun. It is read as one that was told to start.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import dataclasses
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-HEADER = "hivemind-journal 1"
+from hivemind_worker.task import attempt_id
+
+HEADER = "hivemind-journal 2"
 """First line of every journal: what it is, and the version of its lines."""
 
-Key = tuple[str, int]
-"""An attempt: its task's id and its number."""
+HEADER_V1 = "hivemind-journal 1"
+"""The older version, which is still read."""
+
+Key = attempt_id.AttemptId
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The attempt is ours: its task as the pool sent it (wire bytes)."""
+    """The attempt is ours: its task as the pool sent it (wire bytes), and the id of the one run that it will have."""
 
     task_id: str
     attempt: int
     task: bytes
+    store_epoch: str = ""
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """Its capsule is there and will be told to start: what an executor needs to find it again and go on."""
+class Started:
+    """Its task will be told to start; on the disk before it is told, whatever runs it.
+
+    ``capsule`` is what an executor needs to find it again and go on; empty where nothing of it outlives the worker.
+    ``doubt`` says why it is only presumed to have started: its records cannot rule it out.
+    """
 
     task_id: str
     attempt: int
     capsule: Mapping[str, str]
+    store_epoch: str = ""
+    run_id: str = ""
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +61,8 @@ class Ended:
     task_id: str
     attempt: int
     result: bytes
+    store_epoch: str = ""
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +72,13 @@ class Closed:
     task_id: str
     attempt: int
     why: str
+    store_epoch: str = ""
 
 
-Record = Accepted | Placed | Ended | Closed
+Record = Accepted | Started | Ended | Closed
 
-_KINDS: Mapping[str, type[Record]] = {"accepted": Accepted, "placed": Placed, "ended": Ended, "closed": Closed}
+_KINDS: Mapping[str, type[Record]] = {"accepted": Accepted, "started": Started, "ended": Ended, "closed": Closed}
+_KINDS_V1: Mapping[str, type[Record]] = {"accepted": Accepted, "placed": Started, "ended": Ended, "closed": Closed}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
@@ -64,17 +86,28 @@ class Damaged(ValueError):
     """A line that is no record: torn, altered, or of a version that is not known."""
 
 
+def key_of(record: Record) -> Key:
+    """Return which attempt a record is about."""
+    return Key(record.task_id, record.attempt, record.store_epoch)
+
+
 @dataclass(slots=True)
 class Held:
     """What the journal knows of one attempt that is not closed."""
 
     accepted: Accepted | None = None
-    placed: Placed | None = None
+    started: Started | None = None
     ended: Ended | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The id of its run, as far as any record tells."""
+        records = (self.ended, self.started, self.accepted)
+        return next((record.run_id for record in records if record is not None and record.run_id), "")
 
     def records(self) -> tuple[Record, ...]:
         """Return what has to be written to say the same again."""
-        return tuple(record for record in (self.accepted, self.placed, self.ended) if record is not None)
+        return tuple(record for record in (self.accepted, self.started, self.ended) if record is not None)
 
 
 @dataclass(slots=True)
@@ -87,7 +120,7 @@ class Holdings:
     def take(self, record: Record) -> None:
         """Add one record. In any order and repeated, as a journal put together again may have them."""
         self.lines += 1
-        key = (record.task_id, record.attempt)
+        key = key_of(record)
         if isinstance(record, Closed):
             self.attempts.pop(key, None)
             return
@@ -95,8 +128,8 @@ class Holdings:
         match record:
             case Accepted():
                 held.accepted = record
-            case Placed():
-                held.placed = record
+            case Started():
+                held.started = record
             case Ended():
                 held.ended = record
 
@@ -105,27 +138,45 @@ class Holdings:
         for held in self.attempts.values():
             yield from held.records()
 
+    def presume_started(self, doubt: str) -> None:
+        """Take each attempt that was accepted and no more as started: nothing here rules out that it was."""
+        for key, held in self.attempts.items():
+            if held.started is None and held.ended is None:
+                held.started = Started(key.task_id, key.attempt, {}, key.store_epoch, held.run_id, doubt)
+
+    def name_runs(self) -> None:
+        """Give an id to each run of a version that named none: the same each time the same records are read."""
+        for key, held in self.attempts.items():
+            text = json.dumps([key.task_id, key.attempt, dict(held.started.capsule) if held.started else {}])
+            run_id = hashlib.sha256(text.encode()).hexdigest()[:32]
+            if held.accepted is not None:
+                held.accepted = dataclasses.replace(held.accepted, run_id=run_id)
+            if held.started is not None:
+                held.started = dataclasses.replace(held.started, run_id=run_id)
+            if held.ended is not None:
+                held.ended = dataclasses.replace(held.ended, run_id=run_id)
+
 
 def encode(record: Record) -> bytes:
     """Return the line of a record, its CRC-32 in front, with its end."""
-    said = {"kind": _NAMES[type(record)]}
-    for name in (each.name for each in dataclasses.fields(record)):
+    fields = {"kind": _NAMES[type(record)]}
+    for name in (part.name for part in dataclasses.fields(record)):
         value = getattr(record, name)
-        said[name] = base64.b64encode(value).decode() if isinstance(value, bytes) else value
-    text = json.dumps(said, separators=(",", ":"), default=dict).encode()
+        fields[name] = base64.b64encode(value).decode() if isinstance(value, bytes) else value
+    text = json.dumps(fields, separators=(",", ":"), default=dict).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def decode(line: bytes) -> Record:
-    """Read one whole line, without its end. Raises :class:`Damaged`."""
+def decode(line: bytes, header: str = HEADER) -> Record:
+    """Read one whole line, without its end, of a journal with this header. Raises :class:`Damaged`."""
     try:
         if line[:9] != b"%08x " % zlib.crc32(line[9:]):
             raise Damaged("its sum is wrong")
-        said = json.loads(line[9:])
-        kind = _KINDS[said.pop("kind")]
-        types = {each.name: each.type for each in dataclasses.fields(kind)}
+        fields = json.loads(line[9:])
+        kind = (_KINDS_V1 if header == HEADER_V1 else _KINDS)[fields.pop("kind")]
+        types = {part.name: part.type for part in dataclasses.fields(kind)}
         values: dict[str, Any] = {
-            name: base64.b64decode(value) if types[name] == "bytes" else value for name, value in said.items()
+            name: base64.b64decode(value) if types[name] == "bytes" else value for name, value in fields.items()
         }
         return kind(**values)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError, binascii.Error) as error:

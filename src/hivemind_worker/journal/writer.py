@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from hivemind_worker.journal import compaction, reader, records
 from hivemind_worker.task import errors
+
+T = TypeVar("T")
 
 PROBE_BYTES = 256 * 1024
 """Room for some dozen tasks and their ends: before it is there again, nothing is begun."""
@@ -41,14 +46,14 @@ class Journal:
     """One journal file, for one process and one event loop. `open` first.
 
     What still counts is remembered by its place in the file: a task may be of 4 MiB, and there may be hundreds.
+    The disk is waited for on a thread of its own: whatever else the process waits for does not hold up a record.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fd = -1
-        self._size = 0
-        self._lines = 0
-        self._live: dict[records.Key, dict[type[records.Record], Place]] = {}
+        self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._file = _File()
+        self._unsynced_name = False
         self._waiting: list[tuple[bytes, records.Record, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self.broken = ""
@@ -56,7 +61,7 @@ class Journal:
 
     async def open(self) -> Recovered:
         """Read what is there, set aside what cannot be read, and make ready to append. Raises OSError."""
-        return await asyncio.to_thread(self._open)
+        return await self._on_thread(self._open)
 
     def _open(self) -> Recovered:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -68,36 +73,16 @@ class Journal:
             self._path.rename(set_aside)  # needs no room
         elif set_aside is not None:
             set_aside.write_bytes(self._path.read_bytes())
-        if why or not self._path.exists() or compaction.worth_it(found.holdings.lines, len(held)):
+        worth_it = compaction.worth_it(found.holdings.lines, len(held))
+        if why or found.older or not self._path.exists() or worth_it:
             compaction.rewrite(self._path, map(records.encode, held))
         elif found.torn:
             os.truncate(self._path, self._path.stat().st_size - len(found.torn))  # so does this
             if not found.holdings.lines and self._path.stat().st_size < len(records.HEADER):
                 compaction.rewrite(self._path, ())
-        self._reopen()
+        self._file.close()
+        self._file = _opened(self._path)
         return Recovered(found.holdings, len(found.damaged), set_aside, why)
-
-    def _reopen(self) -> None:
-        """Take the file at our path as ours, and learn where in it everything lies."""
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-        self._size = self._lines = 0
-        self._live = {}
-        with self._path.open("rb") as file:
-            self._size = len(file.readline())
-            for line in file:
-                self._take(records.decode(line[:-1]), len(line))
-
-    def _take(self, record: records.Record, length: int) -> None:
-        """Note a line that stands behind all others."""
-        key = (record.task_id, record.attempt)
-        if isinstance(record, records.Closed):
-            self._live.pop(key, None)
-        else:
-            self._live.setdefault(key, {})[type(record)] = (self._size, length)
-        self._size += length
-        self._lines += 1
 
     async def append(self, record: records.Record) -> None:
         """Write a record and return when the disk has it. Raises :class:`JournalBroken`: then it was not written.
@@ -115,7 +100,7 @@ class Journal:
         """Where the disk took nothing the last time, try again; why it takes nothing now, empty where it does."""
         if self.broken:
             try:
-                await asyncio.to_thread(self._probe)
+                await self._on_thread(self._probe)
             except OSError as error:
                 self.broken = f"{self._path} cannot be written: {error.strerror or error}"
             else:
@@ -126,15 +111,18 @@ class Journal:
         """Write what waits and let go of the file."""
         if self._flushing is not None:
             await asyncio.wait({self._flushing})
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
+        self._thread.shutdown()
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _flush(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
-                await asyncio.to_thread(self._write, b"".join(line for line, _, _ in batch))
+                data = b"".join(line for line, _, _ in batch)
+                await self._on_thread(functools.partial(self._write, data))
             except OSError as error:
                 self.broken = f"{self._path} cannot be written: {error.strerror or error}"
                 for _, _, done in batch:
@@ -143,22 +131,18 @@ class Journal:
                         done.exception()  # whoever stopped waiting misses nothing
                 continue
             for line, record, done in batch:
-                self._take(record, len(line))
+                self._file.take(record, len(line))
                 if not done.cancelled():
                     done.set_result(None)
-            if compaction.worth_it(self._lines, sum(map(len, self._live.values()))):
+            if compaction.worth_it(self._file.lines, self._file.live):
                 await self._compact()
 
     def _write(self, data: bytes) -> None:
         """All of it, on the disk, or none of it: a part would be taken for a torn tail with more behind it."""
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
-            os.fdatasync(self._fd)
-        except OSError:
-            os.ftruncate(self._fd, self._size)
-            raise
+        if self._unsynced_name:
+            compaction.sync_folder(self._path.parent)
+            self._unsynced_name = False
+        self._file.write(data)
 
     def _probe(self) -> None:
         """Whether there is room for more than the last corner of a page."""
@@ -173,15 +157,99 @@ class Journal:
 
     async def _compact(self) -> None:
         try:
-            await asyncio.to_thread(self._rewrite)
+            await self._on_thread(self._rewrite)
         except OSError:
-            return  # the old one still stands, and is tried again with the next record
+            return  # what stood still stands, and is tried again with the next record
 
     def _rewrite(self) -> None:
-        compaction.rewrite(self._path, self._living())
-        self._reopen()
+        """Take a shorter file in the place of ours: read and open before it has its name, so that no failure is half.
 
-    def _living(self) -> Iterator[bytes]:
+        Until the disk has the name, nothing is acknowledged: a crash of the machine might bring back the older file.
+        """
+        prepared = compaction.prepare(self._path, self._file.living())
+        shorter = _opened(prepared)
+        try:
+            prepared.replace(self._path)
+        except BaseException:
+            shorter.close()
+            raise
+        before, self._file = self._file, shorter
+        self._unsynced_name = True
+        before.close()
+        compaction.sync_folder(self._path.parent)
+        self._unsynced_name = False
+
+
+class _File:
+    """An open journal file, and where in it everything lies that still counts."""
+
+    def __init__(self, fd: int = -1) -> None:
+        self._fd = fd
+        self._size = 0
+        self._torn = False
+        self.lines = 0
+        self._live: dict[records.Key, dict[type[records.Record], Place]] = {}
+
+    @property
+    def live(self) -> int:
+        """How many records still count."""
+        return sum(map(len, self._live.values()))
+
+    def load(self, lines: Iterable[bytes]) -> None:
+        """Learn what stands in it, from its own lines; the first is its header."""
+        for number, line in enumerate(lines):
+            if number == 0:
+                self._size = len(line)
+            else:
+                self.take(records.decode(line[:-1]), len(line))
+
+    def take(self, record: records.Record, length: int) -> None:
+        """Note a line that stands behind all others."""
+        key = records.key_of(record)
+        if isinstance(record, records.Closed):
+            self._live.pop(key, None)
+        else:
+            self._live.setdefault(key, {})[type(record)] = (self._size, length)
+        self._size += length
+        self.lines += 1
+
+    def living(self) -> Iterator[bytes]:
+        """Yield the lines that still count."""
         for places in self._live.values():
             for at, length in places.values():
                 yield os.pread(self._fd, length, at)
+
+    def write(self, data: bytes) -> None:
+        """Append it and wait for the disk. Raises OSError; what is left of it the next write cuts off."""
+        if self._torn:
+            os.ftruncate(self._fd, self._size)
+            self._torn = False
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            os.fdatasync(self._fd)
+        except OSError:
+            self._torn = True
+            os.ftruncate(self._fd, self._size)
+            self._torn = False
+            raise
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _opened(path: Path) -> _File:
+    """Open a journal that holds whole records alone, and learn what stands in it. Raises OSError."""
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    file = _File(fd)
+    try:
+        with path.open("rb") as lines:
+            file.load(lines)
+    except BaseException:
+        file.close()
+        raise
+    return file

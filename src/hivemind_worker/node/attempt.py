@@ -25,7 +25,7 @@ from hivemind_worker.node import (
     turns,
 )
 from hivemind_worker.pool_client import client, session
-from hivemind_worker.task import errors, names, outcome, plan, resources, spec, state
+from hivemind_worker.task import attempt_id, errors, names, outcome, plan, resources, spec, state
 from hivemind_worker.telemetry import logs, tracing
 from hivemind_worker.wire import calls, translate
 
@@ -62,7 +62,10 @@ class Attempt:
     """One attempt of one task. Is the executor's observer, too. ``found``: what an earlier process left of it."""
 
     def __init__(self, means: Means, message: calls.pb.Task, found: recovery.Found | None = None) -> None:
-        self.about = reporting.Attempt(message.id, message.attempt)
+        epoch = message.store_epoch or means.line.store_epoch
+        new_run = attempt_id.RunKey(attempt_id.AttemptId(message.id, message.attempt, epoch), attempt_id.new_run_id())
+        run = new_run if found is None else found.run
+        self.about = run.attempt_id
         self.stop = stopping.Stop()
         self.story = state.AttemptStory(clock.now())
         self.trace = tracing.after(message.traceparent)
@@ -71,7 +74,7 @@ class Attempt:
         self._means = means
         self._message: calls.pb.Task | None = message
         self._found = found
-        self._kept = safekeeping.Safekeeping(means.books, message.id, message.attempt)
+        self._kept = safekeeping.Safekeeping(means.books, run, started=found is not None and found.started)
         self._ready: tuple[plan.RunPlan, resources.Resources] | None = None
         self._refused: Exception | None = None
         self._has_room = False
@@ -85,9 +88,13 @@ class Attempt:
         self._output = log_streaming.LogStream(
             means.pool,
             means.line,
-            log_streaming.Source(means.node_id, message.id, message.attempt),
+            log_streaming.Source(means.node_id, self.run_key),
             self._spool,
         )
+
+    def run_key(self) -> attempt_id.RunKey:
+        """Which attempt, and the id of its run once that may have begun; empty before."""
+        return attempt_id.RunKey(self.about, self._kept.run_id)
 
     def admit(self) -> None:
         """Check the task, make its plan, and reserve what it needs if there is room: before the next poll says what
@@ -95,6 +102,8 @@ class Attempt:
         """
         if self._found is not None and self._found.ended is not None:
             self._kept.is_ended(self._found.ended)
+            return
+        if self._found is not None and self._found.crashed:
             return
         if self._found is None:
             assert self._message is not None
@@ -220,6 +229,8 @@ class Attempt:
     async def _through(self) -> outcome.Outcome:
         if self._found is not None and self._found.ended is not None:
             return self._found.ended
+        if self._found is not None and self._found.crashed:
+            return _failed(outcome.Reason.WORKER_CRASH, self._found.crashed)
         if self._refused is not None:
             raise self._refused
         assert self._ready is not None
@@ -242,8 +253,6 @@ class Attempt:
             fetching = self._fetched(ready, here=custody.after is not None)
             ready = await self.stop.until(stopping.StopLevel.CANCEL, fetching)
         self._kept.starts(ready)
-        if custody.after is None:
-            await self._kept.accepted()
         return await self._means.executor.run(ready, self.stop, self, custody)
 
     def _planned(self) -> tuple[plan.RunPlan, resources.Resources]:
@@ -297,7 +306,7 @@ class Attempt:
 
     def _tell_that_it_runs(self) -> None:
         if self.stop.level < stopping.StopLevel.CANCEL:
-            self._news = self._beside(self._means.reporter.running(self.about), "news")
+            self._news = self._beside(self._means.reporter.running(self.run_key()), "news")
 
     def _beside(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         """Do it beside the executor's work; `run` ends it."""
@@ -315,7 +324,7 @@ class Attempt:
         """Have the pool acknowledge the end; whether nothing more is owed."""
         self.ended = ended
         # Output first: whoever follows it is told of the end by the report.
-        deliver = self._means.reporter.deliver(self.about, ended, place, self._output.rest)
+        deliver = self._means.reporter.deliver(self.run_key(), ended, place, self._output.rest)
         said = await self._unless_killed(deliver)
         closed = said is not None or self.dropped
         if said is None:

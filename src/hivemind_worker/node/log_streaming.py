@@ -7,13 +7,14 @@ out; the offsets of the chunks that follow show the gap. The report at the end c
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hivemind_worker.artifacts import spool as spools
 from hivemind_worker.concurrency import backoff, clock, stopping
 from hivemind_worker.executors import executor
 from hivemind_worker.pool_client import client, session
-from hivemind_worker.task import errors
+from hivemind_worker.task import attempt_id, errors
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import calls
 
@@ -37,11 +38,10 @@ _STREAMS = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Whose output it is."""
+    """Whose output it is: the node's, and ``run`` tells of which attempt and, once it may have begun, of which run."""
 
     node_id: str
-    task_id: str
-    attempt: int
+    run: Callable[[], attempt_id.RunKey]
 
 
 class LogStream:
@@ -132,9 +132,13 @@ class LogStream:
     async def _append(self, session_id: str, batch: list[calls.pb.LogChunk]) -> calls.pb.AppendTaskLogsResponse:
         if self._line.plain:
             raise errors.NotImplementedByPeer("a pool without sessions takes no output")
+        run = self._source.run()
+        about = run.attempt_id
         request = calls.pb.AppendTaskLogsRequest(
-            task_id=self._source.task_id,
-            attempt=self._source.attempt,
+            task_id=about.task_id,
+            attempt=about.attempt,
+            store_epoch=about.store_epoch,
+            run_id=run.run_id,
             node_id=self._source.node_id,
             session_id=session_id,
             chunks=batch,
@@ -144,4 +148,6 @@ class LogStream:
     def _give_up(self, why: str) -> None:
         self._off = True
         if why:
-            log.log_task_event("output_not_streamed", self._source.task_id, {"why": why}, level="warning")
+            log.log_task_event(
+                "output_not_streamed", self._source.run().attempt_id.task_id, {"why": why}, level="warning"
+            )

@@ -1,7 +1,8 @@
 """At start: what an earlier process of this node held, as far as its journal, its store and its outbox tell.
 
-An attempt that had ended is delivered. One whose capsule had been told to start is entered again. One that was only
-accepted begins anew once the pool says that it is still ours. Everything else in the store and the outbox is removed.
+An attempt that had ended is delivered. One that had been told to start is entered again where its capsule outlives its
+worker, and else has ended by the crash: it never runs a second time. One that was only accepted begins once the pool
+says that it is still ours. Everything else in the store and the outbox is removed.
 """
 
 from __future__ import annotations
@@ -13,21 +14,29 @@ from hivemind_worker.artifacts import store
 from hivemind_worker.executors import checkpoint
 from hivemind_worker.journal import records, writer
 from hivemind_worker.node import safekeeping
-from hivemind_worker.task import errors, outcome
+from hivemind_worker.task import attempt_id, errors, outcome
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import calls, translate
+
+ENDED_WITH_WORKER = "the worker ended while the task ran, and its capsule with it"
 
 log = logs.StructuredLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One attempt of an earlier process: how it ended, else where its capsule is and how far it had come."""
+    """One attempt of an earlier process: how it ended, else where its capsule is and how far it had come.
+
+    ``crashed`` says why it cannot be gone on with, although it was told to start; empty where it can be.
+    """
 
     message: calls.pb.Task
+    run: attempt_id.RunKey
     ended: outcome.Outcome | None = None
     capsule: Mapping[str, str] | None = None
     after: checkpoint.Checkpoint | None = None
+    crashed: str = ""
+    started: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +76,26 @@ def read(recovered: writer.Recovered, books: safekeeping.Books) -> Estate:
 
 def _read(key: records.Key, held: records.Held, books: safekeeping.Books) -> Found | None:
     """One attempt; None where what is known is not enough."""
-    message = calls.pb.Task(id=key[0], attempt=key[1])
+    message = calls.pb.Task(id=key.task_id, attempt=key.attempt)
+    run = attempt_id.RunKey(key, held.run_id or attempt_id.new_run_id())
+    started = held.started is not None
     try:
         if held.accepted is not None:
             message = translate.parsed(calls.pb.Task, held.accepted.task)
         if held.ended is not None:
             result = translate.parsed(calls.pb.TaskResult, held.ended.result)
-            return Found(message, translate.outcome_from_message(result))
+            return Found(message, run, translate.outcome_from_message(result), started=started)
         if held.accepted is None:
             return None
-        if held.placed is None:
-            return Found(message)
-        said = books.outbox.checkpoint(*key)
-        after = checkpoint.Checkpoint() if said is None else checkpoint.decode(said)
-        return Found(message, capsule=held.placed.capsule, after=after)
+        if held.started is None:
+            return Found(message, run)
+        if not held.started.capsule:
+            return Found(message, run, crashed=held.started.doubt or ENDED_WITH_WORKER, started=True)
+        data = books.outbox.checkpoint(run)
+        after = checkpoint.Checkpoint() if data is None else checkpoint.decode(data)
+        return Found(message, run, capsule=held.started.capsule, after=after, started=True)
     except (errors.Rejected, ValueError, OSError) as error:
-        log.log_task_event("record_unreadable", key[0], {"why": str(error)}, level="error")
+        log.log_task_event("record_unreadable", key.task_id, {"why": str(error)}, level="error")
         return None
 
 
@@ -96,7 +109,7 @@ def tidy(files: store.Store, books: safekeeping.Books, found: Collection[Found])
     removed = sum(
         files.remove(artifact.sha256) for artifact in list(files.artifacts()) if artifact.sha256 not in needed
     )
-    books.outbox.prepare({(each.message.id, each.message.attempt) for each in found})
+    books.outbox.prepare({each.run for each in found})
     if removed:
         log.log_system_event("leftovers_removed", {"artifacts": removed})
     return removed
@@ -108,5 +121,6 @@ def tell(found: Iterable[Found]) -> dict[str, int]:
     return {
         "to_deliver": sum(each.ended is not None for each in held),
         "to_enter_again": sum(each.capsule is not None for each in held),
-        "to_begin_anew": sum(each.ended is None and each.capsule is None for each in held),
+        "crashed": sum(bool(each.crashed) for each in held),
+        "to_begin_anew": sum(each.ended is None and not each.started for each in held),
     }

@@ -70,6 +70,7 @@ class Registration:
         )
 
     def registered(self, answer: calls.pb.RegisterNodeResponse) -> None:
-        """Let go of the attempts that the pool has given to others; hear which images it wants here."""
+        """Let go of what is not ours any more, by the pool's word or its store's; hear which images it wants here."""
+        self._attempts.drop_other_epochs(answer.store_epoch)
         self._attempts.drop(answer.drop)
         self._announced(answer.preload_images)

@@ -6,13 +6,12 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from hivemind_worker.artifacts import store
 from hivemind_worker.concurrency import clock
 from hivemind_worker.node import transfers, turns
 from hivemind_worker.pool_client import client, session
-from hivemind_worker.task import errors, outcome, state
+from hivemind_worker.task import attempt_id, errors, outcome, state
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import calls, translate, verdicts
 
@@ -34,14 +33,6 @@ _FINAL = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """Which attempt a report is about. ``attempt`` is the pool's own number: 0 from a pool that counts none."""
-
-    task_id: str
-    attempt: int
-
-
 class Reporter:
     """Tells the pool about attempts. Safe for many at once."""
 
@@ -53,19 +44,21 @@ class Reporter:
         self._node_id = node_id
         self.turns = turns.Turns(lambda: line.heard_at)
 
-    async def running(self, about: Attempt) -> None:
+    async def running(self, run: attempt_id.RunKey) -> None:
         """Say once that the task's own process runs. The heartbeats say it too, so a failure is only logged."""
         try:
             await self._line.call(
-                lambda session_id: self._report(about, session_id, str(state.TaskState.RUNNING), calls.pb.TaskResult())
+                lambda session_id: self._report(run, session_id, str(state.TaskState.RUNNING), calls.pb.TaskResult())
             )
         except errors.HiveMindError as error:
-            log.log_task_event("start_not_reported", about.task_id, {"why": str(error)}, level="warning")
+            log.log_task_event("start_not_reported", run.attempt_id.task_id, {"why": str(error)}, level="warning")
 
     async def deliver(
-        self, about: Attempt, ended: outcome.Outcome, place: turns.Place, first: Callable[[], Awaitable[None]]
+        self, run: attempt_id.RunKey, ended: outcome.Outcome, place: turns.Place, first: Callable[[], Awaitable[None]]
     ) -> str:
-        """Deliver how an attempt ended, in its turn; returns what became of the report, for the log.
+        """Deliver how a run ended, in its turn; returns what became of the report, for the log.
+
+        A run without an id never began.
 
         ``first`` is done before each try. Tries for ever while the pool is away or has forgotten us; cancel it to give
         up. Ends also when the pool says a no that another try will not change. Never raises for what the pool does.
@@ -76,16 +69,16 @@ class Reporter:
             try:
                 async with place.turn():
                     await first()
-                    ended, answer = await self._deliver_once(about, ended)
+                    ended, answer = await self._deliver_once(run, ended)
             except errors.Unavailable as error:
                 if str(error) != delayed:
                     delayed = str(error)
-                    log.log_task_event("report_delayed", about.task_id, {"why": delayed}, level="warning")
+                    log.log_task_event("report_delayed", run.attempt_id.task_id, {"why": delayed}, level="warning")
                 continue
             except store.NoSuchArtifact as error:
                 # Without it the end can never be told as it was; and untold, the pool would ask for it for ever.
                 ended = _lost(ended, error)
-                log.log_task_event("result_lost", about.task_id, {"why": str(error)}, level="error")
+                log.log_task_event("result_lost", run.attempt_id.task_id, {"why": str(error)}, level="error")
                 continue
             except errors.Rejected as error:
                 if error.reason != verdicts.Reason.MISSING_ARTIFACT or (refused := refused + 1) >= REFUSALS:
@@ -103,7 +96,7 @@ class Reporter:
             await place.rest()
 
     async def _deliver_once(
-        self, about: Attempt, ended: outcome.Outcome
+        self, run: attempt_id.RunKey, ended: outcome.Outcome
     ) -> tuple[outcome.Outcome, calls.pb.ReportTaskResultResponse]:
         """Upload, then report. Returns the outcome as it was reported, so that a refused file is refused once."""
 
@@ -112,20 +105,20 @@ class Reporter:
             if self._line.plain:
                 told, data = await asyncio.to_thread(_inline, self._files, ended)
             else:
-                told, data = await self._upload(about, ended, session_id)
+                told, data = await self._upload(run, ended, session_id)
             if told.results:
                 told = dataclasses.replace(told, timings={**told.timings, "upload": clock.now() - began})
             result = translate.outcome_to_message(told)
             for name, content in data.items():
                 result.result_data[name] = content
-            return told, await self._report(about, session_id, str(told.status), result)
+            return told, await self._report(run, session_id, str(told.status), result)
 
         return await self._line.call(all_of_it)
 
     async def _upload(
-        self, about: Attempt, ended: outcome.Outcome, session_id: str
+        self, run: attempt_id.RunKey, ended: outcome.Outcome, session_id: str
     ) -> tuple[outcome.Outcome, dict[str, bytes]]:
-        owner = transfers.Owner(self._node_id, session_id, about.task_id, about.attempt)
+        owner = transfers.Owner(self._node_id, session_id, run.attempt_id.task_id, run.attempt_id.attempt)
         too_large = []
         for artifact in {file.artifact for file in ended.results}:
             try:
@@ -140,16 +133,18 @@ class Reporter:
         return _without(ended, left_out, "larger than the pool takes"), {}
 
     async def _report(
-        self, about: Attempt, session_id: str, status: str, result: calls.pb.TaskResult
+        self, run: attempt_id.RunKey, session_id: str, status: str, result: calls.pb.TaskResult
     ) -> calls.pb.ReportTaskResultResponse:
         request = calls.pb.ReportTaskResultRequest(
-            task_id=about.task_id,
+            task_id=run.attempt_id.task_id,
             node_id=self._node_id,
             result=result,
             status=status,
             timestamp=int(time.time()),
             session_id=session_id,
-            attempt=about.attempt,
+            attempt=run.attempt_id.attempt,
+            store_epoch=run.attempt_id.store_epoch,
+            run_id=run.run_id,
         )
         return await self._pool.report_task_result(request)
 

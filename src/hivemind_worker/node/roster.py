@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from hivemind_worker.capsule import accounts
 from hivemind_worker.concurrency import clock, stopping, supervision
-from hivemind_worker.node import attempt, measuring, recovery, reporting, status
-from hivemind_worker.task import outcome
+from hivemind_worker.node import attempt, measuring, recovery, status
+from hivemind_worker.task import attempt_id, outcome
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import calls, translate
 
@@ -39,9 +39,10 @@ class Roster:
         self._means = means
         self._told = told
         self.drain_seconds = drain_seconds
-        self._attempts: dict[reporting.Attempt, attempt.Attempt] = {}
-        self._ended: collections.OrderedDict[reporting.Attempt, outcome.Outcome] = collections.OrderedDict()
+        self._attempts: dict[attempt_id.AttemptId, attempt.Attempt] = {}
+        self._ended: collections.OrderedDict[attempt_id.RunKey, outcome.Outcome] = collections.OrderedDict()
         self._jobs = supervision.Jobs("attempts", self._defect)
+        self._store_epoch = ""
         self.ended_count = 0
         self._last_ended: collections.deque[status.EndedStatus] = collections.deque(maxlen=status.LAST_ENDED)
 
@@ -50,17 +51,21 @@ class Roster:
 
         False only where there are too many.
         """
-        about = reporting.Attempt(message.id, message.attempt)
+        epoch = self._means.line.store_epoch
+        about = attempt_id.AttemptId(message.id, message.attempt, message.store_epoch or epoch)
+        if not about.is_of(epoch):
+            log.log_task_event("attempt_of_another_epoch", message.id, {"attempt": message.attempt}, level="warning")
+            return True
         if about in self._attempts:
             return True
-        if about in self._ended:
+        if (ended := next((run for run in self._ended if run.attempt_id == about), None)) is not None:
             # The pool did not hear how it ended. It ran once, and once is enough.
-            self._jobs.start(f"report {message.id} again", self._report_again(about))
+            self._jobs.start(f"report {message.id} again", self._report_again(ended))
             return True
         if len(self._attempts) >= MOST_HELD:
             return False
         others = [known for known in self._attempts if known.task_id == message.id]
-        if any(known.attempt > about.attempt for known in others):
+        if any(known.attempt > about.attempt and known.is_of(about.store_epoch) for known in others):
             log.log_task_event("stale_attempt_ignored", message.id, {"attempt": message.attempt}, level="warning")
             return True
         for known in others:
@@ -91,6 +96,24 @@ class Roster:
         for held in self._named(refs):
             held.drop()
 
+    def drop_other_epochs(self, store_epoch: str) -> None:
+        """End, and tell nobody of, what another life of the pool's store assigned: there its ids mean other tasks."""
+        # What an older journal or pool gave no epoch is of the first that was met.
+        another = bool(self._store_epoch and store_epoch and self._store_epoch != store_epoch)
+        self._store_epoch = store_epoch or self._store_epoch
+        strange = [
+            held
+            for about, held in self._attempts.items()
+            if not held.dropped and not (about.is_of(store_epoch) and (about.store_epoch or not another))
+        ]
+        for held in strange:
+            held.drop()
+        for run in [run for run in self._ended if not run.attempt_id.is_of(store_epoch)]:
+            del self._ended[run]
+        if strange:
+            details = {"store_epoch": store_epoch, "attempts": len(strange)}
+            log.log_system_event("attempts_of_another_epoch_dropped", details, level="warning")
+
     def hand_back(self, refs: Iterable[calls.pb.AttemptRef]) -> None:
         """End attempts because this node should not go on with them, and say so: the pool will try again."""
         for held in self._named(refs):
@@ -101,14 +124,21 @@ class Roster:
         refs, now = self.held(), clock.now()
         for ref in refs:
             if (used := usage.get((ref.task_id, ref.attempt))) is not None:
-                began = self._attempts[reporting.Attempt(ref.task_id, ref.attempt)].story.started
+                about = attempt_id.AttemptId(ref.task_id, ref.attempt, ref.store_epoch)
+                began = self._attempts[about].story.started
                 ref.usage.CopyFrom(translate.live_to_message(used.numbers(), now - began))
         return refs
 
     def held(self) -> list[calls.pb.AttemptRef]:
         """Name every attempt from its acceptance to the acknowledgement of its report."""
         return [
-            calls.pb.AttemptRef(task_id=about.task_id, attempt=about.attempt, phase=str(held.story.phase))
+            calls.pb.AttemptRef(
+                task_id=about.task_id,
+                attempt=about.attempt,
+                phase=str(held.story.phase),
+                store_epoch=about.store_epoch,
+                run_id=held.run_key().run_id,
+            )
             for about, held in self._attempts.items()
             if not held.dropped
         ]
@@ -171,7 +201,8 @@ class Roster:
         """The held attempts that are meant; attempt 0 means whichever there is of the task."""
         for ref in refs:
             for about, held in tuple(self._attempts.items()):
-                if about.task_id == ref.task_id and ref.attempt in {0, about.attempt}:
+                meant = about.task_id == ref.task_id and ref.attempt in {0, about.attempt}
+                if meant and about.is_of(ref.store_epoch):
                     yield held
 
     async def _run(self, accepted: attempt.Attempt) -> None:
@@ -185,14 +216,15 @@ class Roster:
                 self._told.ended(accepted.ended)
                 self._last_ended.appendleft(_shown(accepted, accepted.ended))
             if accepted.ended is not None and not accepted.dropped:
-                self._ended[accepted.about] = accepted.ended
+                self._ended[accepted.run_key()] = accepted.ended
                 while len(self._ended) > REMEMBERED:
                     self._ended.popitem(last=False)
 
-    async def _report_again(self, about: reporting.Attempt) -> None:
+    async def _report_again(self, run: attempt_id.RunKey) -> None:
         with self._means.reporter.turns.place() as place:
-            said = await self._means.reporter.deliver(about, self._ended[about], place, _nothing)
-        log.log_task_event("reported_again", about.task_id, {"attempt": about.attempt, "report": said})
+            verdict = await self._means.reporter.deliver(run, self._ended[run], place, _nothing)
+        about = run.attempt_id
+        log.log_task_event("reported_again", about.task_id, {"attempt": about.attempt, "report": verdict})
 
     def _defect(self, name: str, error: BaseException) -> None:
         self._means.troubles.note(f"{name}: {type(error).__name__}: {error}")

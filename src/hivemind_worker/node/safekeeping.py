@@ -14,7 +14,7 @@ from hivemind_worker.artifacts import spool as spools
 from hivemind_worker.executors import checkpoint
 from hivemind_worker.journal import records, writer
 from hivemind_worker.node import fitness
-from hivemind_worker.task import errors, outcome, plan
+from hivemind_worker.task import attempt_id, errors, outcome, plan
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import translate
 
@@ -44,17 +44,20 @@ class Books:
 class Safekeeping:
     """The record of one attempt, from its acceptance until the pool has acknowledged its end."""
 
-    def __init__(self, books: Books, task_id: str, attempt: int) -> None:
+    def __init__(self, books: Books, run: attempt_id.RunKey, *, started: bool = False) -> None:
         self._books = books
-        self._task_id = task_id
-        self._attempt = attempt
+        self._run = run
+        self._about = run.attempt_id
+        self._started = started
         self._accepted: asyncio.Future[None] | None = None
         self._plan: plan.RunPlan | None = None
         self._ended = False
 
     def accept(self, task: bytes) -> None:
         """Begin to write down that the attempt is ours; ``placed`` waits until that is on the disk."""
-        writing = self._books.journal.append(records.Accepted(self._task_id, self._attempt, task))
+        about = self._about
+        accepted = records.Accepted(about.task_id, about.attempt, task, about.store_epoch, self._run.run_id)
+        writing = self._books.journal.append(accepted)
         self._accepted = asyncio.ensure_future(writing)
         self._accepted.add_done_callback(_heard)
 
@@ -62,11 +65,22 @@ class Safekeeping:
         """Be told with which limits it is started."""
         self._plan = ready
 
+    @property
+    def run_id(self) -> str:
+        """The id of its run, once that is on the disk and the task may have begun; empty before."""
+        return self._run.run_id if self._started else ""
+
     async def placed(self, capsule: Mapping[str, str]) -> None:
-        """See :meth:`checkpoint.Keeper.placed`."""
+        """See :meth:`checkpoint.Keeper.placed`. Acceptance and start share one wait for the disk where they can."""
+        if capsule and self._plan is not None:
+            capsule = {**capsule, _PLAN: json.dumps(_terms(self._plan), separators=(",", ":"))}
+        about = self._about
+        started = records.Started(about.task_id, about.attempt, capsule, about.store_epoch, self._run.run_id)
+        writing = asyncio.ensure_future(self._books.journal.append(started))
+        writing.add_done_callback(_heard)
         await self.accepted()
-        terms = {} if self._plan is None else {_PLAN: json.dumps(_terms(self._plan), separators=(",", ":"))}
-        await self._books.journal.append(records.Placed(self._task_id, self._attempt, {**capsule, **terms}))
+        await asyncio.shield(writing)
+        self._started = True
 
     async def accepted(self) -> None:
         """Wait until the attempt is written down as ours. Raises :class:`writer.JournalBroken`."""
@@ -75,40 +89,42 @@ class Safekeeping:
 
     async def save(self, reached: checkpoint.Checkpoint) -> None:
         """See :meth:`checkpoint.Keeper.save`."""
-        await self._books.outbox.save(self._task_id, self._attempt, checkpoint.encode(reached))
+        await self._books.outbox.save(self._run, checkpoint.encode(reached))
 
     async def ended(self, ended: outcome.Outcome) -> None:
         """See :meth:`checkpoint.Keeper.ended`. A disk that does not take it costs nothing while this process lives."""
         if self._ended:
             return
         result = await asyncio.to_thread(lambda: translate.outcome_to_message(ended).SerializeToString())
+        about = self._about
+        record = records.Ended(about.task_id, about.attempt, result, about.store_epoch, self._run.run_id)
         try:
-            await self._books.journal.append(records.Ended(self._task_id, self._attempt, result))
+            await self._books.journal.append(record)
         except writer.JournalBroken as error:
-            log.log_task_event("end_not_written", self._task_id, {"why": str(error)}, level="error")
+            log.log_task_event("end_not_written", about.task_id, {"why": str(error)}, level="error")
             return
         self.is_ended(ended)
 
     def is_ended(self, ended: outcome.Outcome) -> None:
         """Take note that the end stands in the journal, and that its files wait for the pool."""
         self._ended = True
-        self._books.outbox.owe(
-            (self._task_id, self._attempt), sum(artifact.size for artifact in {file.artifact for file in ended.results})
-        )
+        size = sum(artifact.size for artifact in {file.artifact for file in ended.results})
+        self._books.outbox.owe(self._run, size)
 
     async def close(self, why: str) -> None:
         """Nothing more is owed."""
-        self._books.outbox.settled((self._task_id, self._attempt))
+        self._books.outbox.settled(self._run)
         if self._accepted is not None:
             with contextlib.suppress(errors.NodeFault):
                 await self._accepted
         with contextlib.suppress(writer.JournalBroken):  # it is told again after the next start, and stands once
-            await self._books.journal.append(records.Closed(self._task_id, self._attempt, why))
-        self._books.outbox.forget(self._task_id, self._attempt)
+            about = self._about
+            await self._books.journal.append(records.Closed(about.task_id, about.attempt, why, about.store_epoch))
+        self._books.outbox.forget(self._run)
 
     def spool(self) -> spools.Spool:
         """Return where its output waits."""
-        return self._books.outbox.spool(self._task_id, self._attempt)
+        return self._books.outbox.spool(self._run)
 
 
 def as_placed(ready: plan.RunPlan, capsule: Mapping[str, str]) -> plan.RunPlan:

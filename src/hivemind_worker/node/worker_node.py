@@ -274,8 +274,9 @@ class WorkerNode:
             self._troubles.note(estate.told)
             log.log_system_event("journal_damaged", {"why": estate.told}, level="error")
         await asyncio.to_thread(recovery.tidy, self._files, self._books, estate.found)
-        for task_id, number in estate.lost:
-            await self._books.journal.append(records.Closed(task_id, number, "its records were lost"))
+        for key in estate.lost:
+            closed = records.Closed(key.task_id, key.attempt, "its records were lost", key.store_epoch)
+            await self._books.journal.append(closed)
         await self._executor.open(estate.covered)
         if estate.found:
             log.log_system_event("attempts_taken_up", recovery.tell(estate.found))

@@ -46,6 +46,8 @@ class Session:
         self._answered = asyncio.Event()
         self._answered_at = 0.0
         self.id = ""
+        self.store_epoch = ""
+        """The life of the pool's store in which the session is; empty where the pool knows none."""
         self.plain = False
         self.heartbeat_seconds = 0.0
         self.lease_seconds = 0.0
@@ -169,6 +171,7 @@ class Session:
 
     def _begin(self, answer: calls.pb.RegisterNodeResponse) -> None:
         self.id = answer.session_id
+        self.store_epoch = answer.store_epoch
         self.plain = not answer.session_id
         self.heartbeat_seconds = max(answer.heartbeat_seconds, 0.0)
         self.lease_seconds = max(answer.lease_seconds, 0.0)

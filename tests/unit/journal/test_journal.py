@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import os
 import resource
 import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hivemind_worker.journal import compaction, reader, records, writer
+
+
+def key(task_id: str) -> records.Key:
+    return records.Key(task_id, 1)
 
 
 def accepted(number: int, task: bytes = b"task") -> records.Accepted:
@@ -26,15 +35,15 @@ async def test_what_is_appended_is_there_after_a_crash(tmp_path: Path) -> None:
     journal, found = await reopened(tmp_path / "state" / "journal")
     assert not found.holdings.attempts
     await asyncio.gather(*(journal.append(accepted(number)) for number in range(50)))
-    await journal.append(records.Placed("t1", 1, {"container": "c"}))
+    await journal.append(records.Started("t1", 1, {"container": "c"}))
     await journal.append(records.Ended("t1", 1, b"result"))
     await journal.append(records.Closed("t2", 1, "accepted"))
     # Not closed: as if the process had been killed here.
     second, again = await reopened(tmp_path / "state" / "journal")
     assert len(again.holdings.attempts) == 49
-    held = again.holdings.attempts["t1", 1]
-    assert held.placed is not None
-    assert held.placed.capsule == {"container": "c"}
+    held = again.holdings.attempts[key("t1")]
+    assert held.started is not None
+    assert held.started.capsule == {"container": "c"}
     assert held.ended is not None
     assert held.ended.result == b"result"
     await journal.close()
@@ -58,7 +67,7 @@ async def test_a_journal_cut_anywhere_says_what_came_before(tmp_path: Path) -> N
     assert (len(after.holdings.attempts), after.set_aside) == (3, None)
     await again.append(accepted(9))  # a torn tail does not swallow what is written behind it
     await again.close()
-    assert set(reader.read(tmp_path / "journal").holdings.attempts) == {("t0", 1), ("t1", 1), ("t2", 1), ("t9", 1)}
+    assert set(reader.read(tmp_path / "journal").holdings.attempts) == set(map(key, ("t0", "t1", "t2", "t9")))
 
 
 async def test_damage_in_the_middle_is_set_aside_and_told(tmp_path: Path) -> None:
@@ -72,7 +81,7 @@ async def test_damage_in_the_middle_is_set_aside_and_told(tmp_path: Path) -> Non
     (tmp_path / "journal").write_bytes(bad)
     again, found = await reopened(tmp_path / "journal")
     assert found.lost_lines == 1
-    assert set(found.holdings.attempts) == {("t0", 1), ("t1", 1), ("t3", 1), ("t4", 1)}
+    assert set(found.holdings.attempts) == set(map(key, ("t0", "t1", "t3", "t4")))
     assert found.set_aside is not None
     assert found.set_aside.read_bytes() == bad
     await again.close()
@@ -90,7 +99,7 @@ async def test_a_journal_of_another_kind_is_set_aside_whole(tmp_path: Path, cont
     assert found.set_aside.read_bytes() == content
     await journal.append(accepted(1))
     await journal.close()
-    assert set(reader.read(tmp_path / "journal").holdings.attempts) == {("t1", 1)}
+    assert set(reader.read(tmp_path / "journal").holdings.attempts) == {key("t1")}
 
 
 async def test_a_disk_that_takes_nothing_is_told_and_leaves_no_half_line(tmp_path: Path) -> None:
@@ -114,7 +123,7 @@ async def test_a_disk_that_takes_nothing_is_told_and_leaves_no_half_line(tmp_pat
     assert not journal.broken
     await journal.close()
     found = reader.read(tmp_path / "journal")
-    assert set(found.holdings.attempts) == {("t1", 1), ("t3", 1)}
+    assert set(found.holdings.attempts) == {key("t1"), key("t3")}
     assert not found.damaged
 
 
@@ -127,7 +136,78 @@ async def test_it_does_not_grow_with_what_is_over(tmp_path: Path) -> None:
         await asyncio.gather(*(journal.append(records.Closed(f"t{number}", 1, "done")) for number in numbers))
     await journal.close()
     assert (tmp_path / "journal").read_bytes().count(b"\n") < compaction.LEAST_LINES + 1_000
-    assert set(reader.read(tmp_path / "journal").holdings.attempts) == {("t0", 1)}
+    assert set(reader.read(tmp_path / "journal").holdings.attempts) == {key("t0")}
+
+
+@pytest.mark.parametrize("failing", ["open", "replace", "sync"])
+async def test_a_rewriting_that_fails_anywhere_costs_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    real_open, real_replace, broken = os.open, Path.replace, True
+
+    def opened(path: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
+        if broken and failing == "open" and flags & os.O_APPEND:
+            raise OSError(errno.EMFILE, "too many open files")
+        if broken and failing == "sync" and flags & os.O_DIRECTORY:
+            raise OSError(errno.EIO, "input/output error")
+        return real_open(path, flags, mode, **more)
+
+    def replaced(self: Path, target: Path) -> Path:
+        if broken and failing == "replace":
+            raise OSError(errno.EIO, "input/output error")
+        return real_replace(self, target)
+
+    journal, _ = await reopened(tmp_path / "journal")
+    await journal.append(accepted(0, b"stays"))
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(Path, "replace", replaced)
+    numbers = range(1, compaction.LEAST_LINES)
+    await asyncio.gather(*(journal.append(accepted(number)) for number in numbers))
+    closed = [journal.append(records.Closed(f"t{number}", 1, "done")) for number in numbers]
+    await asyncio.gather(*closed, return_exceptions=True)
+    with contextlib.suppress(writer.JournalBroken):
+        await journal.append(accepted(9_998))
+    broken = False
+    await journal.append(accepted(9_999))
+    await journal.close()
+    found = reader.read(tmp_path / "journal")
+    assert {key("t0"), key("t9999")} <= set(found.holdings.attempts)
+    assert (found.damaged, found.torn, found.strange) == ((), b"", "")
+
+
+async def test_what_a_failed_cut_left_does_not_swallow_the_next_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, _ = await reopened(tmp_path / "journal")
+    await journal.append(accepted(1))
+    real_sync, real_cut = os.fdatasync, os.ftruncate
+
+    def fails(*_: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    monkeypatch.setattr(os, "ftruncate", fails)
+    with pytest.raises(writer.JournalBroken):
+        await journal.append(accepted(2, b"never acknowledged"))
+    monkeypatch.setattr(os, "fdatasync", real_sync)
+    monkeypatch.setattr(os, "ftruncate", real_cut)
+    await journal.append(accepted(3))
+    await journal.close()
+    found = reader.read(tmp_path / "journal")
+    assert (set(found.holdings.attempts), found.damaged) == ({key("t1"), key("t3")}, ())
+
+
+async def test_a_record_is_on_the_disk_while_every_other_thread_is_busy(tmp_path: Path) -> None:
+    journal, _ = await reopened(tmp_path / "journal")
+    free = threading.Event()
+    others = [asyncio.create_task(asyncio.to_thread(free.wait)) for _ in range(64)]
+    try:
+        async with asyncio.timeout(20):
+            await journal.append(accepted(1))
+    finally:
+        free.set()
+        await asyncio.gather(*others)
+        await journal.close()
 
 
 async def test_who_stops_waiting_takes_nothing_from_the_others(tmp_path: Path) -> None:
@@ -138,4 +218,4 @@ async def test_who_stops_waiting_takes_nothing_from_the_others(tmp_path: Path) -
     first.cancel()
     await second
     await journal.close()
-    assert ("t2", 1) in reader.read(tmp_path / "journal").holdings.attempts
+    assert key("t2") in reader.read(tmp_path / "journal").holdings.attempts

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_worker.journal import records
+from hivemind_worker.journal import reader, records
 
 ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+epochs = st.sampled_from(["", "a" * 32, "b" * 32])
 numbers = st.integers(1, 1000)
 RECORDS = st.one_of(
-    st.builds(records.Accepted, ids, numbers, st.binary(max_size=100)),
-    st.builds(records.Placed, ids, numbers, st.dictionaries(ids, ids, max_size=3)),
-    st.builds(records.Ended, ids, numbers, st.binary(max_size=100)),
-    st.builds(records.Closed, ids, numbers, ids),
+    st.builds(records.Accepted, ids, numbers, st.binary(max_size=100), epochs, epochs),
+    st.builds(records.Started, ids, numbers, st.dictionaries(ids, ids, max_size=3), epochs, epochs),
+    st.builds(records.Ended, ids, numbers, st.binary(max_size=100), epochs, epochs),
+    st.builds(records.Closed, ids, numbers, ids, epochs),
 )
 
 
@@ -58,5 +61,53 @@ def test_the_fewest_records_say_the_same(story: list[records.Record]) -> None:
     for record in one.records():
         other.take(record)
     assert other.attempts == one.attempts
-    closed = {(record.task_id, record.attempt) for record in story[-1:] if isinstance(record, records.Closed)}
+    closed = {records.key_of(record) for record in story[-1:] if isinstance(record, records.Closed)}
     assert not closed & one.attempts.keys()
+
+
+def _line(**fields: object) -> bytes:
+    text = json.dumps(fields).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def test_a_journal_of_version_1_is_read_and_what_may_have_begun_is_not_taken_as_new() -> None:
+    task = base64.b64encode(b"task").decode()
+    content = b"hivemind-journal 1\n" + b"".join(
+        [
+            *(
+                _line(kind="accepted", task_id=name, attempt=1, task=task)
+                for name in ("new", "placed", "ended", "gone")
+            ),
+            _line(kind="placed", task_id="placed", attempt=1, capsule={"container": "c"}),
+            _line(kind="ended", task_id="ended", attempt=1, result=task),
+            _line(kind="closed", task_id="gone", attempt=1, why="accepted"),
+        ]
+    )
+    found = reader.parse(content)
+    assert (found.older, found.strange, found.damaged) == (True, "", ())
+    held = {key.task_id: one for key, one in found.holdings.attempts.items()}
+    assert set(held) == {"new", "placed", "ended"}
+    assert held["new"].started is not None
+    assert (dict(held["new"].started.capsule), held["new"].started.doubt) == ({}, reader.OLDER_VERSION)
+    assert held["placed"].started is not None
+    assert dict(held["placed"].started.capsule) == {"container": "c"}
+    assert held["ended"].ended is not None
+    run_ids = {name: one.run_id for name, one in held.items()}
+    assert len(set(run_ids.values())) == 3
+    again = reader.parse(content).holdings.attempts
+    assert {key.task_id: one.run_id for key, one in again.items()} == run_ids
+    # Written anew as version 2 it says the same.
+    anew = records.HEADER.encode() + b"\n" + b"".join(map(records.encode, found.holdings.records()))
+    assert reader.parse(anew).holdings.attempts == found.holdings.attempts
+
+
+def test_where_records_are_damaged_no_record_of_a_start_is_no_proof() -> None:
+    accepted = records.encode(records.Accepted("t", 1, b"task", "e", "r"))
+    started = bytearray(records.encode(records.Started("t", 1, {}, "e", "r")))
+    started[12] ^= 1
+    whole = reader.parse(records.HEADER.encode() + b"\n" + accepted)
+    spoiled = reader.parse(records.HEADER.encode() + b"\n" + accepted + bytes(started))
+    (one,), (other,) = whole.holdings.attempts.values(), spoiled.holdings.attempts.values()
+    assert one.started is None
+    assert other.started is not None
+    assert (other.started.run_id, other.started.doubt) == ("r", reader.DAMAGED)

@@ -14,7 +14,7 @@ from hivemind_worker.concurrency import stopping
 from hivemind_worker.executors import executor
 from hivemind_worker.node import log_streaming
 from hivemind_worker.pool_client import channel, client, session
-from hivemind_worker.task import errors
+from hivemind_worker.task import attempt_id, errors
 from hivemind_worker.wire import calls
 
 OUT, ERR, _ = executor.Stream
@@ -39,6 +39,9 @@ class Sending:
         return found
 
 
+RUN = attempt_id.RunKey(attempt_id.AttemptId("t", 1, "e" * 32), "r" * 32)
+
+
 @contextlib.asynccontextmanager
 async def _sending(folder: Path, limit: int = spool.LIMIT_BYTES) -> AsyncIterator[Sending]:
     waiting_output = spool.Spool(folder / "output", limit)
@@ -46,7 +49,7 @@ async def _sending(folder: Path, limit: int = spool.LIMIT_BYTES) -> AsyncIterato
     async with serving(pool) as address:
         link = client.NodePoolClient(channel.Access(address))
         line, stop = session.Session(link), stopping.Stop()
-        stream = log_streaming.LogStream(link, line, log_streaming.Source("node-1", "t", 1), waiting_output)
+        stream = log_streaming.LogStream(link, line, log_streaming.Source("node-1", lambda: RUN), waiting_output)
         keeping = asyncio.create_task(
             line.keep(stop, lambda: calls.pb.RegisterNodeRequest(node_id="node-1"), lambda _: None)
         )
