@@ -109,7 +109,7 @@ class AsyncClient:
         """Return one task with its story. Raises :class:`errors.NoSuchTask`."""
         request = calls.pb.GetTaskRequest(task_id=task_id)
         answer = await self._open.ask(self._open.pool.GetTask, request, f"asking for {task_id}")
-        return shapes.task_from(answer.task)
+        return await fetching.complete(self._open, shapes.task_from(answer.task))
 
     async def tasks(self, which: Filter | None = None, page: int = 500) -> AsyncIterator[shapes.Task]:
         """Yield the tasks there are, newest first; ``page`` at a time are asked for."""
@@ -178,8 +178,14 @@ class AsyncClient:
 
     async def nodes(self) -> tuple[shapes.Node, ...]:
         """Return every node the pool knows."""
-        answer = await self._open.ask(self._open.pool.ListNodes, calls.pb.ListNodesRequest(), "listing nodes")
-        return tuple(shapes.node_from(message) for message in answer.nodes)
+        request = calls.pb.ListNodesRequest()
+        found: list[shapes.Node] = []
+        while True:
+            answer = await self._open.ask(self._open.pool.ListNodes, request, "listing nodes")
+            found += map(shapes.node_from, answer.nodes)
+            if answer.next_page_token in {"", request.page_token}:
+                return tuple(found)
+            request.page_token = answer.next_page_token
 
     async def drain(self, node_id: str) -> None:
         """Give a node no further tasks; what it runs goes on."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import grpc
 
-from hivemind_worker.client import connection, landing, uploading
+from hivemind_worker.client import connection, landing, shapes, uploading
 from hivemind_worker.task import errors, outcome, state
 from hivemind_worker.wire import calls, translate, verdicts
 
@@ -17,10 +18,32 @@ _ROUNDS = 3
 
 
 async def results(pool: connection.Connection, task_id: str) -> tuple[outcome.ResultFile, ...]:
-    """Return the result files of a task that has ended."""
+    """Return the result files of a task that has ended: all of them, on however many pages the pool names them."""
+    files, _ = await _listing(pool, task_id)
+    return files
+
+
+async def complete(pool: connection.Connection, task: shapes.Task) -> shapes.Task:
+    """Return a task with the names of all its result files, where its own message had no room for them."""
+    if not task.truncated or task.result is None:
+        return task
+    files, skipped = await _listing(pool, task.id)
+    return dataclasses.replace(task, result=dataclasses.replace(task.result, results=files, skipped=skipped))
+
+
+async def _listing(
+    pool: connection.Connection, task_id: str
+) -> tuple[tuple[outcome.ResultFile, ...], tuple[outcome.SkippedFile, ...]]:
     request = calls.pb.ListResultsRequest(task_id=task_id)
-    answer = await pool.ask(pool.pool.ListResults, request, f"listing the results of {task_id}")
-    return tuple(translate.file_from_message(file) for file in answer.files)
+    files: list[outcome.ResultFile] = []
+    skipped: list[outcome.SkippedFile] = []
+    while True:
+        answer = await pool.ask(pool.pool.ListResults, request, f"listing the results of {task_id}")
+        files += map(translate.file_from_message, answer.files)
+        skipped += (outcome.SkippedFile(entry.name, entry.why) for entry in answer.skipped)
+        if answer.next_page_token in {"", request.page_token}:
+            return tuple(files), tuple(skipped)
+        request.page_token = answer.next_page_token
 
 
 async def download(

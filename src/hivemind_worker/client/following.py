@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from hivemind_worker.client import connection, shapes
+from hivemind_worker.client import connection, fetching, shapes
 from hivemind_worker.wire import calls, verdicts
 
 
@@ -73,8 +73,8 @@ async def wait(
         async with asyncio.timeout(seconds):
             async for task in watch(pool, ids, ended_only=True):
                 if task.ended:
-                    ended[task.id] = task
-                    told(task)
+                    ended[task.id] = await fetching.complete(pool, task)
+                    told(ended[task.id])
     except TimeoutError:
         left = [task_id for task_id in ids if task_id not in ended]
         shown = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")

@@ -28,7 +28,8 @@ class Task:
 
     ``result`` is there once the task has ended. Times in seconds since the Unix epoch on the pool's clock, 0 where it
     has not come to that yet. ``story`` and ``traceparent`` are filled by :meth:`AsyncClient.task` alone. While it is
-    with a node, ``phase`` and ``usage`` are that node's last word on it, at most a heartbeat old. ``disruptions`` are
+    with a node, ``phase`` and ``usage`` are that node's last word on it, at most a heartbeat old. ``truncated``: its
+    message had no room for all of it; story, output or error lack their middle. ``disruptions`` are
     attempts that the system itself ended (a drain, a deployment, no room): they use up none of ``max_attempts``.
     """
 
@@ -53,6 +54,7 @@ class Task:
     usage: Mapping[str, float] = field(default_factory=dict)
     traceparent: str = ""
     disruptions: int = 0
+    truncated: bool = False
 
     @property
     def ended(self) -> bool:
@@ -91,6 +93,7 @@ class Task:
             "timings": dict(said.timings) if said else {},
             "results": [result_as_json(file) for file in said.results] if said else [],
             "error": (said.error or None) if said else None,
+            "truncated": self.truncated,
         }
 
 
@@ -121,6 +124,7 @@ class Node:
     max_concurrent_tasks: int = 0
     last_heartbeat_at: float = 0.0
     readings: Mapping[str, float] = field(default_factory=dict)
+    truncated: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The object of ``hivemind nodes --json``; a node that is given nothing says so before all else."""
@@ -185,6 +189,7 @@ def task_from(message: calls.pb.TaskInfo) -> Task:
         usage=translate.live_from_message(message.usage),
         traceparent=message.traceparent,
         disruptions=message.disruptions,
+        truncated=message.truncated,
     )
 
 
@@ -207,6 +212,7 @@ def node_from(message: calls.pb.NodeInfo) -> Node:
         max_concurrent_tasks=message.max_concurrent_tasks,
         last_heartbeat_at=message.last_heartbeat_at,
         readings=dict(message.readings),
+        truncated=message.truncated,
     )
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from hivemind_worker.client import connection, inputs, uploading
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import tracing
-from hivemind_worker.wire import calls, translate
+from hivemind_worker.wire import budget, calls, translate
 
-BATCH_BYTES = calls.MESSAGE_BYTES - 64 * 1024
-"""Bytes of tasks in one message; the rest is for the request around them and the library's own framing."""
+BATCH_BYTES = budget.MESSAGE_BUDGET - 4 * 1024
+"""Bytes of tasks in one message; the rest is for the request around them, and for what the pool adds to a task."""
 
 BATCH_TASKS = 1_000
 """Tasks in one message: the pool writes a batch in one transaction, and others wait meanwhile."""

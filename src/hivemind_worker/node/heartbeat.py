@@ -12,7 +12,7 @@ from hivemind_worker.concurrency import stopping
 from hivemind_worker.node import attempt, fitness, measuring, roster, status
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs, rationed
-from hivemind_worker.wire import calls
+from hivemind_worker.wire import budget, calls
 
 JITTER = 0.1
 """A beat comes up to a tenth early, so that a thousand nodes started by one command do not beat together."""
@@ -124,7 +124,7 @@ class Heartbeat:
     def _request(
         self, session_id: str, word: status.NodeStatus, readings: Mapping[str, float]
     ) -> calls.pb.UpdateNodeStatusRequest:
-        return calls.pb.UpdateNodeStatusRequest(
+        request = calls.pb.UpdateNodeStatusRequest(
             node_id=self._node_id,
             status=str(word),
             timestamp=int(time.time()),
@@ -133,3 +133,5 @@ class Heartbeat:
             held=self._attempts.held_with(self._fit.usage),
             message="; ".join(self._room.holds.values()),
         )
+        budget.fit_held(request)
+        return request

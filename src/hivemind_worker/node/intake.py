@@ -12,7 +12,7 @@ from hivemind_worker.concurrency import backoff, clock, stopping
 from hivemind_worker.node import attempt, roster
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs, rationed
-from hivemind_worker.wire import calls, translate
+from hivemind_worker.wire import budget, calls, translate
 
 MOST_WAIT_SECONDS = 60.0
 """The protocol's longest wait."""
@@ -93,7 +93,7 @@ class Intake:
 
     def _request(self, session_id: str) -> calls.pb.GetAssignedTasksRequest:
         self._asked_paused = paused = self._room.paused
-        return calls.pb.GetAssignedTasksRequest(
+        request = calls.pb.GetAssignedTasksRequest(
             node_id=self._node_id,
             session_id=session_id,
             free=translate.amounts_to_message(self._room.reservations.free),
@@ -103,6 +103,8 @@ class Intake:
             paused=paused,
             held=self._attempts.held(),
         )
+        budget.fit_held(request)
+        return request
 
     def _take(self, answer: calls.pb.GetAssignedTasksResponse) -> None:
         self._attempts.cancel(answer.cancel)

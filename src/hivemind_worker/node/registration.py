@@ -9,7 +9,7 @@ from hivemind_worker.concurrency import stopping
 from hivemind_worker.node import roster
 from hivemind_worker.pool_client import session
 from hivemind_worker.task import resources
-from hivemind_worker.wire import calls
+from hivemind_worker.wire import budget, calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Registration:
     def request(self) -> calls.pb.RegisterNodeRequest:
         """Return what is said; port 0: a worker listens nowhere."""
         its = self.identity
-        return calls.pb.RegisterNodeRequest(
+        request = calls.pb.RegisterNodeRequest(
             node_id=its.node_id,
             ip_address=self.ip_address,
             port=0,
@@ -68,6 +68,8 @@ class Registration:
             held=self._attempts.held(),
             protocol_version=calls.PROTOCOL_VERSION,
         )
+        budget.fit_held(request)
+        return request
 
     def registered(self, answer: calls.pb.RegisterNodeResponse) -> None:
         """Let go of what is not ours any more, by the pool's word or its store's; hear which images it wants here."""

@@ -13,7 +13,7 @@ from hivemind_worker.node import transfers, turns
 from hivemind_worker.pool_client import client, session
 from hivemind_worker.task import attempt_id, errors, outcome, state
 from hivemind_worker.telemetry import logs
-from hivemind_worker.wire import calls, translate, verdicts
+from hivemind_worker.wire import budget, calls, translate, verdicts
 
 INLINE_BYTES = 3 * 1024**2
 """Result files that travel within a report to a pool without uploads: its 4 MiB less the logs and all the rest."""
@@ -63,42 +63,41 @@ class Reporter:
         ``first`` is done before each try. Tries for ever while the pool is away or has forgotten us; cancel it to give
         up. Ends also when the pool says a no that another try will not change. Never raises for what the pool does.
         """
-        refused = 0
-        delayed = ""
+        tries = _Tries(run.attempt_id.task_id)
         while True:
             try:
                 async with place.turn():
                     await first()
-                    ended, answer = await self._deliver_once(run, ended)
+                    ended, answer = await self._deliver_once(run, ended, tries.max_bytes)
             except errors.Unavailable as error:
-                if str(error) != delayed:
-                    delayed = str(error)
-                    log.log_task_event("report_delayed", run.attempt_id.task_id, {"why": delayed}, level="warning")
+                tries.delayed(error)
                 continue
             except store.NoSuchArtifact as error:
                 # Without it the end can never be told as it was; and untold, the pool would ask for it for ever.
-                ended = _lost(ended, error)
-                log.log_task_event("result_lost", run.attempt_id.task_id, {"why": str(error)}, level="error")
+                ended = _lost(run, ended, error)
                 continue
+            except OSError as error:
+                if tries.refused():
+                    ended = _lost(run, ended, error)
             except errors.Rejected as error:
-                if error.reason != verdicts.Reason.MISSING_ARTIFACT or (refused := refused + 1) >= REFUSALS:
+                if not tries.may_change(error):
                     return f"rejected: {error}"
-            except (errors.HiveMindError, OSError) as error:
+            except errors.HiveMindError as error:
                 return f"rejected: {error}"
             else:
-                if answer.verdict in _FINAL:
-                    return calls.pb.Verdict.Name(answer.verdict).removeprefix("VERDICT_").lower()
-                if answer.success:
-                    return "accepted"
-                refused += 1
-                if refused >= REFUSALS:
+                if verdict := _final(answer):
+                    return verdict
+                if tries.refused():
                     return f"rejected: {answer.message or 'no reason given'}"
             await place.rest()
 
     async def _deliver_once(
-        self, run: attempt_id.RunKey, ended: outcome.Outcome
+        self, run: attempt_id.RunKey, ended: outcome.Outcome, max_bytes: int
     ) -> tuple[outcome.Outcome, calls.pb.ReportTaskResultResponse]:
-        """Upload, then report. Returns the outcome as it was reported, so that a refused file is refused once."""
+        """Upload, then report in at most ``max_bytes``.
+
+        Returns the outcome less the files that were refused, so that each is refused once.
+        """
 
         async def all_of_it(session_id: str) -> tuple[outcome.Outcome, calls.pb.ReportTaskResultResponse]:
             began = clock.now()
@@ -111,7 +110,7 @@ class Reporter:
             result = translate.outcome_to_message(told)
             for name, content in data.items():
                 result.result_data[name] = content
-            return told, await self._report(run, session_id, str(told.status), result)
+            return told, await self._report(run, session_id, str(told.status), result, max_bytes)
 
         return await self._line.call(all_of_it)
 
@@ -133,7 +132,12 @@ class Reporter:
         return _without(ended, left_out, "larger than the pool takes"), {}
 
     async def _report(
-        self, run: attempt_id.RunKey, session_id: str, status: str, result: calls.pb.TaskResult
+        self,
+        run: attempt_id.RunKey,
+        session_id: str,
+        status: str,
+        result: calls.pb.TaskResult,
+        max_bytes: int = budget.MESSAGE_BUDGET,
     ) -> calls.pb.ReportTaskResultResponse:
         request = calls.pb.ReportTaskResultRequest(
             task_id=run.attempt_id.task_id,
@@ -146,11 +150,65 @@ class Reporter:
             store_epoch=run.attempt_id.store_epoch,
             run_id=run.run_id,
         )
+        if budget.fit_report(request, max_bytes):
+            log.log_task_event("report_cut", run.attempt_id.task_id, {"bytes": request.ByteSize()}, level="warning")
         return await self._pool.report_task_result(request)
 
 
-def _lost(ended: outcome.Outcome, error: store.NoSuchArtifact) -> outcome.Outcome:
+def _final(answer: calls.pb.ReportTaskResultResponse) -> str:
+    """The pool's verdict in a word; empty where its answer settles nothing."""
+    if answer.verdict in _FINAL:
+        return calls.pb.Verdict.Name(answer.verdict).removeprefix("VERDICT_").lower()
+    return "accepted" if answer.success else ""
+
+
+class _Tries:
+    """What the tries so far to deliver one end have come to."""
+
+    def __init__(self, task_id: str) -> None:
+        self.max_bytes = budget.MESSAGE_BUDGET
+        """How large the report may be. It never comes to nothing, and no end is given up for its size."""
+        self._task_id = task_id
+        self._refusals = 0
+        self._reason = ""
+
+    def delayed(self, error: errors.Unavailable) -> None:
+        """The pool could not be reached, or had no room: perhaps for so large a report."""
+        if isinstance(error, errors.Exhausted):
+            self._shrink(error)
+        self._log_delay(str(error))
+
+    def refused(self) -> bool:
+        """A try failed that another may not change; whether it was one too many."""
+        self._refusals += 1
+        return self._refusals >= REFUSALS
+
+    def may_change(self, error: errors.Rejected) -> bool:
+        """Whether another try may be answered otherwise: a smaller one, or with a file that the pool has lost."""
+        if error.reason == verdicts.Reason.TOO_LARGE:
+            self._shrink(error)
+        elif error.reason == verdicts.Reason.MISSING_ARTIFACT:
+            self._log_delay(str(error))
+        else:
+            return False
+        return True
+
+    def _shrink(self, error: errors.PeerError) -> None:
+        smaller = max(self.max_bytes // 2, budget.MIN_REPORT_BYTES)
+        if smaller < self.max_bytes:
+            details = {"why": str(error), "bytes": self.max_bytes, "next_bytes": smaller}
+            log.log_task_event("report_too_large", self._task_id, details, level="warning")
+        self.max_bytes = smaller
+
+    def _log_delay(self, reason: str) -> None:
+        if reason != self._reason:
+            self._reason = reason
+            log.log_task_event("report_delayed", self._task_id, {"why": reason}, level="warning")
+
+
+def _lost(run: attempt_id.RunKey, ended: outcome.Outcome, error: Exception) -> outcome.Outcome:
     """The same attempt as a failure of this node, so that the pool tries again."""
+    log.log_task_event("result_lost", run.attempt_id.task_id, {"why": str(error)}, level="error")
     return dataclasses.replace(
         ended,
         status=outcome.Status.FAILED,

@@ -16,7 +16,7 @@ from hivemind_worker.journal import records, writer
 from hivemind_worker.node import fitness
 from hivemind_worker.task import attempt_id, errors, outcome, plan
 from hivemind_worker.telemetry import logs
-from hivemind_worker.wire import translate
+from hivemind_worker.wire import budget, translate
 
 log = logs.StructuredLogger(__name__)
 
@@ -95,7 +95,7 @@ class Safekeeping:
         """See :meth:`checkpoint.Keeper.ended`. A disk that does not take it costs nothing while this process lives."""
         if self._ended:
             return
-        result = await asyncio.to_thread(lambda: translate.outcome_to_message(ended).SerializeToString())
+        result = await asyncio.to_thread(_serialized, ended)
         about = self._about
         record = records.Ended(about.task_id, about.attempt, result, about.store_epoch, self._run.run_id)
         try:
@@ -152,6 +152,13 @@ def _terms(ready: plan.RunPlan) -> dict[str, object]:
         "grace_seconds": ready.grace_seconds,
         "gpu_devices": ready.gpu_devices,
     }
+
+
+def _serialized(ended: outcome.Outcome) -> bytes:
+    """As much of it as a report can carry: more would be read into memory at each start, and never be sent."""
+    message = translate.outcome_to_message(ended)
+    budget.fit_result(message)
+    return message.SerializeToString()
 
 
 def _heard(writing: asyncio.Future[None]) -> None:

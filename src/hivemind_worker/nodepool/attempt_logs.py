@@ -24,6 +24,9 @@ SEGMENT_BYTES = 4 * 1024**2
 HEAD = 2
 TAIL = 2
 
+MAX_CHUNKS = 20_000
+"""Most chunks of one page: a task may write byte by byte, and each chunk takes its room in memory and in a message."""
+
 # sequence, offset, stream, length of the data that follows
 _HEADER = struct.Struct("<QQBI")
 
@@ -130,7 +133,7 @@ class AttemptLogs:
                 for chunk, after in _chunks(segment, begin):
                     if chunk.sequence >= start:
                         size += len(chunk.data)
-                        if found and size > most_bytes:
+                        if found and (size > most_bytes or len(found) == MAX_CHUNKS):
                             return Page(tuple(found), place)
                         found.append(chunk)
                     place = (number, after)

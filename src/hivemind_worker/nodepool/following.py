@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hivemind_worker.nodepool import attempt_logs, changes, telling
 from hivemind_worker.nodepool.store import records, store
-from hivemind_worker.wire import calls
+from hivemind_worker.wire import budget, calls
 
 pb = calls.pb
 
@@ -44,7 +44,11 @@ async def output(
         place = page.end
         if page.chunks:
             following = page.chunks[-1].sequence + 1
-            yield pb.GetTaskLogsResponse(chunks=[_chunk(chunk) for chunk in page.chunks], attempt=attempt)
+            chunks = [_chunk(chunk) for chunk in page.chunks]
+            while chunks:  # of many small ones their numbers take more than their content
+                fitting = budget.page(chunks, PAGE_BYTES + calls.CHUNK_BYTES)
+                del chunks[: len(fitting)]
+                yield pb.GetTaskLogsResponse(chunks=fitting, attempt=attempt)
             continue
         over = task.ended or attempt < task.attempt
         if over and following == 0:

@@ -13,15 +13,18 @@ from hivemind_worker.nodepool import assignment, attempt_logs
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, names, outcome, resources
 from hivemind_worker.telemetry import tracing
-from hivemind_worker.wire import calls, translate, verdicts
+from hivemind_worker.wire import budget, calls, translate, verdicts
 
 _T = TypeVar("_T")
 
 TASKS_AT_ONCE = 10_000
 """Most tasks, or ids of tasks, in one call."""
 
-TASK_BYTES = calls.MESSAGE_BYTES - 64 * 1024
+TASK_BYTES = budget.MESSAGE_BUDGET - 4 * 1024
 """Largest task: handed out it must fit into a message again, with what the pool adds."""
+
+SUMS_AT_ONCE = 40_000
+"""Most sums of files in one call: their answer must fit into a message, too."""
 
 HELD_AT_MOST = 10_000
 POLL_SECONDS = 60.0
@@ -203,20 +206,18 @@ def key(said: str) -> str:
 
 def sums(said: Sequence[str]) -> list[str]:
     """Return names of artifacts. Raises :class:`errors.UserError` for too many."""
-    return list(_bounded("sha256", said, 50_000))
+    return list(_bounded("sha256", said, SUMS_AT_ONCE))
 
 
 def listing(request: calls.pb.ListTasksRequest) -> records.Filter:
     """Return which tasks are wanted. Raises :class:`errors.UserError`."""
-    if request.page_token and not re.fullmatch(r"[0-9]{1,18}", request.page_token, re.ASCII):
-        raise errors.UserError("page_token: is none of this pool's")
     return records.Filter(
         states=tuple(_bounded("states", request.states, 16)),
         labels=_labels(request.labels),
         node_id=request.node_id,
         kind=request.type,
         most=min(max(request.page_size, 0) or 100, 1_000),
-        before=int(request.page_token or 0),
+        before=place(request.page_token),
     )
 
 
@@ -236,6 +237,13 @@ _STREAMS: Mapping[int, str] = {
     int(calls.pb.LOG_STREAM_STDERR): "2 standard error",
     int(calls.pb.LOG_STREAM_SYSTEM): "3 the node's own words",
 }
+
+
+def place(page_token: str) -> int:
+    """Return where a page begins, 0 for the first. Raises :class:`errors.UserError` for a token of nobody's."""
+    if page_token and not re.fullmatch(r"[0-9]{1,18}", page_token, re.ASCII):
+        raise errors.UserError("page_token: is none of this pool's")
+    return int(page_token or 0)
 
 
 def chunk_bytes(data: bytes) -> bytes:

@@ -23,7 +23,7 @@ from hivemind_worker.nodepool import (
 )
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.task import errors, outcome
-from hivemind_worker.wire import calls, translate
+from hivemind_worker.wire import budget, calls, translate
 
 pb = calls.pb
 
@@ -62,7 +62,7 @@ class NodeManager(calls.NodeManagerServicer):
     async def RegisterNode(self, request: pb.RegisterNodeRequest, context: calls.Context) -> pb.RegisterNodeResponse:
         """Open a session."""
         opened = await self._parts.store.register(requests.node(request), requests.refs(request.held))
-        return pb.RegisterNodeResponse(
+        answer = pb.RegisterNodeResponse(
             success=True,
             session_id=opened.session_id,
             # Two heartbeats may be lost before the third comes too late.
@@ -73,6 +73,8 @@ class NodeManager(calls.NodeManagerServicer):
             preload_images=self._parts.preload_images,
             store_epoch=self._parts.store.epoch,
         )
+        budget.drop_last(answer, "drop")  # what found no room is told with the next heartbeat
+        return answer
 
     @answering.once
     async def UpdateNodeStatus(
@@ -81,7 +83,7 @@ class NodeManager(calls.NodeManagerServicer):
         """Renew the leases of a session."""
         told = await self._parts.store.heartbeat(requests.beat(request))
         self._parts.live.beat(request.node_id, request.held, told.drop)
-        return pb.UpdateNodeStatusResponse(
+        answer = pb.UpdateNodeStatusResponse(
             success=True,
             draining=told.draining,
             cancel=self._refs(told.cancel),
@@ -89,6 +91,9 @@ class NodeManager(calls.NodeManagerServicer):
             server_time=self._parts.store.now(),
             preload_images=self._parts.preload_images,
         )
+        for refs in ("drop", "cancel"):
+            budget.drop_last(answer, refs)  # the next heartbeat tells the rest
+        return answer
 
     @answering.once
     async def GetAssignedTasks(
@@ -101,11 +106,9 @@ class NodeManager(calls.NodeManagerServicer):
         if not poll.session_id:
             for task in tasks:
                 await self._inline_inputs(task)
-        return pb.GetAssignedTasksResponse(
-            success=True,
-            tasks=tasks,
-            cancel=self._refs(given.cancel),
-        )
+        answer = pb.GetAssignedTasksResponse(success=True, tasks=tasks, cancel=self._refs(given.cancel))
+        budget.drop_last(answer, "cancel")  # heartbeats tell all cancellations
+        return answer
 
     async def _inline_inputs(self, task: pb.Task) -> None:
         """Put uploaded inputs into the message, while they fit: the reference's client has no call to fetch them."""

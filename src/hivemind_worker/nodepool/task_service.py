@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import AsyncIterator, Sequence
 
 from hivemind_worker import __version__
 from hivemind_worker.nodepool import answering, following, requests, service, telling
 from hivemind_worker.task import errors, outcome, spec
-from hivemind_worker.wire import calls
+from hivemind_worker.wire import budget, calls
 
 pb = calls.pb
 
@@ -51,6 +52,7 @@ class TaskManager(calls.TaskManagerServicer):
         (info,) = await telling.tasks(kept, self._parts.live, await kept.tasks([request.task_id]))
         info.traceparent = pb.Task.FromString(await kept.body(request.task_id)).traceparent
         info.story.extend(telling.event(event) for event in await self._parts.store.story(request.task_id))
+        budget.fit_task(info)
         return pb.GetTaskResponse(task=info)
 
     @answering.once
@@ -65,6 +67,7 @@ class TaskManager(calls.TaskManagerServicer):
             info.result.ClearField("logs")
             if not task.ended:
                 info.ClearField("result")
+            budget.fit_task(info)
             size += info.ByteSize() + 8
             if answer.tasks and size > PAGE_BYTES:
                 break
@@ -91,6 +94,7 @@ class TaskManager(calls.TaskManagerServicer):
                 changed = [task for task in told if seen.get(task.id, -1) < task.version]
                 for info in await telling.tasks(self._parts.store, self._parts.live, changed):
                     seen[info.id] = info.version
+                    budget.fit_task(info)
                     yield pb.WatchTasksResponse(task=info)
                 going_on -= {task.id for task in tasks if task.ended}
                 if not going_on or follower.closed:
@@ -120,9 +124,17 @@ class TaskManager(calls.TaskManagerServicer):
 
     @answering.once
     async def ListResults(self, request: pb.ListResultsRequest, context: calls.Context) -> pb.ListResultsResponse:
-        """Name the result files of a task."""
+        """Name the result files of a task, and what was skipped, page by page."""
+        start = requests.place(request.page_token)
         result = await self._result(request.task_id)
-        return pb.ListResultsResponse(files=result.files, skipped=result.skipped)
+        entries = itertools.islice(itertools.chain(result.files, result.skipped), start, None)
+        answer = pb.ListResultsResponse()
+        taken = budget.page(entries)
+        for entry in taken:
+            (answer.files if isinstance(entry, pb.ResultFile) else answer.skipped).append(entry)  # type: ignore[arg-type]
+        if start + len(taken) < len(result.files) + len(result.skipped):
+            answer.next_page_token = str(start + len(taken))
+        return answer
 
     @answering.many
     async def DownloadResult(
@@ -172,9 +184,11 @@ class TaskManager(calls.TaskManagerServicer):
 
     @answering.once
     async def ListNodes(self, request: pb.ListNodesRequest, context: calls.Context) -> pb.ListNodesResponse:
-        """Tell of every node."""
-        nodes = await self._parts.store.nodes()
-        return pb.ListNodesResponse(nodes=[telling.node(node, self._parts.live) for node in nodes])
+        """Tell of every node, page by page, in the order of their names."""
+        nodes = [node for node in await self._parts.store.nodes() if node.node_id > request.page_token]
+        taken = budget.page(telling.node(node, self._parts.live) for node in nodes)
+        more = len(taken) < len(nodes)
+        return pb.ListNodesResponse(nodes=taken, next_page_token=taken[-1].node_id if more else "")
 
     @answering.once
     async def DrainNode(self, request: pb.DrainNodeRequest, context: calls.Context) -> pb.DrainNodeResponse:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hivemind_worker.nodepool import assignment, live
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.task import outcome, resources, state
-from hivemind_worker.wire import calls, translate
+from hivemind_worker.wire import budget, calls, translate
 
 pb = calls.pb
 
@@ -112,7 +112,7 @@ def node(known: records.Node, said: live.Live) -> pb.NodeInfo:
         amounts = "; ".join(over).replace(" free", " in all")
         overcommitted = f"overcommitted ({amounts}): what it has ended and not yet reported counts, too"
         message = f"{message}; {overcommitted}" if message else overcommitted
-    return pb.NodeInfo(
+    info = pb.NodeInfo(
         node_id=known.node_id,
         status=known.status if known.alive else "lost",
         capacity=translate.amounts_to_message(known.capacity),
@@ -128,3 +128,5 @@ def node(known: records.Node, said: live.Live) -> pb.NodeInfo:
         message=message,
         max_concurrent_tasks=known.max_concurrent_tasks,
     )
+    budget.fit_node(info)
+    return info

@@ -14,6 +14,7 @@
     │   └── StateInUse          another process holds the state directory or the store
     ├── PeerError               the other end of a wire
     │   ├── Unavailable         not reachable now; trying again may help
+    │   │   └── Exhausted       it had no room for the call: too many at once, or too large
     │   ├── Rejected            it answered no; trying again will not help
     │   │   ├── NotImplementedByPeer   it has no such call; do without
     │   │   ├── WrongContent    artifacts/writing: what came is not what its name says
@@ -101,6 +102,10 @@ class PeerError(HiveMindError):
 
 class Unavailable(PeerError):
     """Not reachable now; trying again later may help."""
+
+
+class Exhausted(Unavailable):
+    """It had no room for the call, and did not say for which reason: later, or smaller, it may have."""
 
 
 class Rejected(PeerError):

@@ -171,7 +171,8 @@ def to_error(verdict: Verdict, doing: str = "the call") -> errors.HiveMindError:
     reason = str(verdict.reason or "")
     match verdict.course:
         case Course.RETRY:
-            return errors.Unavailable(text, reason)
+            exhausted = verdict.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            return (errors.Exhausted if exhausted else errors.Unavailable)(text, reason)
         case Course.REREGISTER:
             return errors.UnknownNode(text, reason)
         case Course.FALL_BACK:
@@ -217,6 +218,8 @@ def _said_by(error: errors.HiveMindError) -> tuple[grpc.StatusCode, Reason | Non
             reason = Reason(error.reason)
         case errors.NotImplementedByPeer():
             return grpc.StatusCode.UNIMPLEMENTED, None, {}
+        case errors.Exhausted():
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, None, {}
         case errors.Unavailable():
             return grpc.StatusCode.UNAVAILABLE, None, {}
         case errors.UserError() | errors.Rejected():

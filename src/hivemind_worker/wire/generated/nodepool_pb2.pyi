@@ -2313,6 +2313,7 @@ class NodeInfo(_message.Message):
     READINGS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_TASKS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     status: _builtins.str
     """status is the node's own last word, or "lost" when it has been silent for longer than a lease."""
@@ -2322,6 +2323,8 @@ class NodeInfo(_message.Message):
     draining: _builtins.bool
     message: _builtins.str
     max_concurrent_tasks: _builtins.int
+    truncated: _builtins.bool
+    """truncated is true where something had to be cut so that the message stays within its budget."""
     @_builtins.property
     def capacity(self) -> Global___FreeResources: ...
     @_builtins.property
@@ -2351,10 +2354,11 @@ class NodeInfo(_message.Message):
         readings: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         message: _builtins.str = ...,
         max_concurrent_tasks: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "capabilities", b"capabilities", "capacity", b"capacity", "draining", b"draining", "free", b"free", "labels", b"labels", "last_heartbeat_at", b"last_heartbeat_at", "max_concurrent_tasks", b"max_concurrent_tasks", "message", b"message", "node_id", b"node_id", "readings", b"readings", "registered_at", b"registered_at", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "capabilities", b"capabilities", "capacity", b"capacity", "draining", b"draining", "free", b"free", "labels", b"labels", "last_heartbeat_at", b"last_heartbeat_at", "max_concurrent_tasks", b"max_concurrent_tasks", "message", b"message", "node_id", b"node_id", "readings", b"readings", "registered_at", b"registered_at", "status", b"status", "truncated", b"truncated", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
