@@ -150,8 +150,12 @@ class AttemptLogs:
         """Return the folder that holds, or would hold, a run's output."""
         return self._root / key.folder_name[:2] / key.folder_name
 
+    def path_of_output(self, key: Key) -> Path:
+        """Return where a run's output is now: under its own name, or still under that of what came before it."""
+        with self._lock:
+            return self._folder(key)
+
     def _folder(self, key: Key) -> Path:
-        """Where a run's output is: under its own name, or still under that of what came before it began."""
         folder = self.path(key)
         before = self._before(key)
         return before if before is not None and not folder.exists() and before.exists() else folder

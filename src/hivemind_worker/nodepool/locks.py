@@ -22,11 +22,12 @@ class InodeLock:
     """A file or a folder that is this process's alone for as long as it is locked, by whatever name others call it.
 
     A symbolic or hard link, a bind mount, another spelling lead to the same inode; the kernel lets go of it when the
-    process ends, however it does. ``remedy`` is what to do where another pool has it.
+    process ends, however it does. ``remedy`` is what to do where ``owner`` has it already.
     """
 
-    def __init__(self, path: Path, remedy: str, *, is_folder: bool = False) -> None:
+    def __init__(self, path: Path, remedy: str, *, is_folder: bool = False, owner: str = "another pool") -> None:
         self._path = path
+        self._owner = owner
         self._remedy = remedy
         self._is_folder = is_folder
         self._fd = -1
@@ -89,7 +90,7 @@ class InodeLock:
             return False
 
     def _in_use(self, pid: int) -> errors.StateInUse:
-        who = f"another pool (process {pid})" if pid else "another pool"
+        who = f"{self._owner} (process {pid})" if pid else self._owner
         return errors.StateInUse(f"{who} uses {self._path}: stop it, or {self._remedy}")
 
 

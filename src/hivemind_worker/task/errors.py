@@ -11,7 +11,8 @@
     ├── OwnerError              the owner of this machine must change something
     │   ├── BadSettings         a setting is wrong; names it and where it came from
     │   ├── IsolationMissing    neither an engine nor a sandbox can fence a task here
-    │   └── StateInUse          another process holds the state directory or the store
+    │   ├── StateInUse          another process holds the state directory or the store
+    │   └── Damaged             nodepool/store/database: the store holds what SQLite cannot have written
     ├── PeerError               the other end of a wire
     │   ├── Unavailable         not reachable now; trying again may help
     │   │   └── Exhausted       it had no room for the call: too many at once, or too large

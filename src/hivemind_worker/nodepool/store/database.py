@@ -16,6 +16,11 @@ Error = sqlite3.Error
 Trouble = sqlite3.OperationalError
 """The file, its disk or its locks have failed: nobody's request is to blame."""
 
+
+class Damaged(errors.OwnerError):
+    """The store's file is damaged: it holds what SQLite cannot have written."""
+
+
 # Their locks do not hold between machines, or their writes are not ordered: SQLite's own documentation warns.
 _NETWORK = frozenset(
     {
@@ -55,6 +60,20 @@ def prepare(path: Path) -> Path:
             f"{path} is on a network file system ({kind}), where SQLite loses data: put the store on a local disk"
         )
     return path
+
+
+def restoring(path: Path) -> Path:
+    """Return where a restore prepares the store ``path``; a file there says that one is under way or was broken off."""
+    return path.with_name(f"{path.name}.restoring")
+
+
+def check_restored(path: Path) -> None:
+    """Raise :class:`errors.BadSettings` where a restore into the store was broken off."""
+    if restoring(path).exists():
+        raise errors.BadSettings(
+            f"a restore of {path} was broken off: run `hivemind pool restore` again, or remove {restoring(path)} to go "
+            "on without it"
+        )
 
 
 def check_one_name(path: Path, table: Path = Path("/proc/self/mountinfo")) -> None:
@@ -128,3 +147,29 @@ def checkpoint(connection: Connection) -> None:
     """Bring everything from the log into the file; a store that was closed in order is one file."""
     with contextlib.suppress(Error):  # the log keeps what this could not move
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def copy(source: Connection, target: Path) -> None:
+    """Copy a database as it is at one moment into a new file; others may write to it meanwhile. Blocks.
+
+    All pages in one step, so in one snapshot: in several steps it would begin again with each write of another process.
+    """
+    with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as connection:
+        source.backup(connection, pages=-1)
+        close_as_one_file(connection)
+    target.chmod(0o600)
+
+
+def close_as_one_file(connection: Connection) -> None:
+    """Bring everything into the one file, which the next to open it turns into one with a log again."""
+    connection.execute("PRAGMA journal_mode = DELETE").fetchall()
+
+
+def damage(connection: Connection) -> str:
+    """Return what is wrong with the database, in SQLite's words; empty where every page is sound. Reads all of it."""
+    try:
+        rows = connection.execute("PRAGMA quick_check(5)").fetchall()
+    except Error as error:
+        return str(error)
+    problems = [str(row[0]) for row in rows if row[0] != "ok"]
+    return "; ".join(problems).replace("\n", " ")[:500]

@@ -78,6 +78,7 @@ class SqliteStore:
         waiting = self._waiting = handing_out.WaitingPolls()
         try:
             database.check_one_name(self._path)
+            database.check_restored(self._path)
             writer = writing.Writer(
                 self._path,
                 self._times,
