@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from hivemind_worker.concurrency import slicing
 from hivemind_worker.nodepool import assignment, attempt_logs
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, names, outcome, resources
@@ -143,26 +142,27 @@ def ended(request: calls.pb.ReportTaskResultRequest) -> outcome.Outcome | None:
     return translate.outcome_from_message(result, request.status)
 
 
-async def new_tasks(
-    messages: Sequence[calls.pb.Task], max_attempts: int
-) -> tuple[list[records.NewTask], list[outcome.Artifact]]:
-    """Return tasks to be kept, and the uploaded files that they name; others get their turns meanwhile.
+def new_tasks(said: Sequence[calls.pb.Task], max_attempts: int) -> list[records.NewTask]:
+    """Return tasks to be kept; ``max_attempts`` is for those that name no number.
 
-    ``max_attempts`` is for those that name no number. Raises :class:`errors.InvalidTask`, naming the field, and which
-    task where there are several.
+    Raises :class:`errors.InvalidTask`, naming the field, and which task where there are several.
     """
-    if not messages:
+    if not said:
         raise errors.InvalidTask("tasks", "there are none")
-    tasks, inputs = list[records.NewTask](), list[outcome.Artifact]()
-    async for message in slicing.in_slices(_bounded("tasks", messages, TASKS_AT_ONCE)):
+    found = []
+    for place, message in enumerate(_bounded("tasks", said, TASKS_AT_ONCE)):
         try:
-            tasks.append(_new_task(message, max_attempts))
+            found.append(_new_task(message, max_attempts))
         except errors.InvalidTask as error:
-            if len(messages) == 1:
+            if len(said) == 1:
                 raise
-            raise errors.InvalidTask(f"tasks[{len(tasks)}].{error.field}", error.problem) from None
-        inputs += (outcome.Artifact(ref.sha256, ref.size) for ref in message.input_artifacts.values())
-    return tasks, inputs
+            raise errors.InvalidTask(f"tasks[{place}].{error.field}", error.problem) from None
+    return found
+
+
+def inputs(said: Iterable[calls.pb.Task]) -> list[outcome.Artifact]:
+    """Return the uploaded files that tasks name."""
+    return [outcome.Artifact(ref.sha256, ref.size) for task in said for ref in task.input_artifacts.values()]
 
 
 def _new_task(message: calls.pb.Task, max_attempts: int) -> records.NewTask:

@@ -1,0 +1,41 @@
+"""The delivery model again, over gRPC: a real pool on loopback keeps the same promises as its store."""
+
+from __future__ import annotations
+
+import sys
+
+import model_runs
+import pytest
+from model_wire import WireBackend
+
+STEPS = 30
+FLOORS = {
+    "Submit": 15,
+    "Register": 30,
+    "Beat": 100,
+    "Poll": 50,
+    "Report": 80,
+    "Reopen": 2,
+    "lies": 5,
+    "delivered late": 2,
+    "calls at once": 5,
+    "leases lost with attempts": 3,
+    "attempts 2 given": 8,
+    "ends accepted": 30,
+    "refused: unknown node": 3,
+}
+
+
+def test_a_pool_keeps_its_promises_over_the_wire() -> None:
+    tally = model_runs.run(WireBackend, 20, STEPS, shrinks=False)
+    sys.stdout.write(tally.text())
+    assert not tally.missing(FLOORS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_a_pool_keeps_its_promises_over_the_wire_for_longer(seed: str) -> None:
+    more = str(int(seed) + 1_000 * int(model_runs.SEED or 0))
+    tally = model_runs.run(WireBackend, 150, 50, shrinks=False, seed=more)
+    assert not tally.missing({name: 5 * floor for name, floor in FLOORS.items()})

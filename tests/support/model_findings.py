@@ -1,0 +1,12 @@
+"""Faults that the delivery model has found and that are not mended yet: what is not checked meanwhile.
+
+Each entry names the finding. It goes with the change that mends it; the list is empty when all is well.
+"""
+
+from __future__ import annotations
+
+LAZY_RENEWAL = "a poll renews a lease only once a quarter of it is over: it may end up to a quarter too early"
+MAX_TASKS = "a node that lets the pool count, with max_concurrent_tasks, is given more than so many at once"
+AWAY = "the pool is stopped between its look at the clock and its expiry: every lease is judged by the time it was away"
+
+OPEN: frozenset[str] = frozenset({LAZY_RENEWAL, MAX_TASKS, AWAY})

@@ -1,0 +1,51 @@
+"""Runs the delivery model: so many examples from a seed, as a test or in search of a planted fault."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import hypothesis
+import model_calls as calls
+from hypothesis import stateful
+from model_ledger import Broken
+from model_rules import Rules
+from model_tally import Tally
+
+SEED = os.environ.get("HIVEMIND_MODEL_SEED", "")
+"""A number: other examples than the usual ones. Without it each run makes the same."""
+
+
+def run(
+    backend: Callable[[], calls.Backend], examples: int, steps: int, *, shrinks: bool = True, seed: str = SEED
+) -> Tally:
+    """Run so many examples of so many steps; return what was done. Raises :class:`model_ledger.Broken`."""
+    tally = Tally()
+    machine = type("Machine", (Rules,), {"make_backend": staticmethod(backend), "tally": tally})
+    # Not `explain`: it traces every line, which makes it ten times slower.
+    phases = [hypothesis.Phase.generate, *([hypothesis.Phase.shrink] if shrinks else [])]
+    settings = hypothesis.settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        derandomize=not seed,
+        database=None,
+        deadline=None,
+        print_blob=False,
+        phases=phases,
+        report_multiple_bugs=False,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    test = stateful.get_state_machine_test(machine, settings=settings)
+    if seed:
+        test = hypothesis.seed(int(seed))(test)
+    test()
+    return tally
+
+
+def finds(backend: Callable[[], calls.Backend], examples: int, steps: int) -> str:
+    """Return how a planted fault showed; empty where no example found it."""
+    try:
+        run(backend, examples, steps, shrinks=False, seed="")
+    except Broken as broken:
+        return str(broken).splitlines()[0]
+    return ""
