@@ -30,8 +30,8 @@ bench: ## measured beside what a user would write instead, printing ratios
 
 SEED ?= 1
 TASKS ?= 1000
-chaos: setup ## TASKS=1000 tasks while workers, pool and engine are killed, stopped, cut off and filled, by SEED=1; then what must hold
-	@$(RUN) scripts/run_chaos.py $(SEED) $(TASKS)
+chaos: setup ## TASKS=1000 tasks while workers, pool and engine are struck by SEED=1 (SPIN=60 processes beside, BEFORE=commit); then what must hold
+	@$(RUN) scripts/run_chaos.py $(SEED) $(TASKS) $(if $(SPIN),--spin=$(SPIN)) $(if $(BEFORE),--before=$(BEFORE))
 
 proto: setup ## generate the wire's code, then buf lint and the breaking-change check
 	@$(RUN) scripts/proto.py generate

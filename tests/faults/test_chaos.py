@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import chaos
+import chaos_keeper
 import chaos_plan
+import chaos_run
 import private_engine
 import pytest
+import waiting
 
 
 def test_a_seed_says_it_all_and_another_says_something_else() -> None:
@@ -22,23 +29,84 @@ def test_a_seed_says_it_all_and_another_says_something_else() -> None:
 
 
 def test_no_blow_falls_where_it_cannot() -> None:
-    blows = list(itertools.islice(chaos_plan.blows(1, ["node", "pool", "engine"], 2.0), 2_000))
+    blows = list(itertools.islice(chaos_plan.blows(1, ["node", "pool", "engine"], 2.0, frozenset({"power"})), 4_000))
     assert {(blow.target, blow.kind) for blow in blows} == {
-        *(("node", kind) for kind in chaos_plan.KINDS),
-        *(("pool", kind) for kind in ("kill", "stop", "fill")),
+        *(("node", kind) for kind in chaos_plan.KINDS if kind != "power"),
+        *(("pool", kind) for kind in ("kill", "stop", "fill", "fill_artifacts", "fill_logs", "clock")),
         *(("engine", kind) for kind in ("kill", "stop")),
     }
 
 
-@pytest.mark.long
-@pytest.mark.sandbox
-@pytest.mark.timeout(600)
-async def test_sixty_tasks_in_chaos() -> None:
-    containers = int(private_engine.possible())
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that is seen from within a run's namespaces, which have a /tmp of their own."""
+    with tempfile.TemporaryDirectory(prefix="hivemind-chaos-", dir="/var/tmp") as folder:
+        yield Path(folder)
+
+
+def _verdict(terms: chaos.Terms) -> chaos_run.Verdict:
     # Not in pytest's own folder, which it closes to all but root: workspaces of sandboxes are entered by another user.
     with tempfile.TemporaryDirectory(prefix="hivemind-chaos-", dir="/var/tmp") as folder:
         os.chmod(folder, 0o755)  # noqa: PTH101  (a Path would block, it says)
-        result = await chaos.run(chaos.Terms(7, 60, 3 - containers, containers), Path(folder))
-    assert (result.violations, result.complaints) == ([], []), result.text
-    assert sum(count for what, count in result.counts.items() if what.startswith("tasks ")) == 60, result.text
-    assert any(what.startswith("kill") for what in result.counts), result.text
+        return chaos_run.run(terms, Path(folder))
+
+
+@pytest.mark.sandbox
+@pytest.mark.timeout(300)
+def test_eight_tasks_in_chaos() -> None:
+    verdict = _verdict(chaos.Terms(7, 8, sandboxes=2, containers=0))
+    assert verdict.good, verdict.text
+    assert len(verdict.history.current_tasks) >= 8, verdict.text
+
+
+@pytest.mark.long
+@pytest.mark.sandbox
+@pytest.mark.timeout(1_800)
+def test_ninety_tasks_in_chaos() -> None:
+    containers = int(private_engine.possible())
+    verdict = _verdict(chaos.Terms(7, 90, 3 - containers, containers))
+    assert verdict.good, verdict.text
+    assert verdict.result is not None
+    assert any(name.startswith("kill") for name in verdict.result.counts), verdict.text
+
+
+@pytest.mark.long
+@pytest.mark.sandbox
+@pytest.mark.timeout(1_800)
+def test_chaos_beside_sixty_spinning_processes() -> None:
+    verdict = _verdict(chaos.Terms(8, 20, sandboxes=3, containers=0, spinners=60))
+    assert verdict.good, verdict.text
+
+
+@pytest.mark.skipif(not chaos_keeper.possible(), reason="namespaces are root's to make")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_of_a_run_outlives_it_whatever_ends_it(place: Path, number: int) -> None:
+    mark = f"{place}/nobody-ends-this"
+    orphan = f"setsid sh -c 'trap : TERM; while :; do sleep 1; done' {mark} & touch {place}/begun; sleep 600"
+    program = (
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import chaos_keeper;"
+        " chaos_keeper.run(pathlib.Path(sys.argv[2]), ['sh', '-c', sys.argv[3]])"
+    )
+    words = [sys.executable, "-c", program, str(Path(chaos_keeper.__file__).parent), str(place / "left"), orphan]
+    process = subprocess.Popen(words)
+    waiting.wait_for((place / "begun").exists, description="the program runs", seconds=30)
+    assert any(mark in words for _, words in chaos_keeper.processes())
+    process.send_signal(number)
+    process.wait()
+
+    def alive() -> list[str]:
+        return [words for _, words in chaos_keeper.processes() if f"sleep 1; done {mark}" in words]
+
+    waiting.wait_for(lambda: not alive(), description="all of it is gone", seconds=30)
+
+
+@pytest.mark.skipif(not chaos_keeper.possible(), reason="namespaces are root's to make")
+def test_what_a_run_leaves_is_listed_every_process_mount_and_file(place: Path) -> None:
+    report = place / "left.json"
+    program = "setsid sleep 300 & touch /tmp/forgotten; mkdir /tmp/place; mount -t tmpfs x /tmp/place"
+    assert chaos_keeper.run(report, ["sh", "-c", program], linger_seconds=0.5) == 0
+    left = report.read_text(encoding="utf-8")
+    assert "sleep 300" in left
+    assert "mount /tmp/place" in left
+    assert "file /tmp/forgotten" in left
+    assert not Path("/tmp/forgotten").exists()

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import chaos_evidence
-import chaos_world
+import chaos_service
 import history
 import invariants
 import node_process
@@ -26,19 +26,18 @@ SUPPORT = str(Path(node_process.__file__).parent)
 
 
 @contextlib.asynccontextmanager
-async def _pool(folder: Path) -> AsyncIterator[tuple[chaos_world.World, str]]:
+async def _pool(folder: Path) -> AsyncIterator[tuple[chaos_service.Service, str]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HIVEMIND_")}
     words = [
         "pool", "--listen=127.0.0.1:0", f"--state-dir={folder / 'pool'}", f"--log-dir={folder / 'log'}",
         "--log-format=json", "--pool-lease-seconds=30",
     ]  # fmt: skip
-    service = chaos_world.Service("pool", words, folder / "pool.log", environment, '"pool_started"')
-    world = chaos_world.World(folder, service, "", 30.0, 1.0, 4)
+    service = chaos_service.Service("pool", folder, words, environment, '"pool_started"')
     try:
-        await world.until_ready(service)
-        address = await asyncio.to_thread(service.said, chaos_world.ADDRESS)
+        await service.until_ready()
+        address = await asyncio.to_thread(service.said, chaos_service.ADDRESS)
         words[1] = f"--listen={address}"
-        yield world, address
+        yield service, address
     finally:
         assert service.process is not None
         service.signal(signal.SIGKILL)
@@ -82,7 +81,7 @@ async def _killed(tmp_path: Path, count: int, kills: int) -> None:
         for number in range(count)
     }
     async with (
-        _pool(tmp_path) as (world, address),
+        _pool(tmp_path) as (pool, address),
         _workers(address, tmp_path),
         asynchronous.AsyncClient(address, patience=60) as client,
     ):
@@ -91,11 +90,10 @@ async def _killed(tmp_path: Path, count: int, kills: int) -> None:
             # At a moment of its own: so many tasks have ended, and a moment more.
             await _until_ended(client, count * (kill + 0.5) / (kills + 1))
             await asyncio.sleep(draw.uniform(0, 0.1))
-            await world.restart(world.pool, draw.uniform(0, 0.5))
+            await pool.restart(draw.uniform(0, 0.5))
         await submitting
         await _until_ended(client, count)
         found = await asyncio.to_thread(chaos_evidence.tasks, tmp_path / "pool" / "pool.sqlite")
-    assert world.complaints == []
     assert invariants.check(history.History(expected, found, 30.0, 2.0)) == []
     assert {task.state for task in found} == {state.TaskState.COMPLETED}
     # Its workers live on, and with them what they hold: a pool that starts again takes it from nobody.

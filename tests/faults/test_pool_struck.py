@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-import chaos_world
+import chaos_service
 import node_parts
 import pytest
 import small_disk
@@ -64,11 +64,10 @@ async def test_a_pool_that_was_stopped_for_longer_than_the_lease_takes_no_task_f
         "pool", "--listen=127.0.0.1:0", f"--state-dir={tmp_path / 'pool'}", f"--log-dir={tmp_path / 'log'}",
         "--log-format=json", f"--pool-lease-seconds={LEASE}",
     ]  # fmt: skip
-    service = chaos_world.Service("pool", words, tmp_path / "pool.log", environment, '"pool_started"')
-    world = chaos_world.World(tmp_path, service, "", LEASE, 1.0, 4)
+    service = chaos_service.Service("pool", tmp_path, words, environment, '"pool_started"')
     try:
-        await world.until_ready(service)
-        address = await asyncio.to_thread(service.said, chaos_world.ADDRESS)
+        await service.until_ready()
+        address = await asyncio.to_thread(service.said, chaos_service.ADDRESS)
         async with (
             node_parts.running(address, tmp_path / "work") as node,
             asynchronous.AsyncClient(address, patience=30) as client,

@@ -6,34 +6,46 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
-import functools
+import json
+import random
 import shutil
-import tempfile
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import chaos_blows
+import chaos_clients
 import chaos_evidence
+import chaos_pace
 import chaos_plan
+import chaos_record
+import chaos_rollback
+import chaos_service
 import chaos_world
+import client_history
 import history
 import invariants
-import waiting
 
-from hivemind_worker.client import asynchronous
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.task import errors, outcome, resources, state
-
-WAVE = 50
-"""Tasks in one call: submissions fall into the middle of the blows, too."""
+from hivemind_worker.task import outcome, resources, state
 
 AT_ONCE = 3
 """Blows that last at the same time, at most."""
 
+HISTORY = "history.jsonl"
+RESULT = "result.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """What is to be done. ``containers`` of the three workers use an engine of their own, which is struck as well."""
+    """What is to be done. ``containers`` of the three workers use an engine of their own, which is struck as well.
+
+    ``spinners``: processes that do nothing but keep the cores busy beside it. ``before``: a source tree of the version
+    before, which pool and workers begin as. Times in quiet seconds: they stretch with the machine.
+    """
 
     seed: int
     tasks: int = 1_000
@@ -42,155 +54,237 @@ class Terms:
     lease_seconds: float = 4.0
     with_disks: bool = True
     seconds: float = 1_200.0
+    spinners: int = 0
+    before: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Result:
-    """What came of it."""
+    """What came of it, as far as this process can tell; the clients' history is judged by `client_checker`."""
 
-    violations: list[invariants.Violation]
+    violations: list[str]
     complaints: list[str]
     counts: Mapping[str, int]
     seconds: float
+    slowest: float
 
     @property
     def text(self) -> str:
         """In lines, for a person."""
-        lines = [f"{count:7d}  {what}" for what, count in self.counts.items()]
-        lines.append(f"{self.seconds:7.0f}  seconds")
+        lines = [f"{count:7d}  {name}" for name, count in self.counts.items()]
+        lines += [f"{self.seconds:7.0f}  seconds", f"{self.slowest:7.1f}  times as slow as a quiet machine, at worst"]
         lines += [f"!! {complaint}" for complaint in self.complaints]
         lines += [f"!! VIOLATION {violation}" for violation in self.violations]
         return "\n".join(lines)
 
 
 async def run(terms: Terms, folder: Path) -> Result:
-    """Do it all; logs and stores are in ``folder`` afterwards."""
+    """Do it all; logs, stores and the clients' history are in ``folder`` afterwards."""
+    recorder = chaos_record.Recorder(folder / HISTORY)
+    spinners = _spinners(terms.spinners)
+    try:
+        with chaos_pace.Pace() as pace:
+            if spinners:
+                await asyncio.sleep(3 * chaos_pace.MEASURE_SECONDS)  # so that the lease fits
+            return await _run(terms, folder, pace, recorder)
+    finally:
+        for spinner in spinners:
+            spinner.kill()
+            spinner.wait()
+        recorder.close()
+
+
+def _spinners(count: int) -> list[subprocess.Popen[bytes]]:
+    return [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+
+
+async def _run(terms: Terms, folder: Path, pace: chaos_pace.Pace, recorder: chaos_record.Recorder) -> Result:
     began = time.monotonic()
-    planned = chaos_plan.tasks(terms.seed, terms.tasks)
-    async with chaos_world.world(
-        folder,
-        seed=terms.seed,
-        sandboxes=terms.sandboxes,
-        containers=terms.containers,
-        lease_seconds=terms.lease_seconds,
-        with_disks=terms.with_disks,
-    ) as world:
-        engine = world.engine.url if world.engine else ""
-        with chaos_evidence.Watch({}, engine) as watch:
-            beside = [
-                asyncio.create_task(world.keep_alive(), name="supervisor"),
-                asyncio.create_task(_follow(world, watch), name="process numbers"),
-            ]
-            try:
-                async with asyncio.timeout(terms.seconds):
-                    await _through(world, terms, planned)
-            except TimeoutError:
-                world.complaints.append(f"not all tasks have ended after {terms.seconds:.0f} s")
-            finally:
-                await stopping.settle(*beside)
-            nodes = {name: folder / name for name in world.nodes}
-            temporary = {name: folder / f"{name}-temp" for name in world.nodes}
-            with contextlib.suppress(AssertionError):
-                await waiting.wait_until(
-                    lambda: not chaos_evidence.left(nodes, temporary, engine, terms.seed),
-                    description="nothing is left",
-                    seconds=15 + terms.lease_seconds,
-                )
-            await world.end()
-            if watch.blind:
-                world.complaints.append(f"the watch of processes saw no more: {watch.blind}")
-            remains = chaos_evidence.left(nodes, temporary, engine, terms.seed)
+    # Heartbeats late by a crowded machine are no fault of theirs: the lease follows it, as an operator's would.
+    lease = terms.lease_seconds * min(max(pace.slowness / 3, 1.0), 8.0)
+    pool = chaos_service.Service("pool", folder, [], {}, '"pool_started"')
+    before = Path(terms.before) if terms.before else None
+    means = chaos_world.means(folder, disks=terms.with_disks, before=before)
+    made = chaos_world.World(folder, terms.seed, pool, lease, 1.0, 4, pace, recorder, means)
+    draw = random.Random(f"old {terms.seed}")
+    olds = {who: draw.random() < 0.5 for who in ("pool", "node 0", "node 1", "node 2")} if before else {}
+    async with chaos_world.world(made, sandboxes=terms.sandboxes, containers=terms.containers, olds=olds) as world:
+        world.counts["begun as the version before"] = sum(olds.values())
+        with chaos_evidence.Watch({}, world.engine.url if world.engine else "") as watch:
+            clients = await _through(world, terms, watch)
+            remains = await _end(world, watch, terms.seed)
+        _evidence(world, watch, remains, terms.lease_seconds)
         # Out of the small disk that goes with the world.
         shutil.copy(folder / "pool" / "pool.sqlite", folder / "pool-at-the-end.sqlite")
-        run_of_it = history.History(
-            expected={str(each.task["id"]): each.expected for each in planned},
+        stored = history.History(
+            expected={task_id: plan.expected for task_id, plan in clients.current.items()},
             tasks=chaos_evidence.tasks(folder / "pool" / "pool.sqlite"),
-            lease_seconds=terms.lease_seconds,
+            lease_seconds=lease,
             grace_seconds=world.grace_seconds,
-            sightings=tuple(watch.sightings),
-            absences=tuple(world.absences),
+            sightings=_sightings(clients, watch),
+            absences=(*world.absences, *_stalls(world)),
             rooms={name: history.Room(_ANYTHING, world.slots) for name in world.nodes},
             stored=chaos_evidence.stored(folder / "pool" / "pool-artifacts"),
             left=remains,
         )
-        counts = _counted(world, run_of_it, folder)
-    return Result(invariants.check(run_of_it), world.complaints, counts, time.monotonic() - began)
+        counts = _counted(world, stored, watch)
+    violations = [str(violation) for violation in invariants.check(stored)]
+    if world.counts["clock pool"]:
+        # By a clock that was set, the store's history cannot be laid beside what was seen; `client_checker` can.
+        violations = [text for text in violations if not text.startswith("no_capsule_outlives_its_lease")]
+    return Result(violations, world.complaints, counts, time.monotonic() - began, pace.slowest)
 
 
 _ANYTHING = resources.Resources(1_000, 2**50, 2**50)
 """Its size is the machine's, which these tasks do not come near: what counts here is the number of slots."""
 
 
+async def _through(world: chaos_world.World, terms: Terms, watch: chaos_evidence.Watch) -> chaos_clients.Clients:
+    """Submit, strike until all that is left could end without us, heal, and read everything once more."""
+    striker = chaos_blows.Striker(world)
+    async with chaos_record.Client(world.address, world.recorder, chaos_clients.PATIENCE_SECONDS) as client:
+        clients = chaos_clients.Clients(world, client)
+        beside = [
+            asyncio.create_task(world.keep_alive(), name="supervisor"),
+            asyncio.create_task(_follow(world, watch), name="process numbers"),
+            asyncio.create_task(clients.observe_nodes(), name="nodes"),
+            asyncio.create_task(clients.follow(), name="follower"),
+            *(asyncio.create_task(clients.read(number), name="reader") for number in range(chaos_clients.READERS)),
+        ]
+        striking = asyncio.create_task(_strike(world, striker, terms), name="blows")
+        work = asyncio.create_task(_submit_all(world, clients, terms), name="submitting")
+        try:
+            await _until_done(world, work, terms.seconds, beside=(*beside, striking))
+            await stopping.settle(striking)
+            await striker.settle()
+            last = asyncio.create_task(clients.read_all(), name="last reads")
+            await _until_done(world, last, terms.seconds, beside=beside)
+        finally:
+            await stopping.settle(work, striking, *beside)
+        return clients
+
+
+async def _submit_all(world: chaos_world.World, clients: chaos_clients.Clients, terms: Terms) -> None:
+    planned = chaos_plan.tasks(terms.seed, terms.tasks)
+    acts = chaos_rollback.acts(terms.seed, terms.tasks)
+    for start in range(0, len(planned), chaos_clients.WAVE):
+        wave = planned[start : start + chaos_clients.WAVE]
+        await clients.submit(wave, f"{terms.seed} wave {start}")
+        for act in [act for act in acts if start <= act.after_tasks < start + chaos_clients.WAVE]:
+            await asyncio.sleep(1.0)
+            await act.do(world, clients)
+        # About what is under way at once: the next wave meets other blows than this one.
+        await clients.until_open(2 * chaos_clients.WAVE)
+    await clients.until_open(0)
+    clients.retrying = False
+    await clients.settle()
+    await clients.until_open(0)
+
+
+async def _until_done(
+    world: chaos_world.World, work: asyncio.Task[None], seconds: float, beside: Sequence[asyncio.Task[None]]
+) -> None:
+    """Wait for it, for so many quiet seconds; then it is cancelled, and that is a complaint."""
+    limit = world.pace.quiet_seconds + seconds
+    while not work.done():
+        await asyncio.wait((work,), timeout=0.5)
+        for task in beside:
+            if task.done():
+                task.result()  # what went wrong there is not waited for in vain
+        if world.pace.quiet_seconds > limit:
+            world.complaints.append(f"{work.get_name()} has not ended after {seconds:.0f} quiet seconds")
+            await stopping.settle(work)
+            return
+    work.result()
+
+
 async def _follow(world: chaos_world.World, watch: chaos_evidence.Watch) -> None:
     while True:
-        watch.workers.update({name: its.pid for name, its in world.nodes.items()})
+        watch.workers.update({name: service.pid for name, service in world.nodes.items()})
         await asyncio.sleep(0.05)
 
 
-async def _through(world: chaos_world.World, terms: Terms, planned: list[chaos_plan.Planned]) -> None:
-    """Submit, strike until all that is left could end without us, heal, and wait for the ends."""
-    async with asynchronous.AsyncClient(world.address, patience=120) as client:
-        striking = asyncio.create_task(_strike(world, terms), name="blows")
-        try:
-            cancelling = []
-            for start in range(0, len(planned), WAVE):
-                wave = planned[start : start + WAVE]
-                await _until_done(functools.partial(client.submit, [each.task for each in wave]))
-                for each in wave:
-                    if each.cancel_after is not None:
-                        work = _cancel(client, str(each.task["id"]), each.cancel_after)
-                        cancelling.append(asyncio.create_task(work, name="cancel"))
-                # About what is under way at once: the next wave meets other blows than this one.
-                await _until_open(client, 2 * WAVE, striking)
-            await _until_open(client, 0, striking)
-            await asyncio.gather(*cancelling)
-        finally:
-            await stopping.settle(striking)
-
-
-async def _until_done(call: Callable[[], Awaitable[object]]) -> None:
-    """Try again and again; the pool may be away for longer than a call is patient."""
-    while True:
-        with contextlib.suppress(errors.Unavailable):
-            await call()
-            return
-
-
-async def _cancel(client: asynchronous.AsyncClient, task_id: str, after: float) -> None:
-    await asyncio.sleep(after)
-    await _until_done(functools.partial(client.cancel, [task_id]))
-
-
-async def _until_open(client: asynchronous.AsyncClient, most: int, striking: asyncio.Task[None]) -> None:
-    still = most + 1
-    while still > most:
-        if striking.done():
-            striking.result()  # what went wrong there is not waited for in vain
-        await asyncio.sleep(0.1)
-        with contextlib.suppress(errors.Unavailable):
-            info = await client.info()
-            still = sum(info.tasks_by_state.get(word, 0) for word in set(state.TaskState) - state.ENDED)
-
-
-async def _strike(world: chaos_world.World, terms: Terms) -> None:
+async def _strike(world: chaos_world.World, striker: chaos_blows.Striker, terms: Terms) -> None:
     under_way: set[asyncio.Task[None]] = set()
     try:
-        for blow in chaos_plan.blows(terms.seed, world.targets, terms.lease_seconds):
-            await asyncio.sleep(blow.pause)
+        for blow in chaos_plan.blows(terms.seed, world.targets, world.lease_seconds, world.means.missing):
+            # On a slow machine as many blows for as much work.
+            await asyncio.sleep(blow.pause * world.pace.slowness)
             while len(under_way) >= AT_ONCE:
                 _, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            for task in under_way:
+                if task.done():
+                    task.result()
             under_way = {task for task in under_way if not task.done()}
-            under_way.add(asyncio.create_task(world.strike(blow), name=f"{blow.kind} {blow.target}"))
+            under_way.add(asyncio.create_task(striker.strike(blow), name=f"{blow.kind} {blow.target}"))
     finally:
         # Each blow undoes itself: whoever is down gets up again.
         if under_way:
             await asyncio.shield(asyncio.wait(under_way))
 
 
-def _counted(world: chaos_world.World, run_of_it: history.History, folder: Path) -> dict[str, int]:
+async def _end(world: chaos_world.World, watch: chaos_evidence.Watch, seed: int) -> tuple[str, ...]:
+    """Wait until nothing of a task is there, end workers and pool, and return what is left."""
+    engine = world.engine.url if world.engine else ""
+    nodes = {name: world.folder / name for name in world.nodes}
+    temporary = {name: world.folder / f"{name}-temp" for name in world.nodes}
+    with contextlib.suppress(TimeoutError):
+        await world.pace.wait_until(
+            lambda: not chaos_evidence.left(nodes, temporary, engine, seed),
+            "nothing is left",
+            15 + 2 * world.lease_seconds,
+        )
+    await world.end()
+    if watch.blind:
+        world.complaints.append(f"the watch of processes saw no more: {watch.blind}")
+    return chaos_evidence.left(nodes, temporary, engine, seed)
+
+
+def _stalls(world: chaos_world.World) -> list[history.Absence]:
+    """Times in which this machine let nobody run, by the wall clock."""
+    offset = time.time() - time.monotonic()
+    healing = chaos_world.HEALING_SECONDS
+    return [history.Absence("pool", begin + offset, end + offset + healing) for begin, end in world.pace.stalls]
+
+
+def _evidence(
+    world: chaos_world.World, watch: chaos_evidence.Watch, remains: tuple[str, ...], lease_seconds: float
+) -> None:
+    """Write down what really ran, and what is left, for the checker."""
+    write = world.recorder.write
+    for each in watch.executions():
+        write("execution", **dataclasses.asdict(each))
+    healing = max(chaos_world.HEALING_SECONDS, 2 * world.lease_seconds)
+    for begin, end in world.pace.stalls:
+        write("fault", what="stall", who="machine", begin=begin, end=end, settled=end + healing, nodes=[])
+    for name in remains:
+        write("left", name=name)
+    defaults = client_history.Bounds()
+    slowest = world.pace.slowest
+    write(
+        "bounds",
+        lease_seconds=world.lease_seconds,
+        grace_seconds=world.grace_seconds,
+        slack_seconds=defaults.slack_seconds * max(1.0, min(slowest / 3, 10.0)),
+        max_recovery_seconds=defaults.max_recovery_seconds * max(1.0, slowest * lease_seconds / 4.0),
+    )
+
+
+def _sightings(clients: chaos_clients.Clients, watch: chaos_evidence.Watch) -> tuple[history.Sighting, ...]:
+    """Those of submissions that count at the end, and whose program no second task has."""
+    labels = collections.Counter(plan.client.label for plan in clients.current.values())
+    tasks = {plan.client.label: plan.client.task for plan in clients.current.values()}
+    return tuple(
+        dataclasses.replace(seen, task_id=tasks[seen.task_id])
+        for seen in watch.sightings
+        if labels[seen.task_id] == 1 and not clients.era
+    )
+
+
+def _counted(world: chaos_world.World, stored: history.History, watch: chaos_evidence.Watch) -> dict[str, int]:
     """What happened, in numbers."""
     counts = collections.Counter[str]()
-    for task in run_of_it.tasks:
+    for task in stored.tasks:
         counts[f"tasks {task.state}{f' ({task.reason})' if task.reason else ''}"] += 1
         counts["attempts"] += task.attempt
         attempts = [event.attempt for event in task.events if event.event == state.Move.ASSIGN]
@@ -199,36 +293,36 @@ def _counted(world: chaos_world.World, run_of_it: history.History, folder: Path)
             name = {"repeat": "lost answers repeated", "requeue": "put back into the queue"}.get(event.event)
             if name:
                 counts[name] += 1
-    counts["stale ends kept for the record"] = sum(
-        report.verdict == "stale" for task in run_of_it.tasks for report in task.reports
-    )
+    reports = [report for task in stored.tasks for report in task.reports]
+    counts["stale ends kept for the record"] = sum(report.verdict == "stale" for report in reports)
     counts["ends that were the node's fault"] = sum(
         report.reason in set(outcome.Reason) and outcome.FAULTS[outcome.Reason(report.reason)] is outcome.Fault.NODE
-        for task in run_of_it.tasks
-        for report in task.reports
+        for report in reports
     )
     counts["duplicates refused"] = 0
-    for _, said, details in chaos_evidence.events({name: its.log for name, its in world.nodes.items()}):
-        if said == "attempt_ended" and details.get("report") == "duplicate":
+    services = {**world.nodes, **world.retired}
+    for _, event_type, details in chaos_evidence.events({name: each.log for name, each in services.items()}):
+        if event_type == "attempt_ended" and details.get("report") == "duplicate":
             counts["duplicates refused"] += 1
-        elif said in {"reported_again", "attempt_taken_up"}:
-            counts[said.replace("_", " ")] += 1
-        elif said == "internal_error":
+        elif event_type in {"reported_again", "attempt_taken_up"}:
+            counts[event_type.replace("_", " ")] += 1
+        elif event_type == "internal_error":
             counts["internal errors"] += 1
-    counts["task processes seen"] = len({seen.capsule for seen in run_of_it.sightings})
+    counts["calls delayed or overtaken"] = sum(jumbler.delayed for jumbler in world.jumblers.values())
+    counts["calls that came twice"] = sum(jumbler.repeated for jumbler in world.jumblers.values())
+    counts["task processes seen"] = len({seen.capsule for seen in watch.sightings})
     return {**dict(sorted(world.counts.items())), **dict(sorted(counts.items()))}
 
 
-def main(seed: int, tasks: int, *, containers: int, keep: bool) -> int:
-    """Run it with a line for each count; 0 when nothing was violated. Logs stay where something was."""
-    folder = Path(tempfile.mkdtemp(prefix=f"hivemind-chaos-{seed}-", dir="/var/tmp"))
-    folder.chmod(0o755)  # workspaces of sandboxes are entered by another user
-    terms = Terms(seed, tasks, sandboxes=3 - containers, containers=containers)
-    result = asyncio.run(run(terms, folder))
-    print(f"== chaos, seed {seed}: {tasks} tasks\n{result.text}", flush=True)  # noqa: T201
-    bad = bool(result.violations or result.complaints)
-    if bad or keep:
-        print(f"== see {folder}", flush=True)  # noqa: T201
-    else:
-        shutil.rmtree(folder)
-    return int(bad)
+def main(terms: Terms, folder: Path) -> int:
+    """Run it, and write what came of it into ``folder``; 0 when this process saw nothing violated."""
+
+    async def cancellable() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await run(terms, folder)
+
+    result = asyncio.run(cancellable())
+    (folder / RESULT).write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
+    return int(bool(result.violations or result.complaints))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 import chaos_plan
+import client_history
 import engine_api
 import history
 
@@ -44,7 +45,7 @@ def tasks(store: Path) -> tuple[history.Task, ...]:
                     row["id"], row["state"], row["attempt"], row["max_attempts"], row["result"], row["reason"],
                     tuple(history.Event(*event) for event in events),
                     tuple(_report(report) for report in reports),
-                    shapes[row["shape"]].needs,
+                    shapes[row["shape"]].needs, row["disruptions"],
                 )
             )  # fmt: skip
         return tuple(found)
@@ -84,6 +85,7 @@ class Watch:
         """Why it sees no more, where that is so: what it has not seen proves nothing then."""
         self._engine = engine
         self._nodes: dict[str, str] = {}
+        self._executions: dict[str, client_history.Execution] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch of processes")
 
@@ -103,12 +105,16 @@ class Watch:
             self.blind = repr(error)
             raise
 
+    def executions(self) -> list[client_history.Execution]:
+        """What really ran, each from when to when it was seen."""
+        return list(self._executions.values())
+
     def look(self) -> list[history.Sighting]:
         """Return what runs now."""
         at = time.time()
         found = []
-        marked = dict(_marked())
-        for pid, task_id in marked.items():
+        marked = {pid: (label, nonce) for pid, label, nonce in _marked()}
+        for pid, (label, nonce) in marked.items():
             with contextlib.suppress(OSError):
                 # A process's number is used again; its start time makes it one of its own.
                 stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
@@ -118,7 +124,11 @@ class Watch:
                 capsule = f"process {pid} of {started}"
                 if not self._nodes.get(capsule):
                     self._nodes[capsule] = self._node_of(pid)
-                found.append(history.Sighting(at, task_id, capsule, self._nodes[capsule]))
+                found.append(history.Sighting(at, label, capsule, self._nodes[capsule]))
+                if nonce:
+                    now, node = time.monotonic(), self._nodes[capsule]
+                    first = self._executions[capsule].first if capsule in self._executions else now
+                    self._executions[capsule] = client_history.Execution(label, nonce, capsule, node, first, now)
         return found
 
     def _node_of(self, pid: int) -> str:
@@ -136,13 +146,19 @@ class Watch:
         return ""
 
 
-def _marked() -> Iterator[tuple[int, str]]:
+def _marked() -> Iterator[tuple[int, str, str]]:
+    """Yield each process of a task, with its submission's label and its nonce: empty where it has none yet."""
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                words = Path(entry.path, "cmdline").read_bytes().split(b"\0")
-                if words[0].endswith(b"sh") and words[-2:-1] and words[-2].startswith(chaos_plan.MARK.encode()):
-                    yield int(entry.name), words[-2].decode().removeprefix(chaos_plan.MARK)
+                words = Path(entry.path, "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+                if len(words) == _WORDS and words[0].endswith("sh") and words[3].startswith(chaos_plan.MARK):
+                    nonce = words[4] if len(words[4]) == chaos_plan.NONCE_BYTES else ""
+                    yield int(entry.name), words[3].removeprefix(chaos_plan.MARK), nonce
+
+
+_WORDS = 5
+"""sh, -c, program, label; then the task's script while there is no nonce, and the nonce once there is one."""
 
 
 def left(nodes: Mapping[str, Path], temporary: Mapping[str, Path], engine: str, seed: int) -> tuple[str, ...]:
@@ -150,7 +166,7 @@ def left(nodes: Mapping[str, Path], temporary: Mapping[str, Path], engine: str, 
 
     ``nodes`` maps each node's name to its state folder, ``temporary`` to its folder for workspaces.
     """
-    found = [f"process {pid} of {task_id}" for pid, task_id in _marked() if task_id.startswith(f"chaos-{seed}-")]
+    found = [f"process {pid} of {label}" for pid, label, _ in _marked() if label.startswith(f"chaos-{seed}-")]
     for name, folder in nodes.items():
         found += [f"{name}: {path.relative_to(folder)}" for path in folder.glob("work/objects/??/*")]
         found += [f"{name}: {path.relative_to(folder)}" for path in folder.glob("work/staging/*")]

@@ -18,7 +18,13 @@ import grpc
 from hivemind_worker.wire import calls
 
 # What it passes on is as large and as wrong as a test wants it.
-_OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0))
+_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.so_reuseport", 0),
+    # A pool that was killed is met again soon after it is back.
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
 
 
 @dataclass
@@ -119,12 +125,19 @@ class Proxy(grpc.GenericRpcHandler):
 async def before(target: str, *faults: Fault, compression: grpc.Compression | None = None) -> AsyncIterator[Proxy]:
     """Have one within this block."""
     proxy = Proxy(target, faults)
+    async with serving(proxy, compression):
+        yield proxy
+
+
+@contextlib.asynccontextmanager
+async def serving(proxy: Proxy, compression: grpc.Compression | None = None) -> AsyncIterator[None]:
+    """Have this one listen within the block."""
     server = grpc.aio.server(options=_OPTIONS, compression=compression)
     server.add_generic_rpc_handlers((proxy,))
     proxy.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     try:
-        yield proxy
+        yield
     finally:
         proxy._closing.set()
         await server.stop(None)

@@ -10,7 +10,8 @@ from hivemind_worker.task import resources
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a task must come to. ``files`` maps a result file's name to the SHA-256 of what the task wrote.
+    """What a task must come to. ``files`` maps a result file's name to the SHA-256 of what the task wrote: "" for
+    one that names its execution; None: there are too many to name.
 
     ``may_be_cancelled``: its submitter asked for that, so it may also end so. ``exit_code``, ``stdout_bytes`` and
     ``logs`` of None: not known.
@@ -19,7 +20,7 @@ class Expected:
     status: str = "completed"
     reason: str = ""
     exit_code: int | None = 0
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] | None = field(default_factory=dict)
     stdout_bytes: int | None = None
     logs: str | None = None
     may_be_cancelled: bool = False
@@ -54,7 +55,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task as the pool has it at the end. ``result``: the attempt whose report counts; 0 where the pool ended it."""
+    """A task as the pool has it at the end. ``result``: the attempt whose report counts; 0 where the pool ended it.
+
+    ``disruptions``: attempts that the system itself ended, which use up none of ``max_attempts``.
+    """
 
     id: str
     state: str
@@ -65,6 +69,7 @@ class Task:
     events: tuple[Event, ...]
     reports: tuple[Report, ...] = ()
     needs: resources.Resources = field(default_factory=resources.Resources)
+    disruptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,99 @@
+"""A chaos run from outside: it is started in namespaces of its own, and judged once nothing of it lives any more."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import chaos
+import chaos_keeper
+import client_checker
+import client_figures
+import client_history
+
+SUPPORT = Path(__file__).resolve().parent
+HOME = SUPPORT.parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a run came to. ``violations``: by the store, by the clients, and what was left on the machine."""
+
+    result: chaos.Result | None
+    history: client_history.History
+    violations: list[str]
+
+    @property
+    def text(self) -> str:
+        """In lines, for a person."""
+        lines = [self.result.text] if self.result else []
+        return "\n".join(
+            [*lines, client_figures.figures(self.history).text, *(f"!! {each}" for each in self.violations)]
+        )
+
+    @property
+    def good(self) -> bool:
+        """Whether everything held, and the run came to its end."""
+        return self.result is not None and not (self.violations or self.result.violations or self.result.complaints)
+
+
+def run(terms: chaos.Terms, folder: Path) -> Verdict:
+    """Run it, whatever becomes of it, and judge what is there afterwards."""
+    (folder / "terms.json").write_text(json.dumps(dataclasses.asdict(terms)), encoding="utf-8")
+    (folder / "tmp").mkdir()
+    command = [sys.executable, str(HOME / "scripts" / "run_chaos.py"), "--inside", str(folder)]
+    left: list[str] = []
+    if chaos_keeper.possible():
+        report = folder / "left.json"
+        code = chaos_keeper.run(report, command)
+        left = json.loads(report.read_text(encoding="utf-8")) if report.exists() else ["no list of what is left"]
+    else:
+        code = subprocess.run(command, check=False).returncode
+    path = folder / chaos.RESULT
+    result = chaos.Result(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    history_path = folder / chaos.HISTORY
+    history = client_history.load(history_path) if history_path.exists() else client_history.History()
+    history = dataclasses.replace(history, leftovers=(*history.leftovers, *left))
+    violations = client_checker.check(history)
+    if result is None:
+        violations.append(f"the run itself broke off, with exit code {code}")
+    return Verdict(result, history, violations)
+
+
+def export(commit: str, folder: Path) -> Path:
+    """Lay out that version of this repository. Raises CalledProcessError for one that is not there."""
+    archive = folder / "before.tar"
+    subprocess.run(["git", "-C", str(HOME), "archive", f"--output={archive}", commit, "src"], check=True)
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder / "before", filter="data")
+    archive.unlink()
+    return folder / "before"
+
+
+def main(seed: int, tasks: int, *, containers: int, spinners: int, before: str, keep: bool) -> int:
+    """Run it with a line for each count; 0 when nothing was violated. Logs stay where something was."""
+    folder = Path(tempfile.mkdtemp(prefix=f"hivemind-chaos-{seed}-", dir="/var/tmp"))
+    folder.chmod(0o755)  # workspaces of sandboxes are entered by another user
+    tree = str(export(before, folder)) if before else ""
+    terms = chaos.Terms(seed, tasks, sandboxes=3 - containers, containers=containers, spinners=spinners, before=tree)
+    verdict = run(terms, folder)
+    print(f"== chaos, seed {seed}: {tasks} tasks\n{verdict.text}", flush=True)  # noqa: T201
+    if not verdict.good or keep:
+        print(f"== see {folder}", flush=True)  # noqa: T201
+    else:
+        shutil.rmtree(folder)
+    return int(not verdict.good)
+
+
+def inside(folder: Path) -> int:
+    """Be that program: the terms are in the folder, and what came of it will be."""
+    tempfile.tempdir = str(folder / "tmp")
+    terms = json.loads((folder / "terms.json").read_text(encoding="utf-8"))
+    return chaos.main(chaos.Terms(**terms), folder)

@@ -1,0 +1,130 @@
+"""A power cut for one service: what it had not synced to its file systems is gone. Each folder is a mount.
+
+`unsynced.c`, preloaded, writes an undo record before each change; after the processes were killed `roll_back` undoes
+what no sync covers. Content is lost from some change on, file by file. A name that was made, moved or removed is
+certain once its folder or the file itself was synced; before, it may be lost.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One change as `unsynced.c` wrote it; ``offset`` is the file's mode where a name lost its file, -1 for no file."""
+
+    kind: str
+    at: int
+    file: int
+    folder: int
+    offset: int
+    old_size: int
+    name: str
+    content: bytes
+
+
+def environment(roots: Sequence[Path], log: Path) -> Mapping[str, str]:
+    """What a process with the library needs so that its changes below ``roots`` are tracked in ``log``, elsewhere."""
+    return {"UNSYNCED_ROOTS": ":".join(map(str, roots)), "UNSYNCED_LOG": str(log)}
+
+
+def roll_back(roots: Sequence[Path], log: Path, draw: random.Random) -> int:
+    """Undo what was not synced, after all processes were killed; returns how many changes were undone."""
+    records = sorted((each for path in log.iterdir() for each in _read(path.read_bytes())), key=lambda each: each.at)
+    for path in log.iterdir():
+        path.unlink()
+    undone = 0
+    for each in reversed(list(_lost(records, draw))):
+        undone += _undo(each, _Tree(roots))
+    return undone
+
+
+def _read(data: bytes) -> Iterator[Record]:
+    """Yield the records of one process; the last may be cut short by its kill: then its change was not begun."""
+    at = 0
+    while (end := data.find(b"\n", at)) >= 0:
+        kind, *numbers = data[at:end].split()
+        stamp, file, folder, offset, old_size, named, size = map(int, numbers)
+        if len(data) < end + 1 + named + size:
+            return
+        name = data[end + 1 : end + 1 + named].decode()
+        at = end + 1 + named + size
+        yield Record(kind.decode(), stamp, file, folder, offset, old_size, name, data[end + 1 + named : at])
+
+
+def _lost(records: Sequence[Record], draw: random.Random) -> Iterator[Record]:
+    """Yield the changes that this power cut undoes."""
+    synced = {each.file: each.at for each in records if each.kind == "S"}
+    void = {(each.file, each.at) for each in _failed_renames(records)}
+    open_changes = [
+        each
+        for each in records
+        if each.kind != "S"
+        and each.at > synced.get(each.file, -1)
+        and (each.file, each.at) not in void
+        and not (each.folder and each.at <= synced.get(each.folder, -1))
+    ]
+    from_time: dict[int, float] = {}
+    lost_renames: set[int] = set()
+    for each in open_changes:
+        content = each.kind in "WT"
+        key = each.file if content else -each.file
+        if key not in from_time:
+            times = [other.at for other in open_changes if other.file == each.file and (other.kind in "WT") == content]
+            # All of it, or all from some change on.
+            from_time[key] = draw.choice([times[0], draw.choice(times), times[-1] + 1])
+        # A rename is whole: R and the M after it go together.
+        if each.file in lost_renames if each.kind == "M" else each.at >= from_time[key]:
+            if each.kind == "R":
+                lost_renames.add(each.file)
+            yield each
+        elif each.kind == "R":
+            lost_renames.discard(each.file)
+
+
+def _failed_renames(records: Sequence[Record]) -> Iterator[Record]:
+    recent: dict[int, list[Record]] = {}
+    for each in records:
+        if each.kind == "X":
+            yield from recent.pop(each.file, [])
+            yield each
+        elif each.kind in "RM":
+            recent.setdefault(each.file, []).append(each)
+            recent[each.file] = recent[each.file][-2:]
+
+
+class _Tree:
+    """Where each file and folder of some mounts is now, by the key that `unsynced.c` gives it."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self.paths: dict[int, Path] = {}
+        for root in roots:
+            for folder, _, names in os.walk(root):
+                for path in (Path(folder), *(Path(folder, name) for name in names)):
+                    stat = path.lstat()
+                    self.paths[(stat.st_dev << 40) + stat.st_ino] = path
+
+
+def _undo(record: Record, tree: _Tree) -> bool:
+    path, folder = tree.paths.get(record.file), tree.paths.get(record.folder)
+    if record.kind in "WT" and path is not None:
+        with path.open("r+b") as file:
+            file.seek(record.offset)
+            file.write(record.content)
+            file.truncate(record.old_size)
+    elif record.kind == "C" and path is not None:
+        path.unlink()
+    elif record.kind == "M" and path is not None and folder is not None:
+        path.rename(folder / record.name)
+    elif record.kind in "RU" and record.offset >= 0 and folder is not None:
+        target = folder / record.name
+        target.write_bytes(record.content)
+        target.chmod(record.offset)
+    else:
+        return False
+    return True
