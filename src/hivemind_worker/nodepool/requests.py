@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from hivemind_worker.concurrency import slicing
 from hivemind_worker.nodepool import assignment, attempt_logs
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, names, outcome, resources
@@ -142,27 +143,26 @@ def ended(request: calls.pb.ReportTaskResultRequest) -> outcome.Outcome | None:
     return translate.outcome_from_message(result, request.status)
 
 
-def new_tasks(said: Sequence[calls.pb.Task], max_attempts: int) -> list[records.NewTask]:
-    """Return tasks to be kept; ``max_attempts`` is for those that name no number.
+async def new_tasks(
+    messages: Sequence[calls.pb.Task], max_attempts: int
+) -> tuple[list[records.NewTask], list[outcome.Artifact]]:
+    """Return tasks to be kept, and the uploaded files that they name; others get their turns meanwhile.
 
-    Raises :class:`errors.InvalidTask`, naming the field, and which task where there are several.
+    ``max_attempts`` is for those that name no number. Raises :class:`errors.InvalidTask`, naming the field, and which
+    task where there are several.
     """
-    if not said:
+    if not messages:
         raise errors.InvalidTask("tasks", "there are none")
-    found = []
-    for place, message in enumerate(_bounded("tasks", said, TASKS_AT_ONCE)):
+    tasks, inputs = list[records.NewTask](), list[outcome.Artifact]()
+    async for message in slicing.in_slices(_bounded("tasks", messages, TASKS_AT_ONCE)):
         try:
-            found.append(_new_task(message, max_attempts))
+            tasks.append(_new_task(message, max_attempts))
         except errors.InvalidTask as error:
-            if len(said) == 1:
+            if len(messages) == 1:
                 raise
-            raise errors.InvalidTask(f"tasks[{place}].{error.field}", error.problem) from None
-    return found
-
-
-def inputs(said: Iterable[calls.pb.Task]) -> list[outcome.Artifact]:
-    """Return the uploaded files that tasks name."""
-    return [outcome.Artifact(ref.sha256, ref.size) for task in said for ref in task.input_artifacts.values()]
+            raise errors.InvalidTask(f"tasks[{len(tasks)}].{error.field}", error.problem) from None
+        inputs += (outcome.Artifact(ref.sha256, ref.size) for ref in message.input_artifacts.values())
+    return tasks, inputs
 
 
 def _new_task(message: calls.pb.Task, max_attempts: int) -> records.NewTask:

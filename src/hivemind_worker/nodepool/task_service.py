@@ -29,14 +29,14 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.once
     async def SubmitTasks(self, request: pb.SubmitTasksRequest, context: calls.Context) -> pb.SubmitTasksResponse:
         """Keep all of these tasks or none."""
-        tasks = requests.new_tasks(request.tasks, self._parts.max_attempts)
-        await self._need_inputs(request.tasks)
+        tasks, inputs = await requests.new_tasks(request.tasks, self._parts.max_attempts)
+        await self._need_inputs(request.tasks, inputs)
         digest = hashlib.sha256("".join(f"{task.id}\0{task.digest}\0" for task in tasks).encode()).hexdigest()
         ids = await self._parts.store.submit(tasks, requests.key(request.idempotency_key), digest)
         return pb.SubmitTasksResponse(success=True, task_ids=ids)
 
-    async def _need_inputs(self, tasks: Sequence[pb.Task]) -> None:
-        missing = set(await self._parts.files.missing(requests.inputs(tasks)))
+    async def _need_inputs(self, tasks: Sequence[pb.Task], inputs: Sequence[outcome.Artifact]) -> None:
+        missing = set(await self._parts.files.missing(inputs))
         for task in tasks if missing else ():
             for path, ref in task.input_artifacts.items():
                 if ref.sha256 in missing:

@@ -10,8 +10,10 @@ from hivemind_worker.task import errors, outcome, state
 
 
 def row(sql: database.Connection, task_id: str) -> database.Row | None:
-    """Return the row of a task, ``None`` where there is none."""
-    found: database.Row | None = sql.execute("SELECT * FROM tasks WHERE id = ?", (task_id,)).fetchone()
+    """Return the row of a task, ``None`` where there is none: also of one that is only staged."""
+    found: database.Row | None = sql.execute(
+        "SELECT * FROM tasks WHERE id = ? AND state <> 'staged'", (task_id,)
+    ).fetchone()
     return found
 
 

@@ -57,6 +57,12 @@ def tasks(sql: database.Connection, task_ids: Sequence[str]) -> tuple[records.Ta
     return _tasks(sql, [moves.need(sql, task_id) for task_id in task_ids])
 
 
+def need_all(sql: database.Connection, task_ids: Sequence[str]) -> None:
+    """Raise :class:`errors.NoSuchTask` where one of these tasks is not there."""
+    for task_id in task_ids:
+        moves.need(sql, task_id)
+
+
 def story(sql: database.Connection, task_id: str) -> tuple[records.Event, ...]:
     """See :meth:`store.Store.story`."""
     return moves.story(sql, moves.need(sql, task_id)["number"])
@@ -71,7 +77,7 @@ def body(sql: database.Connection, task_id: str) -> bytes:
 
 def find(sql: database.Connection, wanted: records.Filter) -> tuple[records.Task, ...]:
     """See :meth:`store.Store.find`."""
-    conditions, values = ["1"], list[object]()
+    conditions, values = ["state <> 'staged'"], list[object]()
     if wanted.before:
         conditions.append("number < ?")
         values.append(wanted.before)
@@ -141,5 +147,6 @@ def oldest_queued(sql: database.Connection) -> float:
 def counts(sql: database.Connection) -> dict[str, int]:
     """See :meth:`store.Store.counts`."""
     found = dict.fromkeys(map(str, state.TaskState), 0)
-    found.update(sql.execute("SELECT state, count(*) FROM tasks GROUP BY state").fetchall())
+    rows = sql.execute("SELECT state, count(*) FROM tasks GROUP BY state").fetchall()
+    found.update((name, count) for name, count in rows if name in found)  # what is only staged is not shown
     return found

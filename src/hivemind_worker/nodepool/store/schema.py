@@ -158,6 +158,23 @@ _TOLD_TO_DRAIN = """
 ALTER TABLE nodes ADD COLUMN told_to_drain INTEGER NOT NULL DEFAULT 0;  -- what its last heartbeat was answered
 """
 
+_BATCHES = """
+-- Large submissions that are being taken in slices: their tasks are `staged` until the batch is published.
+CREATE TABLE batches (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    after INTEGER NOT NULL,               -- its tasks have larger numbers
+    published INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE batch_slices (
+    batch INTEGER NOT NULL REFERENCES batches,
+    first INTEGER NOT NULL,               -- numbers of tasks; no other batch has one between
+    last INTEGER NOT NULL,
+    PRIMARY KEY (batch, first)
+) WITHOUT ROWID;
+-- Otherwise each task that is removed again is looked for among all labels there are.
+CREATE INDEX labels_of_task ON task_labels (number);
+"""
+
 _STEPS: tuple[tuple[str, str], ...] = (
     ("the first tables", _FIRST),
     ("nodes that fail by their own fault rest", _RESTING),
@@ -165,6 +182,7 @@ _STEPS: tuple[tuple[str, str], ...] = (
     ("the store has an epoch, each assignment a record", _EPOCHS),
     ("a clock for leases, and deadlines of attempts", _LEASE_CLOCK),
     ("a drain that is over is not shown", _TOLD_TO_DRAIN),
+    ("large submissions come in slices", _BATCHES),
 )
 """What each version added, from version 1 on. A step that was released is never changed."""
 

@@ -15,6 +15,7 @@ CACHED = 16_384
 """Parsed shapes that are remembered, about 1 KB each."""
 
 
+@functools.lru_cache(CACHED)
 def shape_text(shape: assignment.Shape) -> str:
     """Return the one text that stands for a shape."""
     return json.dumps(dataclasses.asdict(shape), sort_keys=True, separators=(",", ":"))

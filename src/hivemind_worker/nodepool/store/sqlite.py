@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from hivemind_worker.nodepool import locks
@@ -21,6 +21,7 @@ from hivemind_worker.nodepool.store import (
     records,
     reports,
     sessions,
+    staging,
     submissions,
     writing,
 )
@@ -48,6 +49,7 @@ class SqliteStore:
         self._answered: list[Callable[[records.Poll, records.Given], None]] = []
         self._waiting = handing_out.WaitingPolls()
         self._writer: writing.Writer | None = None
+        self._submitter: staging.Submitter | None = None
         self._reader: reading.Reader | None = None
         self._times = clocks.Clocks(clock, wall)
         self._leases_since = 0.0
@@ -85,6 +87,7 @@ class SqliteStore:
             )
             try:
                 await writer.start()
+                await writer.do(staging.recover)
                 self._times.continue_from(await writer.do(expiry.saved_clock))
                 await writer.do(lambda tx: expiry.opened(tx, self._lease))
                 self._leases_since = self.lease_time()
@@ -95,10 +98,14 @@ class SqliteStore:
             self._unlock()
             raise
         self._writer = writer
+        self._submitter = staging.Submitter(writer)
         self._reader = reading.Reader(self._path)
 
     async def close(self) -> None:
         """See :meth:`store.Store.close`."""
+        submitter, self._submitter = self._submitter, None
+        if submitter is not None:
+            await submitter.close()
         reader, self._reader = self._reader, None
         writer, self._writer = self._writer, None
         if reader is not None:
@@ -128,15 +135,33 @@ class SqliteStore:
 
     async def submit(self, tasks: Sequence[records.NewTask], key: str = "", key_digest: str = "") -> tuple[str, ...]:
         """See :meth:`store.Store.submit`."""
+        if len(tasks) > staging.SLICE_TASKS:
+            return await self._submitting.submit(staging.slices(tasks), key, key_digest)
         return await self._write.do(lambda on: submissions.submit(on, tasks, key, key_digest))
 
     async def retry(self, task_ids: Sequence[str], key: str = "") -> tuple[str, ...]:
         """See :meth:`store.Store.retry`."""
-        return await self._write.do(lambda on: submissions.retry(on, task_ids, key))
+        if len(task_ids) <= staging.SLICE_TASKS:
+            return await self._write.do(lambda on: submissions.retry(on, task_ids, key))
+        return await self._submitting.submit(self._again(task_ids), key, submissions.digest_of_retry(task_ids))
+
+    async def _again(self, task_ids: Sequence[str]) -> AsyncIterator[Sequence[records.NewTask]]:
+        part, size = list[records.NewTask](), 0
+        for task_id in task_ids:
+            task = await self._read.ask(functools.partial(submissions.again, task_id=task_id))
+            if staging.end_of_slice(len(part), size, len(task.body)):
+                yield part
+                part, size = [], 0
+            part.append(task)
+            size += len(task.body)
+        yield part
 
     async def cancel(self, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
         """See :meth:`store.Store.cancel`."""
-        await self._write.do(lambda on: submissions.cancel(on, task_ids))
+        await self._read.ask(lambda sql: reading.need_all(sql, task_ids))  # where one is not there none is cancelled
+        for start in range(0, len(task_ids), staging.SLICE_TASKS):
+            part = task_ids[start : start + staging.SLICE_TASKS]
+            await self._write.do(functools.partial(submissions.cancel, task_ids=part))
         return await self.tasks(task_ids)
 
     async def register(self, node: records.NewNode, held: Sequence[records.Ref]) -> records.Registration:
@@ -235,6 +260,12 @@ class SqliteStore:
         if self._writer is None:
             raise errors.Unavailable("the pool's store is not open")
         return self._writer
+
+    @property
+    def _submitting(self) -> staging.Submitter:
+        if self._submitter is None:
+            raise errors.Unavailable("the pool's store is not open")
+        return self._submitter
 
     @property
     def _read(self) -> reading.Reader:

@@ -71,6 +71,8 @@ class Store(Protocol):
     async def cancel(self, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
         """Cancel queued tasks at once, ask the nodes of others to stop; return how all stand then. Idempotent.
 
+        Each task is a step of its own where there are many: a crash may leave a part, and the same call does the rest.
+
         Raises :class:`errors.NoSuchTask` before anything is cancelled.
         """
 

@@ -4,43 +4,55 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import uuid_utils
 
 from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import moves, records, shapes, writing
+from hivemind_worker.nodepool.store import database, moves, records, shapes, writing
 from hivemind_worker.task import errors, outcome, state
 
 
 def submit(on: writing.Transaction, tasks: Sequence[records.NewTask], key: str, key_digest: str) -> tuple[str, ...]:
     """See :meth:`store.Store.submit`."""
-    return _once(on, key, key_digest, lambda: tuple(_keep(on, task) for task in tasks))
-
-
-def _once(on: writing.Transaction, key: str, key_digest: str, make: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the ids that ``make`` makes, or those of the first time that this key came with this digest."""
-    if not key:
-        return make()
-    known = on.sql.execute("SELECT digest, ids FROM submissions WHERE key = ?", (key,)).fetchone()
-    if known is not None and known["digest"] != key_digest:
-        raise errors.Conflict(f"the idempotency key {key[:80]!r} was used before, for other tasks")
-    if known is not None:
-        return tuple(json.loads(known["ids"]))
-    ids = make()
-    on.sql.execute("INSERT INTO submissions VALUES (?, ?, ?, ?)", (key, key_digest, json.dumps(ids), on.now))
+    if (before := ids_of(on, key, key_digest)) is not None:
+        return before
+    ids = tuple(keep(on, task) for task in tasks)
+    remember(on, key, key_digest, ids)
     return ids
 
 
-def _keep(on: writing.Transaction, task: records.NewTask) -> str:
-    if task.id:
-        known = on.sql.execute("SELECT digest FROM tasks WHERE id = ?", (task.id,)).fetchone()
-        if known is not None and known["digest"] != task.digest:
-            raise errors.Conflict(f"there is a task {task.id!r} already, and it is another one: choose another id")
-        if known is not None:
-            return task.id
+def ids_of(on: writing.Transaction, key: str, key_digest: str) -> tuple[str, ...] | None:
+    """Return the ids of the first time that this key came with this digest; ``None`` where it did not, or for none.
+
+    Raises :class:`errors.Conflict` where it came with another.
+    """
+    if not key:
+        return None
+    row = on.sql.execute("SELECT digest, ids FROM submissions WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        return None
+    if row["digest"] != key_digest:
+        raise errors.Conflict(f"the idempotency key {key[:80]!r} was used before, for other tasks")
+    return tuple(json.loads(row["ids"]))
+
+
+def remember(on: writing.Transaction, key: str, key_digest: str, ids: Sequence[str]) -> None:
+    """Take note of the ids that a key stands for from now on."""
+    if key:
+        on.sql.execute("INSERT INTO submissions VALUES (?, ?, ?, ?)", (key, key_digest, json.dumps(ids), on.now))
+
+
+def keep(on: writing.Transaction, task: records.NewTask, *, staged_after: int = -1) -> str:
+    """Keep one task, queued; return its id. Raises :class:`errors.Conflict` for an id that stands for another.
+
+    ``staged_after``: of a batch whose tasks have larger numbers than this; nobody sees it before it is published.
+    """
+    if task.id and _is_kept(on, task, staged_after):
+        return task.id
     task_id = task.id or new_id()
     shape = _intern(on, task.shape)
+    staged = staged_after >= 0
     number = on.sql.execute(
         "INSERT INTO tasks (id, digest, shape, kind, image, size, priority, max_attempts, state, submitted_at,"
         " retry_of, labels, timeout) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -53,7 +65,7 @@ def _keep(on: writing.Transaction, task: records.NewTask) -> str:
             len(task.body),
             task.priority,
             task.max_attempts,
-            str(state.TaskState.QUEUED),
+            STAGED if staged else str(state.TaskState.QUEUED),
             on.now,
             task.retry_of,
             json.dumps(dict(task.labels)),
@@ -62,14 +74,31 @@ def _keep(on: writing.Transaction, task: records.NewTask) -> str:
     ).lastrowid
     assert number is not None
     on.sql.execute("INSERT INTO bodies VALUES (?, ?)", (number, task.body))
-    on.undo.append((on.queue.distrust, shape))
-    on.queue.entered(shape, task.shape, (-task.priority, number))
     for label, value in task.labels.items():
         on.sql.execute("INSERT INTO task_labels VALUES (?, ?, ?)", (label, value, number))
-    told = f"anew, after {task.retry_of}" if task.retry_of else ""
-    on.sql.execute("INSERT INTO events VALUES (?, 0, ?, 'submit', 0, '', ?)", (number, on.now, told))
-    on.changes.append(records.Change(task_id, state.TaskState.QUEUED, new=True))
+    details = f"anew, after {task.retry_of}" if task.retry_of else ""
+    on.sql.execute("INSERT INTO events VALUES (?, 0, ?, 'submit', 0, '', ?)", (number, on.now, details))
+    if not staged:
+        on.undo.append((on.queue.distrust, shape))
+        on.queue.entered(shape, task.shape, (-task.priority, number))
+        on.changes.append(records.Change(task_id, state.TaskState.QUEUED, new=True))
     return task_id
+
+
+STAGED = "staged"
+"""In the place of a state: of a batch that is still being submitted, see `staging`. No such task is ever shown."""
+
+
+def _is_kept(on: writing.Transaction, task: records.NewTask, staged_after: int) -> bool:
+    """Whether a task of a chosen id is in the store already, as the same."""
+    row = on.sql.execute("SELECT number, digest, state FROM tasks WHERE id = ?", (task.id,)).fetchone()
+    if row is None:
+        return False
+    if row["state"] == STAGED and not 0 <= staged_after < row["number"]:
+        raise errors.Unavailable(f"the pool is taking a task {task.id!r} at this moment: submit again")
+    if row["digest"] != task.digest:
+        raise errors.Conflict(f"there is a task {task.id!r} already, and it is another one: choose another id")
+    return True
 
 
 def _intern(on: writing.Transaction, shape: assignment.Shape) -> int:
@@ -82,31 +111,37 @@ def _intern(on: writing.Transaction, shape: assignment.Shape) -> int:
 
 def retry(on: writing.Transaction, task_ids: Sequence[str], key: str) -> tuple[str, ...]:
     """See :meth:`store.Store.retry`."""
-    digest = hashlib.sha256("".join(f"anew\0{task_id}\0" for task_id in task_ids).encode()).hexdigest()
-    return _once(on, key, digest, lambda: _anew(on, task_ids))
+    digest = digest_of_retry(task_ids)
+    if (before := ids_of(on, key, digest)) is not None:
+        return before
+    ids = tuple(keep(on, again(on.sql, task_id)) for task_id in task_ids)
+    remember(on, key, digest, ids)
+    return ids
 
 
-def _anew(on: writing.Transaction, task_ids: Sequence[str]) -> tuple[str, ...]:
-    new = []
-    for task_id in task_ids:
-        old = moves.need(on.sql, task_id)
-        if old["state"] not in state.ENDED:
-            raise errors.Conflict(f"task {task_id!r} is {old['state']}: only an ended task is submitted anew")
-        body = on.sql.execute("SELECT body FROM bodies WHERE number = ?", (old["number"],)).fetchone()["body"]
-        again = records.NewTask(
-            id="",
-            body=body,
-            digest=old["digest"],
-            shape=shapes.shape(on.sql, old["shape"]),
-            image=old["image"],
-            priority=old["priority"],
-            max_attempts=old["max_attempts"],
-            labels=json.loads(old["labels"]),
-            retry_of=task_id,
-            timeout=old["timeout"],
-        )
-        new.append(_keep(on, again))
-    return tuple(new)
+def digest_of_retry(task_ids: Sequence[str]) -> str:
+    """Return what tells two retries of one key apart."""
+    return hashlib.sha256("".join(f"anew\0{task_id}\0" for task_id in task_ids).encode()).hexdigest()
+
+
+def again(sql: database.Connection, task_id: str) -> records.NewTask:
+    """Return an ended task as a new one. Raises :class:`errors.NoSuchTask`, :class:`errors.Conflict`."""
+    row = moves.need(sql, task_id)
+    if row["state"] not in state.ENDED:
+        raise errors.Conflict(f"task {task_id!r} is {row['state']}: only an ended task is submitted anew")
+    body = sql.execute("SELECT body FROM bodies WHERE number = ?", (row["number"],)).fetchone()["body"]
+    return records.NewTask(
+        id="",
+        body=body,
+        digest=row["digest"],
+        shape=shapes.shape(sql, row["shape"]),
+        image=row["image"],
+        priority=row["priority"],
+        max_attempts=row["max_attempts"],
+        labels=json.loads(row["labels"]),
+        retry_of=task_id,
+        timeout=row["timeout"],
+    )
 
 
 def cancel(on: writing.Transaction, task_ids: Sequence[str]) -> None:
