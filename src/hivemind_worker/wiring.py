@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hivemind_worker
-from hivemind_worker.settings import node_identity, schema
+from hivemind_worker.settings import node_identity, schema, state_lock
 from hivemind_worker.task import errors, plan
 from hivemind_worker.telemetry import tracing
 
@@ -133,11 +133,12 @@ async def build_worker(
     *,
     measured: bool = True,
     takers: list[Taker] | None = None,
+    lock: state_lock.StateLock | None = None,
 ) -> worker_node.WorkerNode:
     """Return a worker node, ready to ``run``; ``note`` is told what fences its tasks where that needs a word.
 
     ``around`` may put something around the executor, to listen to it. Unless ``measured`` its heartbeats say nothing of
-    how the machine is doing. ``takers`` is given whatever takes over other settings while it runs.
+    how the machine is doing. ``lock``: of the state folder. ``takers`` is given what takes over settings as it runs.
 
     Raises :class:`errors.IsolationMissing` where nothing can, :class:`errors.BadSettings`.
     """
@@ -164,6 +165,7 @@ async def build_worker(
         journal=writer.Journal(settings.storage.state_dir / "worker.journal"),
         unsent=outbox.Outbox(settings.storage.state_dir / "outbox", settings.limits.undelivered_limit_bytes),
         watched=watched,
+        lock=lock,
     )
     taking: list[Taker] = [lambda now: worker.adopt(_terms(now, node_id, there, devices))]
     if measured:  # a worker of one command has no time to grow old

@@ -22,6 +22,10 @@ from hivemind_worker.wire import calls
 pb = calls.pb
 
 
+COMMAND = (sys.executable, struck_worker.__file__)
+"""The command itself, to be struck or not."""
+
+
 class Mortal:
     """One node with one state folder. ``start`` it, ``kill`` it, ``start`` it again."""
 
@@ -54,8 +58,7 @@ class Mortal:
         """Start it, and do not wait for anything."""
         command = [
             *self.prefix,
-            sys.executable,
-            struck_worker.__file__,
+            *COMMAND,
             "worker",
             f"--node-pool={self.at.pool.address}",
             *self._words,

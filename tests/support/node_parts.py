@@ -41,6 +41,7 @@ class Node:
 
     def __init__(self, address: str, folder: Path, **terms: Any) -> None:
         self.files = store.Store(folder)
+        lock = terms.pop("lock", None)
         books, undelivered = terms.pop("books", folder), terms.pop("undelivered", 0)
         self.runs = SubprocessExecutor(self.files)
         self.stop = stopping.Stop()
@@ -64,6 +65,7 @@ class Node:
             journal=writer.Journal(books / "worker.journal"),
             unsent=outbox.Outbox(books / "outbox", undelivered),
             watched=monitor.ResourceMonitor(folder),
+            lock=lock,
         )
 
 

@@ -40,12 +40,14 @@ class SubprocessExecutor:
         self.plans: list[plan.RunPlan] = []
         self.used: dict[tuple[str, int], accounts.Usage] = {}
         self.unfit = ""
+        self.opened = False
 
     def preload(self, references: Iterable[str]) -> None:
         self.preloaded += list(references)
 
-    async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:
+    async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:  # noqa: ARG002  (the Protocol's)
         """Nothing to open, and nothing of an earlier life to be kept."""
+        self.opened = True
 
     async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
         """What the test says."""

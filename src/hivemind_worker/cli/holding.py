@@ -8,14 +8,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from hivemind_worker.settings import state_lock
 from hivemind_worker.task import errors
 
 FILE_NAME = "worker.lock"
 
 
 @contextlib.contextmanager
-def folder(state_dir: Path) -> Iterator[None]:
-    """Hold ``state_dir`` within this block; the kernel lets go of it when the process ends, however it does.
+def folder(state_dir: Path) -> Iterator[state_lock.StateLock]:
+    """Hold ``state_dir`` within this block, and give its lock; the kernel lets go of it when the process ends.
 
     Raises :class:`errors.StateInUse` where another worker holds it, :class:`errors.BadSettings` where it cannot be
     written.
@@ -29,7 +30,7 @@ def folder(state_dir: Path) -> Iterator[None]:
         ) from None
     try:
         _lock(handle, state_dir)
-        yield
+        yield state_lock.StateLock(handle)
     finally:
         os.close(handle)
 

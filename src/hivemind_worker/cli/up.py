@@ -11,7 +11,7 @@ import click
 from hivemind_worker import wiring
 from hivemind_worker.cli import holding, look, options, rereading, service
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.settings import schema
+from hivemind_worker.settings import schema, state_lock
 from hivemind_worker.task import errors
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ def command(**given: Any) -> None:
 
     async def work(stop: stopping.Stop) -> None:
         pool = wiring.build_pool(settings, reread.takers)
-        with holding.folder(settings.storage.state_dir):
-            await serve(pool, stop)
+        with holding.folder(settings.storage.state_dir) as lock:
+            await serve(pool, stop, lock)
 
-    async def serve(pool: server.NodePool, stop: stopping.Stop) -> None:
+    async def serve(pool: server.NodePool, stop: stopping.Stop, lock: state_lock.StateLock) -> None:
         async with service.serving(pool) as address:
-            worker = await wiring.build_worker(_to(settings, address), shown.note, takers=reread.takers)
+            worker = await wiring.build_worker(_to(settings, address), shown.note, takers=reread.takers, lock=lock)
             async with wiring.pool_door(settings, pool), wiring.worker_door(settings, worker) as door:
                 _say(address, settings.storage.state_dir, shown)
                 if door is not None:

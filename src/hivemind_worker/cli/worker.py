@@ -32,8 +32,8 @@ def command(**given: Any) -> None:
     reread = rereading.Rereading(settings, lambda: options.load(given))
 
     async def work(stop: stopping.Stop) -> None:
-        with holding.folder(settings.storage.state_dir):
-            worker = await wiring.build_worker(settings, _note, takers=reread.takers)
+        with holding.folder(settings.storage.state_dir) as lock:
+            worker = await wiring.build_worker(settings, _note, takers=reread.takers, lock=lock)
             async with wiring.worker_door(settings, worker):
                 await worker.run(stop)
 

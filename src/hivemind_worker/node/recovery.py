@@ -56,6 +56,19 @@ class Estate:
         return tuple(each.capsule for each in self.found if each.capsule is not None)
 
 
+def refs(found: Iterable[Found]) -> list[calls.pb.AttemptRef]:
+    """Name the attempts, and their runs where they may have begun, as a registration lists them."""
+    return [
+        calls.pb.AttemptRef(
+            task_id=each.run.attempt_id.task_id,
+            attempt=each.run.attempt_id.attempt,
+            store_epoch=each.run.attempt_id.store_epoch,
+            run_id=each.run.run_id if each.started else "",
+        )
+        for each in found
+    ]
+
+
 def read(recovered: writer.Recovered, books: safekeeping.Books) -> Estate:
     """Put together what the journal and the outbox say. Blocks."""
     found, lost = [], []

@@ -23,6 +23,7 @@ class Identity:
     max_concurrent_tasks: int
     capabilities: tuple[str, ...]
     labels: Mapping[str, str]
+    state_lock_id: str = ""
 
 
 class Registration:
@@ -49,6 +50,15 @@ class Registration:
         """
         await self._line.keep(stop, self.request, self.registered)
 
+    async def claim(self, stop: stopping.Stop, held: Iterable[calls.pb.AttemptRef]) -> bool:
+        """Have the pool take this process as the node, which holds these attempts, before anything of it is touched.
+
+        False where the stop came first. Raises :class:`hivemind_worker.task.errors.StateInUse` where another lives.
+        """
+        request = self.request()
+        request.held.extend(held)
+        return await self._line.claim(stop, request)
+
     def request(self) -> calls.pb.RegisterNodeRequest:
         """Return what is said; port 0: a worker listens nowhere."""
         its = self.identity
@@ -67,6 +77,7 @@ class Registration:
             max_concurrent_tasks=its.max_concurrent_tasks,
             held=self._attempts.held(),
             protocol_version=calls.PROTOCOL_VERSION,
+            state_lock_id=its.state_lock_id,
         )
         budget.fit_held(request)
         return request

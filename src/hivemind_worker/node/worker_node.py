@@ -35,7 +35,8 @@ from hivemind_worker.node import (
     transfers,
 )
 from hivemind_worker.pool_client import channel, client, session
-from hivemind_worker.task import plan, resources
+from hivemind_worker.settings import state_lock
+from hivemind_worker.task import errors, plan, resources
 from hivemind_worker.telemetry import logs
 
 if TYPE_CHECKING:  # psutil behind it costs 20 ms, which a worker that measures nothing need not wait for
@@ -89,7 +90,8 @@ class WorkerNode:
 
     It opens and closes ``pool`` and ``runs``, and owns ``files``, ``journal`` and ``unsent``: what an earlier process
     left there is gone on with where the journal says so, and else removed.
-    ``watched`` is this machine, looked at in a thread; without it nothing is measured.
+    ``watched`` is this machine, looked at in a thread; without it nothing is measured. ``lock`` is that of the state
+    folder: one that was copied goes on with nothing before the pool has taken it as this node.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class WorkerNode:
         journal: writer.Journal,
         unsent: outbox.Outbox,
         watched: monitor.ResourceMonitor | None,
+        lock: state_lock.StateLock | None = None,
     ) -> None:
         self._pool = pool
         self._executor = runs
@@ -109,6 +112,7 @@ class WorkerNode:
         self._books = safekeeping.Books(journal, unsent)
         self._troubles = status.Troubles()
         self._monitor = watched
+        self._lock = lock
         reservations = admission.Admission(terms.capacity, terms.max_concurrent_tasks, terms.gpu_devices)
         self._room = room.Room(reservations, terms.resource_wait_seconds)
         self._fitness = fitness.Fitness(terms.fitness, self._room, runs, watched, self._turnover, self._books.troubles)
@@ -143,6 +147,7 @@ class WorkerNode:
                 *((plan.Network.EGRESS,) if terms.allow_egress else ()),
             ),
             labels=terms.labels,
+            state_lock_id="" if lock is None else lock.id,
         )
         self.announced_images: frozenset[str] = frozenset()
         self._own_images, self._heed = terms.preload_images, terms.preload_announced
@@ -161,7 +166,8 @@ class WorkerNode:
         cancel they are ended in order and handed back; at kill at once.
 
         Raises :class:`hivemind_worker.task.errors.IsolationMissing` or ``EngineLost`` where no task can run here,
-        ``BadSettings`` where the pool may not be reached as it is set, and
+        ``BadSettings`` where the pool may not be reached as it is set, ``StateInUse`` where another process is this
+        node, and
         :class:`hivemind_worker.concurrency.supervision.LoopFailed` when a loop failed, with the cause.
         """
         loops = supervision.Loops(
@@ -179,11 +185,11 @@ class WorkerNode:
         with logs.bind(node_id=self._identity.node_id):
             try:
                 self._pool.open()
-                await self._take_up()
-                self._announced(())
                 self._registration.ip_address = await asyncio.to_thread(channel.own_address, self._pool.access.address)
-                self._log_start()
-                await loops.run(stop)
+                if await self._take_up(stop):
+                    self._announced(())
+                    self._log_start()
+                    await _unwrapped(loops.run(stop))
             finally:
                 await self._heartbeat.last_word()
                 await self._executor.close()
@@ -266,13 +272,18 @@ class WorkerNode:
             heard_at=self._line.heard_at,
         )
 
-    async def _take_up(self) -> None:
-        """Go on with what an earlier process of this node held."""
+    async def _take_up(self, stop: stopping.Stop) -> bool:
+        """Go on with what an earlier process of this node held; false where the stop came before that."""
         recovered = await self._books.journal.open()
         estate = await asyncio.to_thread(recovery.read, recovered, self._books)
         if estate.told:
             self._troubles.note(estate.told)
             log.log_system_event("journal_damaged", {"why": estate.told}, level="error")
+        if self._lock is not None and self._lock.is_copy:
+            # Its original may be alive: whose the capsules and files are that it names, the pool knows.
+            if not await self._registration.claim(stop, recovery.refs(estate.found)):
+                return False
+            self._lock.take_over()
         await asyncio.to_thread(recovery.tidy, self._files, self._books, estate.found)
         for key in estate.lost:
             closed = records.Closed(key.task_id, key.attempt, "its records were lost", key.store_epoch)
@@ -281,6 +292,7 @@ class WorkerNode:
         if estate.found:
             log.log_system_event("attempts_taken_up", recovery.tell(estate.found))
         self._attempts.adopt(estate.found)
+        return True
 
     def _log_start(self) -> None:
         its = self._identity
@@ -295,3 +307,13 @@ class WorkerNode:
             "max_concurrent_tasks": its.max_concurrent_tasks,
         }
         log.log_system_event("worker_started", details)
+
+
+async def _unwrapped(running: Awaitable[object]) -> None:
+    """Have it end by the error that tells whose node id this is, where a loop failed by that."""
+    try:
+        await running
+    except supervision.LoopFailed as error:
+        if isinstance(error.__cause__, errors.StateInUse):
+            raise error.__cause__ from None
+        raise

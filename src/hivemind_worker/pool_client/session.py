@@ -71,7 +71,7 @@ class Session:
         ``request`` makes what is said each time (with the attempts held at that moment); ``registered`` is told the
         answer before any other call is made in the new session.
 
-        Raises :class:`errors.StateInUse` when another process has registered under our node id.
+        Raises :class:`errors.StateInUse` when another process lives or has registered under our node id.
         """
         pauses = backoff.Backoff(stop, base=2 * LEAST_SECONDS, cap=CAP_SECONDS, least=LEAST_SECONDS)
         while await self._until_wanted(stop):
@@ -82,6 +82,8 @@ class Session:
                 answer = await stop.until(stopping.StopLevel.DRAIN, self._pool.register_node(request()))
             except stopping.Stopped:
                 return
+            except errors.StateInUse:
+                raise
             except errors.HiveMindError as error:
                 self._tell(str(error))
             else:
@@ -97,6 +99,28 @@ class Session:
             # After a success too: a pool that forgets us at once must not make us spin.
             if not await pauses.pause():
                 return
+
+    async def claim(self, stop: stopping.Stop, request: calls.pb.RegisterNodeRequest) -> bool:
+        """Register once, before ``keep``, however long that takes; false where the stop came first.
+
+        Raises :class:`errors.StateInUse` when another process lives under our node id.
+        """
+        pauses = backoff.Backoff(stop, base=2 * LEAST_SECONDS, cap=CAP_SECONDS, least=LEAST_SECONDS)
+        while True:
+            try:
+                answer = await stop.until(stopping.StopLevel.DRAIN, self._pool.register_node(request))
+            except stopping.Stopped:
+                return False
+            except errors.StateInUse:
+                raise
+            except errors.HiveMindError as error:
+                self._tell(str(error))
+            else:
+                if answer.success:
+                    return True
+                self._tell(f"register: the pool refuses this node: {answer.message or 'no reason given'}")
+            if not await pauses.pause():
+                return False
 
     async def call(self, doing: Callable[[str], Awaitable[T]]) -> T:
         """Do one call in the session in force, given its id; again in the next one if the pool has forgotten this one.

@@ -164,7 +164,10 @@ def to_error(verdict: Verdict, doing: str = "the call") -> errors.HiveMindError:
         case Reason.CONFLICT:
             return errors.Conflict(said)
         case Reason.SESSION_REPLACED:
-            return errors.StateInUse(f"another worker runs under this node id: give one of them another ({said})")
+            return errors.StateInUse(
+                "another worker runs under this node's id: give this one a --node-id and a --state-dir of its own, "
+                f"or stop the other ({said})"
+            )
         case _:
             pass
     text = f"{doing}: {said} ({verdict.code.name})"
