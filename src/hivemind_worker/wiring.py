@@ -320,7 +320,7 @@ async def build_executor(
         raise errors.IsolationMissing(f"isolation is docker, and {why}: start the engine, or set docker_host")
     if wanted is schema.Isolation.AUTO:
         note(f"tasks run in the sandbox, not in containers: {why}")
-    return await _sandbox(settings, files, why, lasting=lasting)
+    return await _sandbox(settings, files, node_id, why, lasting=lasting)
 
 
 async def _containers(settings: schema.Settings, files: stores.Store, node_id: str) -> executor.Executor:
@@ -354,7 +354,9 @@ async def _containers(settings: schema.Settings, files: stores.Store, node_id: s
     )
 
 
-async def _sandbox(settings: schema.Settings, files: stores.Store, why: str, *, lasting: bool) -> executor.Executor:
+async def _sandbox(
+    settings: schema.Settings, files: stores.Store, node_id: str, why: str, *, lasting: bool
+) -> executor.Executor:
     from hivemind_worker.executors import process  # noqa: PLC0415  (slow to import)
     from hivemind_worker.supplies import sources  # noqa: PLC0415  (slow to import)
 
@@ -364,6 +366,7 @@ async def _sandbox(settings: schema.Settings, files: stores.Store, why: str, *, 
         cache=settings.storage.cache_dir,
         sources=sources.of(settings.packages),
         lasting=settings.storage.state_dir if lasting else None,
+        node_id=node_id,
     )
     if why:  # nobody asked for it by name: know now whether it can be had, and say what both lack
         fit = await made.fitness()

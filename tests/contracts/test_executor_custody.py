@@ -45,6 +45,9 @@ class Keeper:
         self._refuses = refuses
         self.starts: list[tuple[bool, bytes]] = []
 
+    async def accepted(self) -> None:
+        """It is."""
+
     async def placed(self, capsule: Mapping[str, str]) -> None:
         """Called with nothing of the task done yet."""
         assert capsule is not None

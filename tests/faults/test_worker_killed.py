@@ -46,7 +46,7 @@ async def test_l01_the_tasks_own_process_outlives_its_worker_and_the_next_one_te
     task_id = await worker.submit(SLOW)
     before = await in_containers.runs(docker_url, worker)
     worker.kill()
-    await worker.start()
+    worker.begin()
     assert pids(docker_url, worker.node_id) == before
     info = await worker.ended(task_id)
     assert (info.state, info.attempt, info.result.logs.encode()) == ("completed", 1, LINES), worker.log()
@@ -85,7 +85,7 @@ async def test_l01_a_sandbox_outlives_its_worker_and_the_next_one_tells_all(sand
     before = in_sandbox(word)
     sandboxed.kill()
     assert in_sandbox(word) == before
-    await sandboxed.start()
+    sandboxed.begin()
     assert in_sandbox(word) == before
     info = await sandboxed.ended(task_id)
     assert (info.state, info.attempt, info.result.logs.encode()) == ("completed", 1, LINES), sandboxed.log()

@@ -42,6 +42,9 @@ class Files:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    async def accepted(self) -> None:
+        """It is."""
+
     async def placed(self, capsule: Mapping[str, str]) -> None:
         self._put("placed", json.dumps(dict(capsule)).encode())
 

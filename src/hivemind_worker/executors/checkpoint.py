@@ -43,6 +43,13 @@ class Checkpoint:
 class Keeper(Protocol):
     """Where checkpoints of one attempt go."""
 
+    async def accepted(self) -> None:
+        """Wait until it is on record that the attempt is this node's; awaited before anything is made outside of it.
+
+        Raises as `placed`. An executor that makes nothing but what ends with this process leaves it to `placed`, which
+        waits for both at once.
+        """
+
     async def placed(self, capsule: Mapping[str, str]) -> None:
         """Write down, durably, that the task is told to start, and how its capsule is found and entered again.
 

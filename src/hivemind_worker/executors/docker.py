@@ -68,8 +68,7 @@ class _Capsule:
     made: asyncio.Task[str] | None = None
     workspace: str = ""
     stream: engines.Attached | None = None
-    found: bool = False
-    """Made by an earlier process of this node."""
+    found: bool = False  # made by an earlier process of this node
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -188,7 +187,6 @@ class DockerExecutor:
         """Run one attempt; see `executor.Executor.run`."""
         setting = verdict.Setting(self.isolation, self._around.runtime or "default", "", plan.limits)
         its = _Attempt(plan, setting, stop, observer, {}, custody)
-        began = clock.now()
         try:
             if custody is not None and custody.after is not None:
                 ended = await self._again(its, custody)
@@ -196,9 +194,11 @@ class DockerExecutor:
                     return ended
                 its = dataclasses.replace(its, custody=checkpoint.Custody(custody.keeper))
             observer.phase(state.Phase.PREPARING)
-            image = await stop.until(stopping.StopLevel.CANCEL, self._images.ensure(plan.image, observer.note))
+            if custody is not None:
+                await custody.keeper.accepted()
+            ensuring = stop.until(stopping.StopLevel.CANCEL, self._images.ensure(plan.image, observer.note))
+            image = await _timed(its.timings, "prepare", ensuring)
             its = dataclasses.replace(its, setting=dataclasses.replace(setting, image_digest=image.digest))
-            its.timings["prepare"] = clock.now() - began
             if plan.requirements:
                 making = self._environments.ensure(image, plan.requirements, observer.note)
                 image = await _timed(its.timings, "environment", stop.until(stopping.StopLevel.CANCEL, making))

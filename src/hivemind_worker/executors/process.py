@@ -14,7 +14,7 @@ from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import accounts, messages
 from hivemind_worker.concurrency import clock, stopping, supervision
 from hivemind_worker.executors import capsule_run, checkpoint, disk_watch, executor, live, verdict
-from hivemind_worker.sandbox import environments, launch, limits, outliving, probe, usage, workspaces
+from hivemind_worker.sandbox import environments, launch, life, limits, outliving, probe, usage, workspaces
 from hivemind_worker.sandbox import process as processes
 from hivemind_worker.settings import paths
 from hivemind_worker.supplies import answers as answering
@@ -26,6 +26,9 @@ log = logs.StructuredLogger(__name__)
 
 MIB: Final = 1024 * 1024
 REMOVAL_SECONDS: Final = 60.0
+SWEEP_SECONDS: Final = 60.0
+"""Between two looks at what an earlier life of this node left, as of containers."""
+
 _FILES: Final = 1024
 _SCRATCH: Final = 64 * MIB
 _NAME, _PID, _WORKSPACE, _GROUPS = "sandbox", "pid", "workspace", "groups"
@@ -64,7 +67,7 @@ class ProcessExecutor:
 
     `scratch`: a folder on a disk, reachable for everyone, for workspaces too large for memory; `cache`: another, for
     environments, which outlive us; `lasting`: one for the socket to what holds sandboxes beyond our end, where they
-    shall last as long.
+    shall last as long. ``node_id``: whose the sandboxes are, by which a later process finds what a killed one left.
     """
 
     def __init__(
@@ -75,7 +78,12 @@ class ProcessExecutor:
         cache: Path | None = None,
         sources: sourcing.Sources | None = None,
         lasting: Path | None = None,
+        node_id: str = "",
     ) -> None:
+        self._node_id = node_id
+        self._closing = stopping.Stop()
+        self._sweeping: asyncio.Task[None] | None = None
+        self._holder_folder = lasting
         self._store = store
         self._scratch = scratch
         self._lasting = outliving.Held(lasting) if lasting is not None and not outliving.missing() else None
@@ -108,6 +116,9 @@ class ProcessExecutor:
         ground = await self._ready()
         if self._lasting is not None:
             await self._bury(self._lasting, {each.get(_NAME, "") for each in covered})
+        if self._node_id:
+            await self._sweep()
+            self._sweeping = asyncio.create_task(self._sweep_again(), name="sandboxes/sweep")
         await asyncio.to_thread(limits.sweep, ground.groups)
         await workspaces.sweep(self._scratch, ground.drop_to)
         await asyncio.to_thread(environments.sweep, self._cache)
@@ -122,10 +133,25 @@ class ProcessExecutor:
             log.log_system_event("sandboxes_end_with_us", {"why": str(error)}, level="warning")
             self._lasting = None
 
+    async def _sweep(self, *, own_too: bool = False) -> None:
+        """End the processes that earlier lives of this node have left, whatever the moment they were killed in."""
+        folder = self._holder_folder if self._lasting is not None else None
+        ended = await asyncio.to_thread(life.sweep, self._node_id, folder, own_too=own_too)
+        if ended:
+            log.log_system_event("strays_ended", {"pids": list(ended)}, level="warning")
+
+    async def _sweep_again(self) -> None:
+        while not await self._closing.wait(timeout=SWEEP_SECONDS):
+            await self._sweep()
+
     async def close(self) -> None:
         """Finish removals that are under way."""
         await self._environments.close()
         await self._jobs.close(REMOVAL_SECONDS)
+        if self._sweeping is not None:
+            self._closing.request(stopping.StopLevel.DRAIN, "the executor closes")
+            await stopping.settle(self._sweeping)
+            await self._sweep(own_too=True)
         if self._lasting is not None:
             await self._lasting.close()
 
@@ -160,7 +186,7 @@ class ProcessExecutor:
 
     async def _ready(self) -> probe.Ground:
         if self._ground is None:
-            self._ground = await probe.ground()
+            self._ground = await probe.ground(life.current(self._node_id).mark if self._node_id else "")
         return self._ground
 
     async def _in_capsule(self, ground: probe.Ground, its: _Attempt) -> outcome.Outcome:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from hivemind_worker.sandbox import life
 from hivemind_worker.task import plan
 
 USER: Final = 65534
@@ -27,7 +28,8 @@ GROUP: Final = b"root:x:0:\nnogroup:x:65534:\n"
 class Furnishing:
     """What of the host is seen inside, read-only. ``links`` are made anew; ``path`` is PATH inside.
 
-    ``elsewhere`` are folders of the host that lie in another place inside: place inside → folder of the host.
+    ``elsewhere`` are folders of the host that lie in another place inside: place inside → folder of the host. ``mark``
+    says who made the sandbox, see `life`; empty: nobody looks for it.
     """
 
     folders: tuple[str, ...]
@@ -35,6 +37,7 @@ class Furnishing:
     files: tuple[str, ...]
     path: str
     elsewhere: Mapping[str, str] = field(default_factory=dict)
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ def arguments(
     said += ["--unshare-net", "--as-pid-1"] if making is None else []
     said += ["--unshare-cgroup-try", "--uid", str(USER), "--gid", str(USER), "--hostname", "capsule"]
     said += ["--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+    said += ["--setenv", life.VARIABLE, furnishing.mark] if furnishing.mark else []
     for folder in furnishing.folders:
         said += ["--ro-bind", folder, folder]
     for link, target in furnishing.links.items():

@@ -1,0 +1,119 @@
+"""L05: what a killed worker had begun to make is found by its mark and ended; what is another's stays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import left_processes
+import mortal
+import pytest
+import pytest_asyncio
+import waiting
+
+from hivemind_worker.sandbox import life
+from hivemind_worker.wire import calls
+
+pb = calls.pb
+
+# Bubblewrap whose parent was killed after the fork and before the child was bound to it: the child waits for ever.
+SHIM = """#!/bin/bash
+(bash -c '
+for fd in /proc/self/fd/*; do eval "exec ${fd##*/}>&-"; done 2>/dev/null
+while :; do sleep 1000; done' bwrap "$@" &)
+exec %s "$@"
+"""
+
+
+@contextlib.contextmanager
+def shim() -> Iterator[Path]:
+    """A folder that everyone may enter, with a `bwrap` in it."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="hivemind-test-") as folder:
+        place = Path(folder)
+        place.chmod(0o755)
+        (place / "bwrap").write_text(SHIM % "/usr/bin/bwrap")
+        (place / "bwrap").chmod(0o755)
+        yield place
+
+
+@pytest_asyncio.fixture
+async def worker(tmp_path: Path) -> AsyncIterator[mortal.Mortal]:
+    words = ("--isolation=sandbox", "--log-format=json", "--heartbeat-interval=1", "--grace-seconds=1")
+    with shim() as place:
+        async with mortal.node(tmp_path, *words, pool={"lease_seconds": 10.0}) as made:
+            made.extra_environment = {"PATH": f"{place}:{os.environ['PATH']}"}
+            yield made
+            if made.process is not None:
+                await made.stop()
+            left = left_processes.of_node(made.node_id, made.state)
+            for pid in left:
+                os.kill(pid, 9)
+            assert not left
+            made.process = None
+
+
+def _waiting(worker: mortal.Mortal) -> set[int]:
+    """Children that wait for a word of the dead."""
+    found = left_processes.of_node(worker.node_id)
+    return {pid for pid, command in found.items() if "sleep 1000" in command}
+
+
+@pytest.mark.sandbox
+async def test_l05_a_child_of_bubblewrap_whose_parent_was_killed_is_gone_after_the_next_start(
+    worker: mortal.Mortal,
+) -> None:
+    await worker.start()
+    task_id = await worker.submit("sleep 600", max_attempts=1)
+
+    async def runs() -> bool:
+        return (await worker.at.info(task_id)).state == "running"
+
+    await waiting.wait_until(runs, description="it runs", seconds=30)  # type: ignore[arg-type]
+    before = _waiting(worker)
+    assert before
+    worker.kill()
+    assert before <= _waiting(worker)
+    await worker.start()
+    assert not before & _waiting(worker), worker.log()
+    assert (await worker.at.info(task_id)).state == "running"  # what is held on purpose is not taken for a stray
+    await worker.at.tasks.CancelTasks(pb.CancelTasksRequest(task_ids=[task_id]))
+    await worker.ended(task_id)
+
+
+def started(*argv: str, mark: str = "") -> subprocess.Popen[bytes]:
+    """A process of its own session, with a mark in its environment."""
+    environment = {"PATH": os.defpath, **({life.VARIABLE: mark} if mark else {})}
+    return subprocess.Popen(argv, env=environment, start_new_session=True)
+
+
+async def test_l05_only_what_a_life_of_this_node_left_that_is_over_is_ended(tmp_path: Path) -> None:
+    gone = started("true")
+    gone.wait()
+    over = life.Life(life.current("node-1").node, gone.pid, 1)
+    marks = {
+        "over": over.mark,
+        "mine": life.current("node-1").mark,
+        "of-another-node": life.Life(life.current("node-2").node, gone.pid, 1).mark,
+    }
+    made = {name: started("sleep", "600", mark=mark) for name, mark in marks.items()}
+    made["argument"] = started("sh", "-c", "sleep 600; :", "sh", over.mark)
+    try:
+        await waiting.wait_until(
+            lambda: len(left_processes.of_node("node-1")) == 3, description="the marks can be seen"
+        )
+        ended = await asyncio.to_thread(life.sweep, "node-1", tmp_path)
+        assert set(ended) == {made["over"].pid, made["argument"].pid}
+        assert {name for name, process in made.items() if process.poll() is None} == {"mine", "of-another-node"}
+        assert await asyncio.to_thread(life.sweep, "node-1", own_too=True) == (made["mine"].pid,)
+        assert made["of-another-node"].poll() is None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(made["argument"].pid, 9)
+        for process in made.values():
+            process.kill()
+            process.wait()

@@ -1,0 +1,30 @@
+"""Every process that workers of a node have left on this machine, by what the kernel shows alone."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+
+def of_node(node_id: str, state_dir: Path | None = None) -> dict[int, str]:
+    """Return the processes that bear the node's mark, or its state folder in their command line: number → command.
+
+    The mark is in the command line of each sandbox's program and in the environment of the first process inside.
+    Containers are the engine's children, and bear labels instead.
+    """
+    mark = b"hivemind-life-" + hashlib.sha256(node_id.encode()).hexdigest()[:16].encode() + b"-"
+    folder = None if state_dir is None else os.fsencode(state_dir)
+    found = {}
+    for place in Path("/proc").iterdir():
+        if not place.name.isdigit() or int(place.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            command = (place / "cmdline").read_bytes()
+            environment = b""
+            with contextlib.suppress(PermissionError):
+                environment = (place / "environ").read_bytes()
+            if mark in command or mark in environment or (folder is not None and folder in command.split(b"\0")):
+                found[int(place.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip()
+    return found
