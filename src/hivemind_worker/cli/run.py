@@ -35,7 +35,8 @@ class _Run(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = list(args)
         rest = super().parse_args(ctx, args)
-        before = len(given) - len(ctx.params["argv"]) - 1
+        # A shell that completes words may have none yet.
+        before = len(given) - len(ctx.params["argv"] or ()) - 1
         ctx.meta["hivemind.dashed"] = before >= 0 and given[before] == "--"
         return rest
 

@@ -17,3 +17,9 @@ def now() -> float:
         return asyncio.get_running_loop().time()
     except RuntimeError:  # no loop runs in this thread
         return time.monotonic()
+
+
+def boottime() -> float:
+    """Return `now` plus the seconds for which the machine was suspended since its boot: a lease runs on meanwhile."""
+    suspended = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+    return now() + max(suspended, 0.0)

@@ -19,7 +19,8 @@ class PastLease:
     """Looks at when the pool was last heard. It may have given our attempts to others by now, and says so later.
 
     They are handed back rather than dropped: a pool that had given them to nobody would take the silence for an answer
-    of its own that got lost, and have the same attempt run a second time.
+    of its own that got lost, and have the same attempt run a second time. A machine that was suspended has been away
+    for as long, whatever its own clocks of running time say.
     """
 
     def __init__(self, means: attempt.Means, attempts: roster.Roster) -> None:
@@ -30,7 +31,7 @@ class PastLease:
     async def run(self, stop: stopping.Stop) -> None:
         """Look until the stop. A pool without leases (it names none) loses none."""
         while not await stop.wait(timeout=LOOK_SECONDS):
-            away = clock.now() - self._line.heard_at
+            away = clock.boottime() - self._line.renewed_at
             if not 0 < self._line.lease_seconds < away:
                 self._stopped.clear()
                 continue

@@ -53,6 +53,8 @@ class Session:
         self.lease_seconds = 0.0
         self.heard_at = 0.0
         """When the pool last answered a call of a session, by the loop's clock: each such call renews the leases."""
+        self.renewed_at = 0.0
+        """When a call that the pool answered was begun, by `clock.boottime`: it renews the leases when it is asked."""
         self.trouble = ""
 
     @property
@@ -77,7 +79,7 @@ class Session:
         while await self._until_wanted(stop):
             if self._replaced is not None:
                 raise self._replaced
-            renewals = self._renewals
+            renewals, asked = self._renewals, clock.boottime()
             try:
                 answer = await stop.until(stopping.StopLevel.DRAIN, self._pool.register_node(request()))
             except stopping.Stopped:
@@ -89,7 +91,7 @@ class Session:
             else:
                 if answer.success:
                     pauses.reset()
-                    self._begin(answer)
+                    self._begin(answer, asked)
                     registered(answer)
                     self._there.set()
                     if renewals != self._renewals:  # what was said has changed meanwhile
@@ -131,7 +133,8 @@ class Session:
         while True:
             await self._there.wait()
             session_id = self.id
-            asked = clock.now()  # the pool renews when it is asked, so a lost answer must not lengthen our own count
+            # The pool renews when it is asked, so a lost answer must not lengthen our own count.
+            asked, renewed = clock.now(), clock.boottime()
             try:
                 answer = await doing(session_id)
             except errors.UnknownNode as error:
@@ -144,6 +147,7 @@ class Session:
                 # An answer to a call of the session before: our own new registration replaced that one.
             else:
                 self.heard_at = max(self.heard_at, asked)
+                self.renewed_at = max(self.renewed_at, renewed)
                 self._hear()
                 return answer
 
@@ -193,13 +197,14 @@ class Session:
             return False
         return True
 
-    def _begin(self, answer: calls.pb.RegisterNodeResponse) -> None:
+    def _begin(self, answer: calls.pb.RegisterNodeResponse, asked: float) -> None:
         self.id = answer.session_id
         self.store_epoch = answer.store_epoch
         self.plain = not answer.session_id
         self.heartbeat_seconds = max(answer.heartbeat_seconds, 0.0)
         self.lease_seconds = max(answer.lease_seconds, 0.0)
         self.heard_at = clock.now()
+        self.renewed_at = asked
         self.trouble = ""
         self._told = ("", 0.0)
         self._wanted.clear()
