@@ -68,6 +68,10 @@ class Outbox:
             with contextlib.suppress(FileNotFoundError):
                 self._path(run, kind).unlink()
 
+    def close(self) -> None:
+        """Let go of its threads, once what they write is on the disk. Blocks for as long as that takes."""
+        self._threads.shutdown()
+
     def owe(self, key: Hashable, size: int) -> None:
         """Count so many bytes of result files as waiting."""
         self._owed[key] = size

@@ -169,12 +169,22 @@ class CapsuleRun:
         except errors.CapsuleFault as error:
             self._heard.fault = str(error)
             await self._kill()
+            if self._heard.not_begun and not await self._ended_in_silence():
+                self._heard.not_begun = False
+                self._heard.fault = "the task began after all, by a word of the worker before this one that came late"
         except errors.EngineLost as error:
             self._heard.cut = True
             self._heard.lost = not self._heard.stopped
             self._heard.fault = str(error)
         if self._feed_error is not None:
             raise self._feed_error
+
+    async def _ended_in_silence(self) -> bool:
+        """Whether a capsule that had not begun said nothing more until its end: START may still have been under way."""
+        with contextlib.suppress(TimeoutError, errors.EngineLost):
+            async with asyncio.timeout(OVERTIME_SECONDS):
+                return not await self._pipe.read()
+        return False
 
     async def _acknowledgement(self) -> bytes | None:
         if self._custody is None or not self._custody.reattachable:

@@ -61,7 +61,7 @@ class Journal:
 
     async def open(self) -> Recovered:
         """Read what is there, set aside what cannot be read, and make ready to append. Raises OSError."""
-        return await self._on_thread(self._open)
+        return await self.on_thread(self._open)
 
     def _open(self) -> Recovered:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ class Journal:
         """Where the disk took nothing the last time, try again; why it takes nothing now, empty where it does."""
         if self.broken:
             try:
-                await self._on_thread(self._probe)
+                await self.on_thread(self._probe)
             except OSError as error:
                 self.broken = f"{self._path} cannot be written: {error.strerror or error}"
             else:
@@ -114,7 +114,8 @@ class Journal:
         self._file.close()
         self._thread.shutdown()
 
-    async def _on_thread(self, work: Callable[[], T]) -> T:
+    async def on_thread(self, work: Callable[[], T]) -> T:
+        """Do it on the journal's own thread, in its turn: what makes a record must not wait for others' work."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _flush(self) -> None:
@@ -122,7 +123,7 @@ class Journal:
             batch, self._waiting = self._waiting, []
             try:
                 data = b"".join(line for line, _, _ in batch)
-                await self._on_thread(functools.partial(self._write, data))
+                await self.on_thread(functools.partial(self._write, data))
             except OSError as error:
                 self.broken = f"{self._path} cannot be written: {error.strerror or error}"
                 for _, _, done in batch:
@@ -157,7 +158,7 @@ class Journal:
 
     async def _compact(self) -> None:
         try:
-            await self._on_thread(self._rewrite)
+            await self.on_thread(self._rewrite)
         except OSError:
             return  # what stood still stands, and is tried again with the next record
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class Safekeeping:
         """See :meth:`checkpoint.Keeper.ended`. A disk that does not take it costs nothing while this process lives."""
         if self._ended:
             return
-        result = await asyncio.to_thread(_serialized, ended)
+        result = await self._books.journal.on_thread(functools.partial(_serialized, ended))
         about = self._about
         record = records.Ended(about.task_id, about.attempt, result, about.store_epoch, self._run.run_id)
         try:

@@ -197,6 +197,7 @@ class WorkerNode:
                 if self._monitor is not None:
                     await asyncio.to_thread(self._monitor.close)
                 await self._books.journal.close()
+                self._books.outbox.close()
                 log.log_system_event("worker_stopped", {"why": stop.reason, "ended": self._attempts.ended_count})
 
     def _announced(self, references: Iterable[str]) -> None:

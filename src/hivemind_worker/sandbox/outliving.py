@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from hivemind_worker.sandbox import holder, launch, process
 from hivemind_worker.task import errors
+
+T = TypeVar("T")
 
 SOCKET: Final = "sandboxes.sock"
 ASK_SECONDS: Final = 20.0
@@ -59,20 +62,21 @@ class Held:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()
+        # Its own thread, for one question at a time: a sandbox that is slow to be made holds up no other work.
+        self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="holder")
         self._line: socket.socket | None = None
         self._started: subprocess.Popen[bytes] | None = None
 
     async def open(self) -> tuple[str, ...]:
         """Connect; the names of what is held from before. Raises OSError."""
-        await asyncio.to_thread(self._open)
+        await self._on_thread(self._open)
         said, _ = await self.ask({"do": "names"})
         return tuple(said["names"])
 
     async def ask(self, what: Mapping[str, Any], files: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
         """Ask one thing. Raises CapsuleFault where the holder is gone or says no."""
         try:
-            said, given = await asyncio.to_thread(self._ask_whoever_is_there, what, files)
+            said, given = await self._on_thread(functools.partial(self._ask_whoever_is_there, what, files))
         except (OSError, ValueError) as error:
             raise errors.CapsuleFault(f"what holds the sandboxes does not answer: {error}") from error
         if "error" in said:
@@ -86,7 +90,11 @@ class Held:
             self._line = None
         if self._started is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(self._started.wait, _END_SECONDS)
+                await self._on_thread(functools.partial(self._started.wait, _END_SECONDS))
+        self._thread.shutdown()
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _open(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -145,11 +153,10 @@ class Held:
             return self._ask(what, files)
 
     def _ask(self, what: Mapping[str, Any], files: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
-        with self._lock:
-            if self._line is None:
-                raise ConnectionError("not connected to it")
-            socket.send_fds(self._line, [json.dumps(what).encode()], files)
-            said, given, _, _ = socket.recv_fds(self._line, holder.MESSAGE_BYTES, holder.MOST_FILES)
+        if self._line is None:
+            raise ConnectionError("not connected to it")
+        socket.send_fds(self._line, [json.dumps(what).encode()], files)
+        said, given, _, _ = socket.recv_fds(self._line, holder.MESSAGE_BYTES, holder.MOST_FILES)
         if not said:
             raise ConnectionError("it has ended")
         return json.loads(said), given

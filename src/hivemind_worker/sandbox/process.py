@@ -204,7 +204,7 @@ async def first_word(info: int, kill: Callable[[], Awaitable[None]]) -> bytes:
 
     Raises IsolationMissing when that takes too long.
     """
-    reading = asyncio.get_running_loop().run_in_executor(None, _read_all, info)
+    reading = asyncio.create_task(_read_all(info), name="sandbox info")
     try:
         async with asyncio.timeout(START_SECONDS):
             return await asyncio.shield(reading)
@@ -222,11 +222,21 @@ async def _said(process: asyncio.subprocess.Process) -> str:
     return f"{why or 'it gives no reason'} (exit code {await process.wait()})"
 
 
-def _read_all(fd: int) -> bytes:
-    found = b""
-    while piece := os.read(fd, 4096):
-        found += piece
-    return found
+async def _read_all(fd: int) -> bytes:
+    """Read a pipe to its end, by no thread: many sandboxes are made at once, and one may hang."""
+    os.set_blocking(fd, False)
+    loop, readable, found = asyncio.get_running_loop(), asyncio.Event(), b""
+    loop.add_reader(fd, readable.set)
+    try:
+        while True:
+            await readable.wait()
+            readable.clear()
+            with contextlib.suppress(BlockingIOError):
+                while piece := os.read(fd, 4096):
+                    found += piece
+                return found
+    finally:
+        loop.remove_reader(fd)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
