@@ -85,12 +85,11 @@ def worker_door(
 
 def pool_door(settings: schema.Settings, pool: server.NodePool) -> AbstractAsyncContextManager[serving.Door | None]:
     """Return the same for a pool, which has no window."""
-    its = settings.pool
-    if not its.http_enabled:
+    if not settings.pool.http_enabled:
         return nullcontext()
     from hivemind_worker.health import finding, web  # noqa: PLC0415  (slow to import)
 
-    return _door(settings, web.app(pool.health, pool.metrics), its.http_listen, finding.POOL)
+    return _door(settings, web.app(pool.health, pool.metrics), settings.pool.http_listen, finding.POOL)
 
 
 def _door(settings: schema.Settings, app: hosts.App, listen: str, note: str) -> serving.Door:
@@ -167,11 +166,10 @@ async def build_worker(
         watched=watched,
         lock=lock,
     )
-    taking: list[Taker] = [lambda now: worker.adopt(_terms(now, node_id, there, devices))]
+    takers = [] if takers is None else takers
+    takers.append(lambda now: worker.adopt(_terms(now, node_id, there, devices)))
     if measured:  # a worker of one command has no time to grow old
-        taking.append(_beside(worker, settings, files))
-    if takers is not None:
-        takers += taking
+        takers.append(_beside(worker, settings, files))
     return worker
 
 
@@ -181,16 +179,15 @@ def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: st
     from hivemind_worker.host import readings  # noqa: PLC0415  (slow to import)
     from hivemind_worker.housekeeping import artifacts, memory, policy  # noqa: PLC0415  (slow to import)
 
-    its = settings.cleanup
     kept = artifacts.Artifacts(settings.storage.work_dir, files, lambda: worker.needed, since=time.time())
     pinned = _pinned(settings)
     house = build_housekeeping(settings, [kept], lambda: pinned | worker.announced_images)
     worker.beside("housekeeping", house.run)
     worker.beside("scrub", scrub.Scrub(files, settings.storage.scrub_bytes_per_second).run)
-    if its.cleanup_enabled:
+    if settings.cleanup.cleanup_enabled:
         relief = memory.Memory(
             readings.Readings(settings.storage.work_dir).numbers,
-            allowed=its.cleanup_memory_percent,
+            allowed=settings.cleanup.cleanup_memory_percent,
             interval=settings.monitoring.monitor_interval,
         )
         worker.beside("memory", relief.run)
