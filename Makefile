@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check bench chaos proto init release format
+.PHONY: help setup demo test test-fast test-long check bench chaos proto init release format
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -17,6 +17,9 @@ demo: ## real tasks here, in containers or in the sandbox, with a live table; AL
 
 test: setup ## the checks, then all tests but the long ones; starts a private Docker engine where none is reachable
 	@$(RUN) scripts/run_tests.py
+
+test-fast: setup ## pure code, and the contracts that need neither engine nor sandbox: a minute
+	@$(RUN) scripts/run_tests.py --fast
 
 test-long: setup ## everything that takes minutes
 	@$(RUN) scripts/run_tests.py --long

@@ -1,10 +1,11 @@
-"""Every check that reads the code and runs none of it: all of them run, and what failed is named at the end.
+"""Every check that reads the code and runs none of it: all run, side by side, and what failed is named at the end.
 
 Usage: python scripts/check.py
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -13,20 +14,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+# The longest first.
 CHECKS: dict[str, list[str | Path]] = {
-    "format": [BIN / "ruff", "format", "--check", "--quiet", "."],
-    "lint": [BIN / "ruff", "check", "--quiet", "."],
     "types": [BIN / "mypy"],
-    "floors": [BIN / "lint-imports", "--no-cache"],
-    "dependencies": [BIN / "deptry", "src"],
-    "generated code": [sys.executable, ROOT / "scripts" / "proto.py", "check"],
     "proto": [sys.executable, ROOT / "scripts" / "buf.py"],
+    "dependencies": [BIN / "deptry", "src"],
+    "floors": [BIN / "lint-imports", "--no-cache"],
+    "generated code": [sys.executable, ROOT / "scripts" / "proto.py", "check"],
+    "lint": [BIN / "ruff", "check", "--quiet", "."],
+    "format": [BIN / "ruff", "format", "--check", "--quiet", "."],
 }
 
 
 def main() -> int:
     """0 when all hold, else 1."""
-    failed = [name for name, command in CHECKS.items() if not _holds(name, command)]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as side_by_side:
+        verdicts = side_by_side.map(_holds, CHECKS, CHECKS.values())
+        failed = [name for name, holds in zip(CHECKS, verdicts, strict=True) if not holds]
     if failed:
         print(f"!! failed: {', '.join(failed)}", flush=True)
         return 1
@@ -40,12 +44,12 @@ def _holds(name: str, command: list[str | Path]) -> bool:
     ended = subprocess.run(
         command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
-    notes = [line for line in ended.stdout.splitlines() if line.startswith(("!!", "=="))]
-    print(f"{'ok ' if ended.returncode == 0 else 'NO '} {name} ({time.monotonic() - began:.1f} s)", flush=True)
+    lines = [f"{'ok ' if ended.returncode == 0 else 'NO '} {name} ({time.monotonic() - began:.1f} s)"]
     if ended.returncode != 0:
-        print(ended.stdout + ended.stderr, flush=True)
-    elif notes:
-        print("\n".join(notes), flush=True)
+        lines += [ended.stdout + ended.stderr]
+    else:
+        lines += [line for line in ended.stdout.splitlines() if line.startswith(("!!", "=="))]
+    print("\n".join(lines), flush=True)  # at once, so that no two mix
     return ended.returncode == 0
 
 

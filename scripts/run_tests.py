@@ -1,17 +1,22 @@
 """Run the checks and the tests on real isolation: installs what is missing, starts an engine where none is.
 
-Usage: python scripts/run_tests.py [--long] [PYTEST ARGUMENTS…]
+Usage: python scripts/run_tests.py [--fast | --long] [PYTEST ARGUMENTS…]
 
 Without an engine (not root, not Debian, none running) its tests are skipped, and that is said; in CI (CI=true) it fails
-the run instead: green must mean that they ran. pytest's summary is the last thing printed.
+the run instead: green must mean that they ran. What mostly waits runs on several processes at once; then what needs the
+machine to itself, one after the other. `N passed, N failed` of both is the last thing printed.
 """
 
 from __future__ import annotations
 
+import collections
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import system_packages
@@ -28,24 +33,91 @@ PROGRAMS = {
     "make": "make",
     "docker-registry": "docker-registry",  # what the tests of pulls pull from
 }
-
 LONG = {"chromium": "chromium"}  # looks at the window
+# Pure code, the map of it, and the contracts that need neither engine nor sandbox.
+FAST = ("tests/architecture", "tests/unit", "tests/contracts")
+# Most tests wait for most of their time; beyond this many a large machine gains nothing.
+PROCESSES = min(2 * (os.cpu_count() or 1), 16)
+SPREAD, SERIAL = "not long and not serial", "not long and serial"
+SLOWEST = 25
+# pytest's exit codes: all hold, some do not, none was chosen.
+HOLDS, FAILS, NOTHING_CHOSEN = 0, 1, 5
+RAN = (HOLDS, FAILS, NOTHING_CHOSEN)
+BAD = ("failed", "error")
 
 
 def main(arguments: list[str]) -> int:
     """0 when checks and tests hold."""
     test_engine.end_on_sigterm()
-    long = "--long" in arguments
-    chosen = [argument for argument in arguments if argument != "--long"]
-    system_packages.install(PROGRAMS | LONG if long else PROGRAMS, "the tests")
-    checked = 0 if long else _run([sys.executable, ROOT / "scripts" / "check.py"], dict(os.environ))
-    if checked:
-        print("!! the checks failed, and so will this run, whatever the tests say", flush=True)
-    with test_engine.engine() as engine:
+    chosen = [argument for argument in arguments if argument not in ("--fast", "--long")]
+    if "--fast" in arguments:
+        absent = {**os.environ, "HIVEMIND_TEST_DOCKER": "absent", "HIVEMIND_TEST_SANDBOX": "absent"}
+        return _tests([("not long and not serial and not docker and not sandbox", True)], chosen or [*FAST], absent)
+    if "--long" in arguments:
+        system_packages.install(PROGRAMS | LONG, "the tests")
+        with test_engine.engine() as engine:
+            return _tests([("long", False)], chosen, _environment(engine))
+    system_packages.install(PROGRAMS, "the tests")
+    # Beside the checks an engine starts, and its images are made.
+    with _checking() as checks, _compiling() as compiler, test_engine.engine() as engine:
         environment = _environment(engine)
-        pytest: list[str | Path] = [sys.executable, "-m", "pytest", "-m", "long" if long else "not long"]
-        tested = _run([*pytest, "--durations=25", *chosen], environment)
+        compiler.wait()
+        if checked := checks.wait():
+            print("!! the checks failed, and so will this run, whatever the tests say", flush=True)
+        tested = _tests([(SPREAD, True), (SERIAL, False)], chosen, environment)
     return checked or tested
+
+
+def _checking() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, ROOT / "scripts" / "check.py"], cwd=ROOT, stdin=subprocess.DEVNULL)
+
+
+def _compiling() -> subprocess.Popen[bytes]:
+    """Compile all there is once, where nothing is compiled yet, rather than in each process at the same time."""
+    compiled = next((ROOT / "tests").rglob("__pycache__/*-pytest-*.pyc"), None)
+    words = ["--version"] if compiled else ["--collect-only", "-qq"]
+    command = [sys.executable, "-m", "pytest", *words]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet)
+
+
+def _tests(phases: list[tuple[str, bool]], chosen: list[str], environment: dict[str, str]) -> int:
+    """Run pytest once for each phase (which marks, and whether spread); 0 when tests were run and all hold."""
+    counts: collections.Counter[str] = collections.Counter()
+    codes = []
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, (marks, spread) in enumerate(phases):
+            tally = Path(scratch) / str(number)
+            command = [sys.executable, "-m", "pytest", "-m", marks, f"--durations={SLOWEST}"]
+            if spread:
+                command += ["-n", str(PROCESSES), "--dist=loadscope", "--no-loadscope-reorder"]
+            elif marks == SERIAL and not chosen:
+                command += _bearing("pytest.mark.serial")
+            ended = subprocess.run(
+                [*command, *chosen],
+                cwd=ROOT,
+                env={**environment, "HIVEMIND_TEST_TALLY": str(tally)},
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )
+            codes.append(ended.returncode)
+            counts.update(json.loads(tally.read_text(encoding="utf-8")) if tally.exists() else {"error": 1})
+            if ended.returncode not in RAN:
+                break  # interrupted, or not usable
+    print(f"== {_minutes(time.monotonic() - began)}, {counts['skipped']} skipped", flush=True)
+    print(f"{counts['passed']} passed, {sum(counts[word] for word in BAD)} failed", flush=True)
+    return next((code for code in codes if code not in (HOLDS, NOTHING_CHOSEN)), min(codes))
+
+
+def _bearing(mark: str) -> list[str]:
+    """The files with such a mark: to collect all others would take longer than these tests."""
+    paths = (ROOT / "tests").rglob("test_*.py")
+    return sorted(str(path) for path in paths if mark in path.read_text(encoding="utf-8"))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
 def _environment(engine: str | None) -> dict[str, str]:
@@ -58,10 +130,6 @@ def _environment(engine: str | None) -> dict[str, str]:
     if shutil.which("bwrap"):
         environment["HIVEMIND_TEST_SANDBOX"] = "required" if os.geteuid() == 0 else "probe"
     return environment
-
-
-def _run(command: list[str | Path], environment: dict[str, str]) -> int:
-    return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import Any
 
 import engine_api
 import hypothesis
 import leaks
 import pytest
 import pytest_asyncio
+import spreading
 import test_images
 import waiting
 
@@ -26,6 +30,39 @@ ROOT = Path(__file__).resolve().parent.parent
 # Set by `make test`: the engine is there, and each test answers for what it leaves in it.
 DOCKER = os.environ.get("HIVEMIND_TEST_DOCKER", "probe")
 SANDBOX = os.environ.get("HIVEMIND_TEST_SANDBOX", "probe")
+
+
+# Where the processes of a run tell its scheduler which tests are the engine's.
+NOTE = pytest.StashKey[Path]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each process where the note goes."""
+    if NOTE not in node.config.stash:
+        folder = tempfile.TemporaryDirectory(prefix="hivemind-tests-")
+        node.config.add_cleanup(folder.cleanup)
+        node.config.stash[NOTE] = Path(folder.name) / "engine"
+    node.workerinput["note"] = str(node.config.stash[NOTE])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the tests where they are spread."""
+    if (workerinput := getattr(config, "workerinput", None)) is not None:
+        spreading.arrange(items, Path(workerinput["note"]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> spreading.Spreading:
+    """Keep together what shares something."""
+    return spreading.Spreading(config, log, config.stash[NOTE])
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Leave the counts for whoever adds up several runs."""
+    if path := os.environ.get("HIVEMIND_TEST_TALLY"):
+        counts = {outcome: len(reports) for outcome, reports in terminalreporter.stats.items() if outcome}
+        Path(path).write_text(json.dumps(counts), encoding="utf-8")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

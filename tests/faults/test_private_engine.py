@@ -122,13 +122,24 @@ def _left(made: test_network.Place) -> list[str]:
     looks = {
         "processes": bool(test_network._processes_of(made)),
         "folder": made.home.exists(),
-        "mounts": f"{made.home}/" in mounts or f"/netns/{made.name} " in mounts,
-        "namespace": Path(f"/run/netns/{made.name}").exists(),
-        "line": Path(f"/sys/class/net/{made.name}").exists(),
-        "rules": re.search(rf"\b{made.name}\b", rules) is not None,
-        "claim": (test_network.CLAIMS / str(made.number)).exists(),
+        "mounts": f"{made.home}/" in mounts,
     }
+    if not _is_anothers(made):
+        looks |= {
+            "namespace": Path(f"/run/netns/{made.name}").exists(),
+            "line": Path(f"/sys/class/net/{made.name}").exists(),
+            "rules": re.search(rf"\b{made.name}\b", rules) is not None,
+            "claim": (test_network.CLAIMS / str(made.number)).exists(),
+        }
     return [name for name, is_left in looks.items() if is_left]
+
+
+def _is_anothers(made: test_network.Place) -> bool:
+    """Whether the number has been claimed anew since, by another run on this machine."""
+    try:
+        return (test_network.CLAIMS / str(made.number)).read_text(encoding="utf-8") != str(made.home)
+    except FileNotFoundError:
+        return False
 
 
 def _bridge(engine: private_engine.PrivateEngine) -> tuple[object, ...]:

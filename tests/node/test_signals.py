@@ -70,6 +70,7 @@ async def test_what_outlasts_the_drain_time_is_ended_and_handed_back(worker: Wor
 
 
 @pytest.mark.parametrize("worker", [30], indirect=True)
+@pytest.mark.serial
 async def test_a_task_that_ignores_sigterm_does_not_hold_up_a_second_signal(worker: Worker, tmp_path: Path) -> None:
     pids = tmp_path / "pid"
     await worker.runs("t", f"trap '' TERM; echo $$ > {pids}; while true; do sleep 1; done")
@@ -85,6 +86,7 @@ async def test_a_task_that_ignores_sigterm_does_not_hold_up_a_second_signal(work
 
 
 @pytest.mark.parametrize("worker", [30], indirect=True)
+@pytest.mark.serial
 async def test_an_idle_worker_ends_at_once(worker: Worker) -> None:
     began = asyncio.get_running_loop().time()
     worker.process.send_signal(signal.SIGINT)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import node_parts
+import pytest
 import pytest_asyncio
 import waiting
 
@@ -115,6 +116,7 @@ async def _phase(node: node_parts.Node, phase: str) -> None:
     )
 
 
+@pytest.mark.serial
 async def test_a_full_node_hears_a_cancellation_at_once(
     pool: server.NodePool, client: asynchronous.AsyncClient, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def test_no_source_file_is_over_400_lines() -> None:
     assert all(len(path.read_text().splitlines()) <= 400 for path in build.sources())
 
 
+@pytest.mark.long  # the C library of two machines is compiled where the compiler's cache is empty
 @pytest.mark.timeout(600)
 def test_built_anew_the_binaries_are_the_same_byte_for_byte(tmp_path: Path) -> None:
     for name, digest in build.build_all(tmp_path).items():

@@ -44,6 +44,7 @@ def test_no_new_privileges(start_pid1: Start, tmp_path: Path) -> None:
     assert lines == {b"NoNewPrivs": b"1", b"CapEff": b"0" * 16, b"SigBlk": b"0" * 16, b"SigIgn": b"0" * 16}
 
 
+@pytest.mark.serial
 def test_a_fork_bomb_is_gone_two_seconds_after_the_kill(start_pid1: Start, tmp_path: Path) -> None:
     # Bounded by itself: RLIMIT_NPROC does not bind root's children, and a cgroup is the executor's affair.
     bomb = """

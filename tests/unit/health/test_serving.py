@@ -98,6 +98,7 @@ async def test_nothing_is_changed_and_no_other_site_is_answered(tmp_path: Path) 
         assert (await _get(door.address, "/healthz", host="evil.example"))[0] == 403
 
 
+@pytest.mark.serial
 async def test_w01_a_good_client_is_answered_beside_five_hundred_slow_ones(tmp_path: Path) -> None:
     async with _door(Part(), tmp_path) as door, contextlib.AsyncExitStack() as open_ones:
         host, _, port = door.address.rpartition(":")
