@@ -1,11 +1,13 @@
 """Chaos: 1,000 tasks while workers, pool and engine are killed, stopped, cut off and filled; then what must hold.
 
-Usage: python scripts/run_chaos.py [SEED] [TASKS] [--spin=PROCESSES] [--before=COMMIT] [--keep]
+Usage: python scripts/run_chaos.py [SEED] [TASKS] [--spin=PROCESSES] [--before=COMMIT] [--kinds=BLOW,BLOW] [--keep]
 
 With a dockerd to start (root) one of the three workers runs containers on an engine of this run's own, which is struck
 as well; without one all three run sandboxes, and that is said. A seed's blows and tasks are the same in every run. As
-root all of it runs in namespaces of its own, which end with it. --spin: so many processes keep the cores busy beside
-it. --before: pool and workers may begin as that version of this repository.
+root all of it runs in namespaces of its own, which end with it.
+
+--spin: so many processes keep the cores busy beside it. --before: pool and workers may begin as that version of this
+repository. --kinds: no other blows fall, to reduce what went wrong. --keep: logs stay, whatever came of it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import test_engine
 HOME = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HOME / "tests" / "support"))
 
-import chaos_run  # noqa: E402  (found by the line before)
+import chaos  # noqa: E402  (found by the line before)
+import chaos_run  # noqa: E402
 import private_engine  # noqa: E402
 
 PROGRAMS = {"bwrap": "bubblewrap", "gcc": "gcc", **test_engine.PROGRAMS}
@@ -39,15 +42,16 @@ def main(arguments: list[str]) -> int:
     containers = int(private_engine.possible())
     if not containers:
         print("!! no engine of our own can be started here: all workers run sandboxes, no engine is struck", flush=True)
-    before = named.get("before", _released())
-    return chaos_run.main(
+    terms = chaos.Terms(
         seed,
         tasks,
+        sandboxes=3 - containers,
         containers=containers,
         spinners=int(named.get("spin", "0")),
-        before=before,
-        keep="--keep" in arguments,
+        before=named.get("before", _released()),
+        kinds=tuple(filter(None, named.get("kinds", "").split(","))),
     )
+    return chaos_run.main(terms, keep="--keep" in arguments)
 
 
 def _released() -> str:

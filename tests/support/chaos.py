@@ -35,6 +35,9 @@ from hivemind_worker.task import outcome, resources, state
 AT_ONCE = 3
 """Blows that last at the same time, at most."""
 
+MAX_STRETCH = 3.0
+"""Pauses between blows stretch with a slow machine by so much at most: most tasks wait more than they compute."""
+
 HISTORY = "history.jsonl"
 RESULT = "result.json"
 
@@ -44,7 +47,8 @@ class Terms:
     """What is to be done. ``containers`` of the three workers use an engine of their own, which is struck as well.
 
     ``spinners``: processes that do nothing but keep the cores busy beside it. ``before``: a source tree of the version
-    before, which pool and workers begin as. Times in quiet seconds: they stretch with the machine.
+    before, which pool and workers begin as. ``kinds``: only these blows fall, to reduce what went wrong. Times in quiet
+    seconds: they stretch with the machine.
     """
 
     seed: int
@@ -56,6 +60,7 @@ class Terms:
     seconds: float = 1_200.0
     spinners: int = 0
     before: str = ""
+    kinds: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -207,9 +212,11 @@ async def _follow(world: chaos_world.World, watch: chaos_evidence.Watch) -> None
 async def _strike(world: chaos_world.World, striker: chaos_blows.Striker, terms: Terms) -> None:
     under_way: set[asyncio.Task[None]] = set()
     try:
-        for blow in chaos_plan.blows(terms.seed, world.targets, world.lease_seconds, world.means.missing):
-            # On a slow machine as many blows for as much work.
-            await asyncio.sleep(blow.pause * world.pace.slowness)
+        others = frozenset(chaos_plan.KINDS.keys() - terms.kinds) if terms.kinds else frozenset()
+        cannot = world.means.missing | others
+        for blow in chaos_plan.blows(terms.seed, world.targets, world.lease_seconds, cannot):
+            # On a slow machine about as many blows for as much work.
+            await asyncio.sleep(blow.pause * min(world.pace.slowness, MAX_STRETCH))
             while len(under_way) >= AT_ONCE:
                 _, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             for task in under_way:

@@ -77,14 +77,17 @@ def export(commit: str, folder: Path) -> Path:
     return folder / "before"
 
 
-def main(seed: int, tasks: int, *, containers: int, spinners: int, before: str, keep: bool) -> int:
-    """Run it with a line for each count; 0 when nothing was violated. Logs stay where something was."""
-    folder = Path(tempfile.mkdtemp(prefix=f"hivemind-chaos-{seed}-", dir="/var/tmp"))
+def main(terms: chaos.Terms, *, keep: bool) -> int:
+    """Run it with a line for each count; 0 when nothing was violated. Logs stay where something was.
+
+    ``terms.before`` names a commit here.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"hivemind-chaos-{terms.seed}-", dir="/var/tmp"))
     folder.chmod(0o755)  # workspaces of sandboxes are entered by another user
-    tree = str(export(before, folder)) if before else ""
-    terms = chaos.Terms(seed, tasks, sandboxes=3 - containers, containers=containers, spinners=spinners, before=tree)
+    if terms.before:
+        terms = dataclasses.replace(terms, before=str(export(terms.before, folder)))
     verdict = run(terms, folder)
-    print(f"== chaos, seed {seed}: {tasks} tasks\n{verdict.text}", flush=True)  # noqa: T201
+    print(f"== chaos, seed {terms.seed}: {terms.tasks} tasks\n{verdict.text}", flush=True)  # noqa: T201
     if not verdict.good or keep:
         print(f"== see {folder}", flush=True)  # noqa: T201
     else:
@@ -96,4 +99,4 @@ def inside(folder: Path) -> int:
     """Be that program: the terms are in the folder, and what came of it will be."""
     tempfile.tempdir = str(folder / "tmp")
     terms = json.loads((folder / "terms.json").read_text(encoding="utf-8"))
-    return chaos.main(chaos.Terms(**terms), folder)
+    return chaos.main(chaos.Terms(**{**terms, "kinds": tuple(terms["kinds"])}), folder)

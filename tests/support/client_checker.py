@@ -161,11 +161,17 @@ def _last_reads(history: History, name: str) -> Iterator[Call]:
 
 
 def finished_output_is_whole(history: History) -> Findings:
-    """At the end a completed task's output is there to the last byte, unless its result says that some was dropped."""
+    """At the end a completed task's output is there to the last byte, unless its result says that some was dropped.
+
+    Output is not synced before it is acknowledged: after a power cut of pool or node its newest bytes may be missing.
+    """
     final = client_figures.final(history)
+    cuts = {fault.who for fault in history.faults if fault.what == "power"}
     for call in _last_reads(history, "logs"):
         seen = final.get(call.args["task"])
         if seen is None or seen.state != "completed" or seen.flags:
+            continue
+        if cuts & {"pool", *(node for _, _, node in seen.story)}:
             continue
         plan = history.plan(seen.task, len(history.rollbacks))
         shown = client_figures.outputs(call.value).get(seen.attempt, [])

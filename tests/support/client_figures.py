@@ -58,9 +58,11 @@ class Figures:
 def figures(history: History) -> Figures:
     """Count it all."""
     ends = final(history)
-    executions: dict[str, set[str]] = collections.defaultdict(set)
+    # After a rollback the pool knows nothing of what was executed before.
+    executions: dict[tuple[str, int], set[str]] = collections.defaultdict(set)
     for execution in history.executions:
-        executions[execution.label].add(execution.nonce)
+        era = sum(execution.first >= rollback.end for rollback in history.rollbacks)
+        executions[execution.label, era].add(execution.nonce)
     unexplained_attempts = [(task, attempt) for task, seen in ends.items() for attempt in unexplained(history, seen)]
     return Figures(
         tasks=len(ends),
