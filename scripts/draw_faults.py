@@ -58,7 +58,7 @@ class Run:
     async def register(self, name: str, boot: str = "1", *, holds: bool = False, quietly: bool = False) -> None:
         """A worker opens a session; ``quietly``: nobody needs to see it."""
         held = self._held(name) if holds else ()
-        opened = await self._kept.register(records.NewNode(name, ROOM, boot), held)
+        opened = await self._kept.register(records.NewNode(name, ROOM, boot, state_lock_id=name), held)
         self._sessions[name] = opened.session_id
         if not quietly:
             await self._say(f"{name}->>pool: RegisterNode, holding {_names(held)}")

@@ -191,7 +191,8 @@ async def test_l14_a_node_that_came_back_smaller_gets_no_more_than_it_has(kept: 
     (given,) = await kept.hand_out([records.Poll("n", here, None, most=24)])
     assert len(given.tasks) == ROOM.cpu_cores
     held = tuple(records.Ref(handed.task_id, handed.attempt) for handed in given.tasks)
-    small = records.NewNode("n", resources.Resources(2, ROOM.memory_bytes, ROOM.disk_bytes), "boot 2")
+    capacity = resources.Resources(2, ROOM.memory_bytes, ROOM.disk_bytes)
+    small = dataclasses.replace(node("n", "boot 2"), capacity=capacity)
     opened = await kept.register(small, held)
     known = frozenset((ref.task_id, ref.attempt) for ref in held)
     poll_of_it = records.Poll("n", opened.session_id, None, most=24, held=known)

@@ -163,11 +163,11 @@ async def test_a_lost_worker_is_noticed_and_its_task_goes_to_another(tmp_path: P
         assert told["lost"] == "lost"  # a late report does not bring it back: only a heartbeat or a poll does
 
 
-async def test_two_processes_of_one_name_the_newer_stays(at: pool_parts.Running) -> None:
-    older = await at.worker("n", "boot 1")
+async def test_two_processes_of_one_state_folder_the_newer_stays(at: pool_parts.Running) -> None:
+    older = await at.worker("n", "boot 1", state_lock_id="folder")
     polling = asyncio.create_task(older.poll(30))
     await waiting.wait_until(lambda: at.pool._parts.dispatch._waiting, description="the poll waits")
-    newer = await at.worker("n", "boot 2")
+    newer = await at.worker("n", "boot 2", state_lock_id="folder")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await older.beat()
     assert verdicts.read(caught.value).reason is verdicts.Reason.SESSION_REPLACED

@@ -25,7 +25,7 @@ class Promises:
     """Identity is (store epoch, task, attempt); a restore renews the epoch and gives up what was assigned."""
     run_ids: bool = True
     """The pool binds an attempt to the first run id it sees."""
-    takeover: bool = False
+    takeover: bool = True
     """A living session is not taken over by a process that does not hold the same state folder's lock."""
     disruptions: bool = True
     """Attempts that the system itself ended do not use up max_attempts; 30 of them do end a task."""

@@ -16,7 +16,7 @@ from model_calls import Answer, Call, Key, Refusal
 from model_ledger import demand
 from waiting import wait_until
 
-from hivemind_worker.nodepool import leases, server
+from hivemind_worker.nodepool import challenge, leases, server
 from hivemind_worker.nodepool.store import clocks, records
 from hivemind_worker.task import resources
 from hivemind_worker.wire import calls as wire
@@ -60,8 +60,14 @@ class WireBackend:
         self._wall = 1_700_000_000.0
         self._looks = 0
         self._looking = False
-        self._patch = mock.patch.object(leases, "LOOKS_PER_LEASE", LOOKS_PER_LEASE)
-        self._patch.start()
+        self._patches = [
+            mock.patch.object(leases, "LOOKS_PER_LEASE", LOOKS_PER_LEASE),
+            # Its peers do one thing after the other: none of them answers while another registers.
+            mock.patch.object(challenge, "CHALLENGE_SECONDS", 0.02),
+            mock.patch.object(challenge, "RECONNECT_SECONDS", 0.0),
+        ]
+        for patch in self._patches:
+            patch.start()
         self._run(self._start())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -100,7 +106,8 @@ class WireBackend:
 
     def close(self) -> None:
         self._run(self._stop())
-        self._patch.stop()
+        for patch in self._patches:
+            patch.stop()
         self._runner.close()
         self._folder.cleanup()
 

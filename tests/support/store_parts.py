@@ -34,7 +34,8 @@ def task(
 
 
 def node(name: str = "n", boot_id: str = "boot") -> records.NewNode:
-    return records.NewNode(name, ROOM, boot_id)
+    """A process that has locked the one state folder of its node: the next one of it proves that this one is gone."""
+    return records.NewNode(name, ROOM, boot_id, state_lock_id=f"the folder of {name}")
 
 
 async def session(kept: store.Store, name: str = "n", boot_id: str = "boot", *held: records.Ref) -> str:

@@ -109,6 +109,12 @@ class Dispatch:
     def _waiters(self, node_id: str) -> list[_Waiter]:
         return [self._waiting[key] for key in self._of.get(node_id, ())]
 
+    def answer_empty(self, node_id: str, session_id: str) -> None:
+        """Answer the poll that waits in this session with nothing: a worker that lives asks again."""
+        waiter = self._waiting.get((node_id, session_id))
+        if waiter is not None and not waiter.answer.done():
+            waiter.answer.set_result(records.Given())
+
     def close(self) -> None:
         """Answer every poll, present and future, with nothing."""
         self._closed = True

@@ -13,6 +13,7 @@ from hivemind_worker import __version__
 from hivemind_worker.nodepool import (
     answering,
     attempt_logs,
+    challenge,
     changes,
     dispatch,
     files,
@@ -56,12 +57,13 @@ class NodeManager(calls.NodeManagerServicer):
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._challenges = challenge.Challenges(parts.store, parts.dispatch, parts.lease_seconds)
         self.told = parts.told
 
     @answering.once
     async def RegisterNode(self, request: pb.RegisterNodeRequest, context: calls.Context) -> pb.RegisterNodeResponse:
-        """Open a session."""
-        opened = await self._parts.store.register(requests.node(request), requests.refs(request.held))
+        """Open a session, unless another process has one that lives."""
+        opened = await self._challenges.register(requests.node(request), requests.refs(request.held))
         answer = pb.RegisterNodeResponse(
             success=True,
             session_id=opened.session_id,
@@ -81,6 +83,7 @@ class NodeManager(calls.NodeManagerServicer):
         self, request: pb.UpdateNodeStatusRequest, context: calls.Context
     ) -> pb.UpdateNodeStatusResponse:
         """Renew the leases of a session."""
+        self._challenges.heard(request.node_id, request.session_id)
         told = await self._parts.store.heartbeat(requests.beat(request))
         self._parts.live.beat(request.node_id, request.held, told.drop)
         answer = pb.UpdateNodeStatusResponse(
@@ -100,6 +103,7 @@ class NodeManager(calls.NodeManagerServicer):
         self, request: pb.GetAssignedTasksRequest, context: calls.Context
     ) -> pb.GetAssignedTasksResponse:
         """Hand out attempts, at once or when there are some."""
+        self._challenges.heard(request.node_id, request.session_id)
         poll, wait_seconds = requests.poll(request, self._parts.store.epoch)
         given = await self._parts.dispatch.poll(poll, wait_seconds)
         tasks = [self._task(handed) for handed in given.tasks]
@@ -131,6 +135,7 @@ class NodeManager(calls.NodeManagerServicer):
         self, request: pb.ReportTaskResultRequest, context: calls.Context
     ) -> pb.ReportTaskResultResponse:
         """Judge how an attempt stands or ended."""
+        self._challenges.heard(request.node_id, request.session_id)
         said = requests.ended(request)
         if request.attempt < 0:
             raise errors.UserError(f"attempt: there is none of number {request.attempt}")
@@ -195,6 +200,7 @@ class NodeManager(calls.NodeManagerServicer):
         next_sequence = 0
         async with answering.listening(stream) as pieces:
             async for request in pieces:
+                self._challenges.heard(request.node_id, request.session_id)
                 if key is None:
                     key = await self._output_key(request)
                 next_sequence = await self._append(key, request.chunks)
@@ -225,6 +231,7 @@ class NodeManager(calls.NodeManagerServicer):
         """Store a result file."""
         async with answering.listening(stream) as pieces:
             async for first in pieces:
+                self._challenges.heard(first.node_id, first.session_id)
                 await self._parts.store.verify(requests.node_id(first.node_id), first.session_id)
                 stored = await self._parts.files.upload(first, pieces)
                 return pb.UploadArtifactResponse(success=stored.complete, stored_bytes=stored.stored_bytes)
@@ -235,6 +242,7 @@ class NodeManager(calls.NodeManagerServicer):
         self, request: pb.DownloadArtifactRequest, context: calls.Context
     ) -> AsyncIterator[pb.DownloadArtifactResponse]:
         """Send an input file."""
+        self._challenges.heard(request.node_id, request.session_id)
         await self._parts.store.verify(requests.node_id(request.node_id), request.session_id)
         async for data, offset, size in self._parts.files.read(request.sha256, request.offset):
             yield pb.DownloadArtifactResponse(data=data, offset=offset, size=size)

@@ -12,6 +12,7 @@
     │   ├── BadSettings         a setting is wrong; names it and where it came from
     │   ├── IsolationMissing    neither an engine nor a sandbox can fence a task here
     │   ├── StateInUse          another process holds the state directory or the store
+    │   │   └── SessionLives    nodepool/store/takeover: the node's id is that of a worker which may live
     │   └── Damaged             nodepool/store/database: the store holds what SQLite cannot have written
     ├── PeerError               the other end of a wire
     │   ├── Unavailable         not reachable now; trying again may help

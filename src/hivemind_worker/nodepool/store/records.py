@@ -127,6 +127,7 @@ class NewNode:
     """What a node says of itself when it registers.
 
     ``boot_id`` changes with each start of the worker process; empty from the reference's client, which knows none.
+    ``state_lock_id`` names the state folder that it has locked; empty from a worker that does not say.
     ``max_concurrent_tasks`` 0: as many as fit.
     """
 
@@ -138,6 +139,7 @@ class NewNode:
     version: str = ""
     address: str = ""
     max_concurrent_tasks: int = 0
+    state_lock_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,10 @@ CREATE TABLE batch_slices (
 CREATE INDEX labels_of_task ON task_labels (number);
 """
 
+_STATE_LOCK = """
+ALTER TABLE nodes ADD COLUMN state_lock_id TEXT NOT NULL DEFAULT '';  -- which locked state folder its process has
+"""
+
 _STEPS: tuple[tuple[str, str], ...] = (
     ("the first tables", _FIRST),
     ("nodes that fail by their own fault rest", _RESTING),
@@ -183,6 +187,7 @@ _STEPS: tuple[tuple[str, str], ...] = (
     ("a clock for leases, and deadlines of attempts", _LEASE_CLOCK),
     ("a drain that is over is not shown", _TOLD_TO_DRAIN),
     ("large submissions come in slices", _BATCHES),
+    ("a living session is not taken over", _STATE_LOCK),
 )
 """What each version added, from version 1 on. A step that was released is never changed."""
 

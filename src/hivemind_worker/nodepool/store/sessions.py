@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Sequence
 
-from hivemind_worker.nodepool.store import attempts, database, moves, records, resting, submissions, writing
+from hivemind_worker.nodepool.store import attempts, database, moves, records, resting, submissions, takeover, writing
 from hivemind_worker.task import errors, resources, state
 
 SESSIONS_KEPT = 20
@@ -16,13 +17,34 @@ _STARTED = frozenset({state.Phase.RUNNING, state.Phase.COLLECTING})
 """Phases that prove that the task's own process has run."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leases:
+    """How long a lease is, and since when, by the lease clock, all of them have run: they may have begun anew."""
+
+    seconds: float
+    since: float
+
+
 def register(
-    on: writing.Transaction, node: records.NewNode, held: Sequence[records.Ref], lease_seconds: float
+    on: writing.Transaction,
+    node: records.NewNode,
+    held: Sequence[records.Ref],
+    leases: Leases,
+    silent_session: str = "",
 ) -> records.Registration:
     """See :meth:`store.Store.register`."""
-    known = on.sql.execute("SELECT session_id, boot_id FROM nodes WHERE node_id = ?", (node.node_id,)).fetchone()
-    same = known is not None and node.boot_id != "" and known["boot_id"] == node.boot_id
-    session_id = known["session_id"] if same else submissions.new_id()
+    row = on.sql.execute("SELECT * FROM nodes WHERE node_id = ?", (node.node_id,)).fetchone()
+    incumbent = None if row is None else _incumbent(row, on.lease_time)
+    decision = takeover.decide(incumbent, node.boot_id, node.state_lock_id, silent_session)
+    if incumbent is not None and decision is takeover.Decision.CHALLENGE:
+        address = json.loads(row["said"])["address"]
+        # Leases were all made to end at one time when they began anew: what ends later was renewed since.
+        was_heard = row["lease_until"] > leases.since + leases.seconds
+        returning = math.inf if was_heard else on.lease_time - leases.since
+        raise takeover.SessionLives(node.node_id, address, incumbent.session_id, returning)
+    same = decision is takeover.Decision.SAME_PROCESS
+    session_id = incumbent.session_id if incumbent is not None and same else submissions.new_id()
+    lease_seconds = leases.seconds
     said = {
         "capacity": dataclasses.asdict(node.capacity),
         "labels": dict(node.labels),
@@ -32,12 +54,22 @@ def register(
         "max_concurrent_tasks": node.max_concurrent_tasks,
     }
     on.sql.execute(
-        "INSERT INTO nodes (node_id, session_id, boot_id, said, registered_at, heartbeat_at, lease_until)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node_id) DO UPDATE SET session_id = excluded.session_id,"
-        " boot_id = excluded.boot_id, said = excluded.said, registered_at = excluded.registered_at,"
+        "INSERT INTO nodes (node_id, session_id, boot_id, state_lock_id, said, registered_at, heartbeat_at,"
+        " lease_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node_id) DO UPDATE"
+        " SET session_id = excluded.session_id, boot_id = excluded.boot_id, state_lock_id = excluded.state_lock_id,"
+        " said = excluded.said, registered_at = excluded.registered_at,"
         " heartbeat_at = excluded.heartbeat_at, lease_until = excluded.lease_until, alive = 1, status = 'idle',"
         " message = '', readings = '{}', told_to_drain = 0",
-        (node.node_id, session_id, node.boot_id, json.dumps(said), on.now, on.now, on.lease_time + lease_seconds),
+        (
+            node.node_id,
+            session_id,
+            node.boot_id,
+            node.state_lock_id,
+            json.dumps(said),
+            on.now,
+            on.now,
+            on.lease_time + lease_seconds,
+        ),
     )
     if not same:
         on.sql.execute("INSERT INTO sessions VALUES (?, ?, ?)", (session_id, node.node_id, on.lease_time))
@@ -51,14 +83,25 @@ def register(
         listed = _without(held, drop)
         for task in moves.held_by(on.sql, node.node_id):
             if (task["id"], task["attempt"]) not in listed:
-                moves.give_up(on, task, f"{node.node_id} started anew without it")
+                clash = takeover.is_clash(incumbent, node.state_lock_id)
+                reason = "was taken over by another state folder" if clash else "started anew"
+                moves.give_up(on, task, f"{node.node_id} {reason} without it", disruption=clash)
     return records.Registration(session_id, drop)
 
 
-def heartbeat(
-    on: writing.Transaction, beat: records.Beat, lease_seconds: float, leases_since: float
-) -> records.Directives:
-    """See :meth:`store.Store.heartbeat`. ``leases_since``: when all leases began anew."""
+def _incumbent(row: database.Row, lease_time: float) -> takeover.Incumbent:
+    return takeover.Incumbent(
+        row["session_id"],
+        row["boot_id"],
+        row["state_lock_id"],
+        leased=bool(row["alive"] and row["lease_until"] >= lease_time),
+        offline=row["status"] == "offline",
+    )
+
+
+def heartbeat(on: writing.Transaction, beat: records.Beat, leases: Leases) -> records.Directives:
+    """See :meth:`store.Store.heartbeat`."""
+    lease_seconds = leases.seconds
     node = check(on.sql, beat.node_id, beat.session_id)
     on.sql.execute(
         "UPDATE nodes SET status = ?, told_to_drain = draining, message = ?, readings = ?, heartbeat_at = ?,"
@@ -74,7 +117,7 @@ def heartbeat(
     )
     drop = _settle(on, beat.node_id, beat.held or ())
     # Within a lease of the pool's return the poll may be still to come that asks again for an answer it took with it.
-    if beat.session_id and beat.held is not None and leases_since < on.lease_time - lease_seconds:
+    if beat.session_id and beat.held is not None and leases.since < on.lease_time - lease_seconds:
         _give_up_unlisted(on, beat.node_id, _without(beat.held, drop), on.lease_time - lease_seconds)
     cancel = tuple(moves.ref(task) for task in moves.held_by(on.sql, beat.node_id) if task["cancel_requested"])
     return records.Directives(bool(node["draining"]), cancel, drop)

@@ -164,13 +164,15 @@ class SqliteStore:
             await self._write.do(functools.partial(submissions.cancel, task_ids=part))
         return await self.tasks(task_ids)
 
-    async def register(self, node: records.NewNode, held: Sequence[records.Ref]) -> records.Registration:
+    async def register(
+        self, node: records.NewNode, held: Sequence[records.Ref], silent_session: str = ""
+    ) -> records.Registration:
         """See :meth:`store.Store.register`."""
-        return await self._write.do(lambda on: sessions.register(on, node, held, self._lease))
+        return await self._write.do(lambda on: sessions.register(on, node, held, self._leases, silent_session))
 
     async def heartbeat(self, beat: records.Beat) -> records.Directives:
         """See :meth:`store.Store.heartbeat`."""
-        return await self._write.do(lambda on: sessions.heartbeat(on, beat, self._lease, self._leases_since))
+        return await self._write.do(lambda on: sessions.heartbeat(on, beat, self._leases))
 
     async def verify(self, node_id: str, session_id: str) -> None:
         """See :meth:`store.Store.verify`."""
@@ -254,6 +256,10 @@ class SqliteStore:
     async def counts(self) -> dict[str, int]:
         """See :meth:`store.Store.counts`."""
         return await self._read.ask(reading.counts)
+
+    @property
+    def _leases(self) -> sessions.Leases:
+        return sessions.Leases(self._lease, self._leases_since)
 
     @property
     def _write(self) -> writing.Writer:

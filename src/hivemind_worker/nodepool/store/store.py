@@ -76,8 +76,16 @@ class Store(Protocol):
         Raises :class:`errors.NoSuchTask` before anything is cancelled.
         """
 
-    async def register(self, node: records.NewNode, held: Sequence[records.Ref]) -> records.Registration:
-        """Open a session for a node and close its former one.
+    async def register(
+        self, node: records.NewNode, held: Sequence[records.Ref], silent_session: str = ""
+    ) -> records.Registration:
+        """Open a session for a node and close its former one, unless that may live.
+
+        It may while its lease is in force, where it was opened with a boot id and its last heartbeat was not "offline".
+        Then another process is let in with the ``state_lock_id`` that the session was opened with (not empty), or where
+        ``silent_session`` names the session: its caller has asked it, and nothing was heard. Otherwise
+        :class:`takeover.SessionLives` is raised, and nothing has happened. What a process of another state folder
+        displaces (both ids are there and differ) is lost by a disruption.
 
         The same ``boot_id`` again keeps its session: idempotent. Of the attempts that are the node's, those in
         ``held`` go on; the others are given up at once when the process is a new one, or unknown. An attempt whose
