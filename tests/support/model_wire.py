@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Coroutine
@@ -60,14 +61,11 @@ class WireBackend:
         self._wall = 1_700_000_000.0
         self._looks = 0
         self._looking = False
-        self._patches = [
-            mock.patch.object(leases, "LOOKS_PER_LEASE", LOOKS_PER_LEASE),
-            # Its peers do one thing after the other: none of them answers while another registers.
-            mock.patch.object(challenge, "CHALLENGE_SECONDS", 0.02),
-            mock.patch.object(challenge, "RECONNECT_SECONDS", 0.0),
-        ]
-        for patch in self._patches:
-            patch.start()
+        self._patches = contextlib.ExitStack()
+        self._patches.enter_context(mock.patch.object(leases, "LOOKS_PER_LEASE", LOOKS_PER_LEASE))
+        # Its peers do one thing after the other: none of them answers while another registers.
+        self._patches.enter_context(mock.patch.object(challenge, "CHALLENGE_SECONDS", 0.02))
+        self._patches.enter_context(mock.patch.object(challenge, "RECONNECT_SECONDS", 0.0))
         self._run(self._start())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -106,8 +104,7 @@ class WireBackend:
 
     def close(self) -> None:
         self._run(self._stop())
-        for patch in self._patches:
-            patch.stop()
+        self._patches.close()
         self._runner.close()
         self._folder.cleanup()
 
