@@ -18,6 +18,8 @@ def checker(kept: store.Store, folder: Path, serving: Callable[[], str]) -> repo
     """Return what makes the pool's health report. ``serving`` says why it serves nobody; empty while it does."""
 
     async def stored() -> checks.Check:
+        if kept.damage:
+            return checks.unhealthy(kept.damage)
         await kept.oldest_queued()
         return checks.healthy("Store OK")
 
@@ -28,7 +30,7 @@ def checker(kept: store.Store, folder: Path, serving: Callable[[], str]) -> repo
         return checks.disk_space(checks.Thresholds(disk_percent=DISK_PERCENT), percent, disk.free, str(folder))
 
     def ready() -> tuple[bool, str]:
-        why = serving()
-        return not why, why
+        reason = serving() or kept.damage
+        return not reason, reason
 
     return report.HealthChecker({"store": stored, "disk_space": disk_space}, live=lambda: not serving(), ready=ready)

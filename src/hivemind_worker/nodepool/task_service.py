@@ -206,14 +206,21 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.once
     async def GetPoolInfo(self, request: pb.GetPoolInfoRequest, context: calls.Context) -> pb.GetPoolInfoResponse:
         """Tell of the pool itself."""
-        nodes = await self._parts.store.nodes(alive_only=True)
-        return pb.GetPoolInfoResponse(
+        store = self._parts.store
+        info = pb.GetPoolInfoResponse(
             version=__version__,
             protocol_version=calls.PROTOCOL_VERSION,
-            server_time=self._parts.store.now(),
+            server_time=store.now(),
             lease_seconds=self._parts.lease_seconds,
-            tasks_by_state=await self._parts.store.counts(),
-            nodes=len(nodes),
             max_inline_bytes=spec.INLINE_BYTES,
-            store_epoch=self._parts.store.epoch,
+            store_epoch=store.epoch,
         )
+        try:
+            info.nodes = len(await store.nodes(alive_only=True))
+            info.tasks_by_state.update(await store.counts())
+        except errors.Unavailable:
+            if not store.damage:
+                raise
+        if store.damage:
+            info.unready_reasons.append(store.damage)
+        return info

@@ -149,6 +149,12 @@ def checkpoint(connection: Connection) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
+def is_damage(error: Error) -> bool:
+    """Whether an error says that the file holds what SQLite cannot have written."""
+    code = getattr(error, "sqlite_errorcode", 0)  # absent from what the module raises by itself
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 def copy(source: Connection, target: Path) -> None:
     """Copy a database as it is at one moment into a new file; others may write to it meanwhile. Blocks.
 
@@ -166,10 +172,13 @@ def close_as_one_file(connection: Connection) -> None:
 
 
 def damage(connection: Connection) -> str:
-    """Return what is wrong with the database, in SQLite's words; empty where every page is sound. Reads all of it."""
+    """Return what is wrong with the database, in SQLite's words; empty where every page is sound. Reads all of it.
+
+    Empty also where it was interrupted, or the file cannot be read just now.
+    """
     try:
         rows = connection.execute("PRAGMA quick_check(5)").fetchall()
     except Error as error:
-        return str(error)
+        return str(error) if is_damage(error) else ""
     problems = [str(row[0]) for row in rows if row[0] != "ok"]
     return "; ".join(problems).replace("\n", " ")[:500]

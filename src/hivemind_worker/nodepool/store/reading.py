@@ -21,8 +21,10 @@ THREADS = 2
 class Reader:
     """Runs questions, each in one snapshot."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, failed: Callable[[database.Error], object]) -> None:
+        """``failed`` is called with every error of the database, on whatever thread meets it."""
         self._path = path
+        self._failed = failed
         self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="pool-reader")
         self._own = threading.local()
         self._connections: list[database.Connection] = []
@@ -49,6 +51,7 @@ class Reader:
             finally:
                 connection.execute("COMMIT")
         except database.Error as error:
+            self._failed(error)
             raise errors.Unavailable(f"the pool's store cannot be read: {error}") from None
 
 

@@ -21,6 +21,7 @@ from hivemind_worker.nodepool.store import (
     records,
     reports,
     sessions,
+    soundness,
     staging,
     submissions,
     writing,
@@ -49,6 +50,7 @@ class SqliteStore:
         self._answered: list[Callable[[records.Poll, records.Given], None]] = []
         self._waiting = handing_out.WaitingPolls()
         self._writer: writing.Writer | None = None
+        self._sound = soundness.Soundness(path)
         self._submitter: staging.Submitter | None = None
         self._reader: reading.Reader | None = None
         self._times = clocks.Clocks(clock, wall)
@@ -65,7 +67,12 @@ class SqliteStore:
     @property
     def epoch(self) -> str:
         """See :attr:`store.Store.epoch`."""
-        return self._write.epoch
+        return "" if self._writer is None and self.damage else self._write.epoch
+
+    @property
+    def damage(self) -> str:
+        """See :attr:`store.Store.damage`."""
+        return self._sound.damage
 
     def listen(self, heard: Callable[[Sequence[records.Change]], None]) -> None:
         """See :meth:`store.Store.listen`."""
@@ -79,11 +86,18 @@ class SqliteStore:
         try:
             database.check_one_name(self._path)
             database.check_restored(self._path)
+            sound = self._sound = soundness.Soundness(self._path)
+            await sound.begin()
+            if sound.damage:
+                # Nothing is written into it, not even what every opening writes.
+                self._reader = reading.Reader(self._path, sound.look_at)
+                return
             writer = writing.Writer(
                 self._path,
                 self._times,
                 self._tell,
                 lambda on: handing_out.answer_waiting(on, waiting, self._lease),
+                sound,
             )
             try:
                 await writer.start()
@@ -95,11 +109,12 @@ class SqliteStore:
                 await writer.close()
                 raise
         except BaseException:
+            await self._sound.end()
             self._unlock()
             raise
         self._writer = writer
         self._submitter = staging.Submitter(writer)
-        self._reader = reading.Reader(self._path)
+        self._reader = reading.Reader(self._path, sound.look_at)
 
     async def close(self) -> None:
         """See :meth:`store.Store.close`."""
@@ -108,13 +123,18 @@ class SqliteStore:
             await submitter.close()
         reader, self._reader = self._reader, None
         writer, self._writer = self._writer, None
-        if reader is not None:
+        await self._sound.end()
+        damaged = bool(self.damage)
+        if reader is not None and not damaged:
             # Before the writer: the last connection to close must be the one that may write.
             await asyncio.to_thread(reader.close)
         if writer is not None:
             with contextlib.suppress(errors.Unavailable):  # a full disk: a rest is then longer by a lease
                 await writer.do(expiry.save_clock)
             await writer.close()
+        if reader is not None and damaged:
+            # After the writer: the last one would else bring its log into the damaged file.
+            await asyncio.to_thread(reader.close)
         self._unlock()
 
     def _lock(self) -> None:
@@ -264,7 +284,7 @@ class SqliteStore:
     @property
     def _write(self) -> writing.Writer:
         if self._writer is None:
-            raise errors.Unavailable("the pool's store is not open")
+            raise errors.Unavailable(self.damage) if self.damage else errors.Unavailable("the pool's store is not open")
         return self._writer
 
     @property

@@ -36,6 +36,15 @@ class Store(Protocol):
         never taken for this store's; one that names none is taken to be of this epoch.
         """
 
+    @property
+    def damage(self) -> str:
+        """What is wrong with the store's file and how to restore it; empty where nothing is known to be wrong.
+
+        It is looked into when it is opened: of a large file the rest while the store is open. From the moment on that
+        damage was found every call that would write raises :class:`errors.Unavailable`, nothing is handed out, and the
+        file stays as it is; calls that only read answer for as long as they can.
+        """
+
     def listen(self, heard: Callable[[Sequence[records.Change]], None]) -> None:
         """Have ``heard`` called on the event loop after each commit with what changed. It must not raise or wait."""
 
@@ -44,6 +53,8 @@ class Store(Protocol):
 
         What is held by nodes that are not alive, or not known, is given up. No node rests for longer than 60 s more, no
         attempt may be held for longer than one that was handed out now.
+
+        A damaged file is opened for reading alone: see :attr:`damage`.
 
         Raises :class:`errors.StateInUse` where another pool has it, :class:`errors.BadSettings` where it cannot be
         used: a network file system, another program's file, a newer version's.

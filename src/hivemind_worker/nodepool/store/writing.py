@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hivemind_worker.nodepool.store import clocks, database, records, schema, task_queue
+from hivemind_worker.nodepool.store import clocks, database, records, schema, soundness, task_queue
 from hivemind_worker.task import errors
 
 T = TypeVar("T")
@@ -54,8 +54,16 @@ Heard = Callable[[Sequence[records.Change], Sequence[tuple[records.Poll, records
 class Writer:
     """Runs requests one after the other on its own thread and connection. Made, used and closed on one event loop."""
 
-    def __init__(self, path: Path, times: clocks.Clocks, heard: Heard, finish: Callable[[Transaction], None]) -> None:
-        """``finish`` is done at the end of each transaction, in it."""
+    def __init__(
+        self,
+        path: Path,
+        times: clocks.Clocks,
+        heard: Heard,
+        finish: Callable[[Transaction], None],
+        sound: soundness.Soundness,
+    ) -> None:
+        """``finish`` is done at the end of each transaction, in it. Where ``sound`` knows of damage nothing is."""
+        self._sound = sound
         self._path = path
         self._times = times
         self._heard = heard
@@ -115,7 +123,8 @@ class Writer:
                 return
             self._say(_resolve, self._opened)
             self._work(connection)
-            database.checkpoint(connection)
+            if not self._sound.damage:
+                database.checkpoint(connection)
         self._say(_resolve, self._ended)
 
     def _work(self, connection: database.Connection) -> None:
@@ -137,6 +146,10 @@ class Writer:
     def _commit(self, connection: database.Connection, batch: list[_Request]) -> Transaction:
         now, lease_time = self._times.now(), self._times.lease_time()
         transaction = Transaction(connection, now, lease_time, self.epoch, self._queue)
+        if self._sound.damage:
+            for request in batch:
+                request.error = errors.Unavailable(self._sound.damage)
+            return transaction
         try:
             connection.execute("BEGIN IMMEDIATE")
             self._queue.settle(connection)
@@ -148,8 +161,9 @@ class Writer:
             with contextlib.suppress(database.Error):
                 connection.execute("ROLLBACK")
             _undo(transaction, 0)
+            reason = self._sound.look_at(error) or f"the pool's store cannot be written: {error}"
             for request in batch:
-                request.error = errors.Unavailable(f"the pool's store cannot be written: {error}")
+                request.error = errors.Unavailable(reason)
             return Transaction(connection, now, lease_time, self.epoch)
         return transaction
 
@@ -181,6 +195,10 @@ def _do(transaction: Transaction, request: _Request) -> None:
         request.result = request.work(transaction)
     except database.Trouble:
         raise
+    except database.Error as error:
+        if database.is_damage(error):
+            raise
+        request.error = error
     except Exception as error:  # noqa: BLE001  (it is raised where the request was made)
         request.error = error
     if request.error is not None:
