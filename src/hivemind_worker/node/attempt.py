@@ -332,6 +332,8 @@ class Attempt:
         self._log_end(ended, said)
         if closed:
             await self._kept.close(said)
+            if self._output.waiting:
+                await self._unless_killed(self._output.last())
         return closed
 
     async def _unless_killed(self, work: Coroutine[Any, Any, T]) -> T | None:

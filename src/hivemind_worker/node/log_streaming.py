@@ -54,6 +54,7 @@ class LogStream:
         self._spool = spool
         self._more = asyncio.Event()
         self._off = False
+        self._refused = False
 
     @property
     def waiting(self) -> bool:
@@ -84,13 +85,24 @@ class LogStream:
                 pauses.reset()
 
     async def rest(self) -> None:
-        """Send what is left, for ``LAST_SECONDS`` at most. Raises :class:`errors.Unavailable`, with the rest kept."""
+        """Send what is left, for ``LAST_SECONDS`` at most. What the pool does not take now stays here.
+
+        Raises nothing for that: whoever delivers an end must not wait for its output.
+        """
         try:
             async with asyncio.timeout(LAST_SECONDS):
                 while self.waiting:
                     await self._send()
         except TimeoutError:
             self._give_up("the pool was too slow for the last of it")
+        except errors.Unavailable:
+            return
+
+    async def last(self) -> None:
+        """The end has been delivered: send what could not be sent before it, and then give up what is left."""
+        await self.rest()
+        if self.waiting:
+            self._give_up("the pool took the end, but not the last of the output")
 
     async def _gather(self) -> None:
         due = clock.now() + GATHER_SECONDS
@@ -125,6 +137,9 @@ class LogStream:
         except errors.HiveMindError as error:
             self._give_up(str(error))
         else:
+            if not answer.success and not self._refused:
+                self._refused = True
+                self._warn(f"the pool leaves out some of it: {answer.message}")
             # A pool that acknowledges nothing of a batch does not want it: no endless loop.
             got = max(answer.next_sequence, batch[0].sequence + 1) if answer.success else batch[-1].sequence + 1
             self._spool.arrived(got)
@@ -148,6 +163,7 @@ class LogStream:
     def _give_up(self, why: str) -> None:
         self._off = True
         if why:
-            log.log_task_event(
-                "output_not_streamed", self._source.run().attempt_id.task_id, {"why": why}, level="warning"
-            )
+            self._warn(why)
+
+    def _warn(self, why: str) -> None:
+        log.log_task_event("output_not_streamed", self._source.run().attempt_id.task_id, {"why": why}, level="warning")

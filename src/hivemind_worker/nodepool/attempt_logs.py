@@ -9,8 +9,10 @@ the attempt carries the head and the tail once more. All of it blocks on the dis
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import os
 import shutil
 import struct
 import threading
@@ -199,7 +201,11 @@ class AttemptLogs:
             with (folder / str(tail.segment)).open("ab") as file:
                 file.write(record)
         except OSError:
-            del self._tails[folder]  # part of it may be there: the next call looks
+            del self._tails[folder]
+            # Part of it may be there. What cannot be cut off now is cut off by the next call, which looks.
+            with contextlib.suppress(OSError):
+                os.truncate(folder / str(tail.segment), tail.size)
+                self._tails[folder] = tail
             raise
         tail.size += len(record)
         tail.next_sequence = chunk.sequence + 1

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from hivemind_worker import __version__
@@ -24,9 +24,15 @@ from hivemind_worker.nodepool import (
 )
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.task import errors, outcome
+from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import budget, calls, translate
 
 pb = calls.pb
+
+log = logs.StructuredLogger(__name__)
+
+_MAX_UNSTORED = 1_000
+"""Attempts of which it is remembered that the log says already that their output was not stored."""
 
 _VERDICTS = {
     records.Verdict.ACCEPTED: pb.VERDICT_ACCEPTED,
@@ -59,6 +65,7 @@ class NodeManager(calls.NodeManagerServicer):
         self._parts = parts
         self._challenges = challenge.Challenges(parts.store, parts.dispatch, parts.lease_seconds)
         self.told = parts.told
+        self._unstored: set[attempt_logs.Key] = set()
 
     @answering.once
     async def RegisterNode(self, request: pb.RegisterNodeRequest, context: calls.Context) -> pb.RegisterNodeResponse:
@@ -203,8 +210,26 @@ class NodeManager(calls.NodeManagerServicer):
                 self._challenges.heard(request.node_id, request.session_id)
                 if key is None:
                     key = await self._output_key(request)
-                next_sequence = await self._append(key, request.chunks)
+                try:
+                    next_sequence = await self._append(key, request.chunks)
+                except OSError as error:
+                    # Not a failure that is tried again: a result waits behind its output, and must not wait for a disk.
+                    return self._not_stored(key, request.chunks, error)
         return pb.AppendTaskLogsResponse(success=True, next_sequence=next_sequence)
+
+    def _not_stored(
+        self, key: attempt_logs.Key, lost: Sequence[pb.LogChunk], error: OSError
+    ) -> pb.AppendTaskLogsResponse:
+        """The answer where the log disk takes no output: the node leaves these chunks out; offsets show the gap."""
+        reason = f"the pool's log disk: {error.strerror or error}"
+        if key not in self._unstored:
+            if len(self._unstored) >= _MAX_UNSTORED:
+                self._unstored.clear()
+            self._unstored.add(key)
+            log.log_task_event("output_not_stored", key.task_id, {"why": reason}, level="error")
+        return pb.AppendTaskLogsResponse(
+            success=False, message=reason, next_sequence=max((chunk.sequence for chunk in lost), default=-1) + 1
+        )
 
     async def _append(self, key: attempt_logs.Key, said: Iterable[pb.LogChunk]) -> int:
         chunks = [requests.chunk(message) for message in said]
