@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import mortal
@@ -95,13 +96,36 @@ async def test_a_worker_whose_session_is_replaced_ends_its_tasks_and_exits_75(tm
     assert ended.returncode == 75, ended.stderr
 
 
-async def _worker(address: str, folder: Path) -> subprocess.CompletedProcess[str]:
+async def _worker(address: str, folder: Path, node_id: str = "node-1") -> subprocess.CompletedProcess[str]:
     words = [f"--node-pool={address}", f"--state-dir={folder / 'state'}", f"--log-dir={folder / 'log'}"]
     return await asyncio.to_thread(
         subprocess.run,
-        [*mortal.COMMAND, "worker", *words, "--isolation=sandbox", "--grace-seconds=1", "--node-id=node-1"],
+        [*mortal.COMMAND, "worker", *words, "--isolation=sandbox", "--grace-seconds=1", f"--node-id={node_id}"],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+
+
+@pytest.mark.sandbox
+async def test_a_copied_folder_costs_the_original_and_its_task_nothing(tmp_path: Path) -> None:
+    words = ("--isolation=sandbox", "--log-format=json", "--heartbeat-interval=1", "--grace-seconds=1")
+    async with mortal.node(tmp_path, *words, pool={"lease_seconds": 30.0}) as worker:
+        await worker.start()
+        task_id = await worker.submit("i=0; while [ $i -lt 400 ]; do i=$((i+1)); sleep 0.05; done; echo whole")
+
+        async def runs() -> bool:
+            return (await worker.at.info(task_id)).state == "running"
+
+        look: Callable[[], bool | Awaitable[bool]] = runs
+        await waiting.wait_until(look, description="it runs", seconds=30)
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        copying = await asyncio.create_subprocess_exec("cp", "-a", worker.state, copy / "state")
+        assert await copying.wait() in {0, 1}  # 1: a file that was there a moment ago
+        refused = await _worker(worker.at.pool.address, copy, worker.node_id)
+        assert refused.returncode == 75, refused.stderr
+        assert '"worker_started"' not in refused.stderr
+        info = await worker.ended(task_id)
+        assert (info.state, info.attempt, info.result.logs) == ("completed", 1, "whole\n"), worker.log()

@@ -86,3 +86,21 @@ async def test_l01_a_task_that_kills_its_node_is_bounded_by_its_attempts(worker:
     info = await worker.ended(task_id)
     assert (info.state, info.attempt, info.result.reason) == ("failed", 2, "worker_crash"), info
     assert len(seen) == 2
+
+
+async def test_l01_a_task_whose_preparation_kills_its_node_is_bounded_too(worker: mortal.Mortal) -> None:
+    task_id = await worker.submit("echo began", max_attempts=1)
+    lives = 0
+
+    async def over() -> bool:
+        assert worker.process is not None
+        return worker.process.poll() is not None or (await worker.at.info(task_id)).state == "failed"
+
+    while (await worker.at.info(task_id)).state != "failed":
+        lives += 1
+        assert lives <= 6, worker.log()
+        worker.begin("executors.process:ProcessExecutor._converse:before")
+        look: Callable[[], bool | Awaitable[bool]] = over
+        await waiting.wait_until(look, description="it was killed, or the task has ended", seconds=40)
+    info = await worker.at.info(task_id)
+    assert (info.attempt, lives > 1) == (1, True)

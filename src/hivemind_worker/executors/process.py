@@ -116,7 +116,7 @@ class ProcessExecutor:
         ground = await self._ready()
         if self._lasting is not None:
             await self._bury(self._lasting, {each.get(_NAME, "") for each in covered})
-        if self._node_id:
+        if self._node_id and self._holder_folder is not None:  # a worker of one command has no earlier life
             await self._sweep()
             self._sweeping = asyncio.create_task(self._sweep_again(), name="sandboxes/sweep")
         await asyncio.to_thread(limits.sweep, ground.groups)

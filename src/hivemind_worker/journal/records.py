@@ -29,13 +29,17 @@ Key = attempt_id.AttemptId
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The attempt is ours: its task as the pool sent it (wire bytes), and the id of the one run that it will have."""
+    """The attempt is ours: its task as the pool sent it (wire bytes), and the id of the one run that it will have.
+
+    Written again, with one more in ``preparations``, by each process that prepares it after another was killed.
+    """
 
     task_id: str
     attempt: int
     task: bytes
     store_epoch: str = ""
     run_id: str = ""
+    preparations: int = 1
 
 
 @dataclass(frozen=True, slots=True)

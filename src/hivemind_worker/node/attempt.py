@@ -249,6 +249,8 @@ class Attempt:
         elif self._found is not None:
             # It has not begun: whether it is still ours the pool says when it has heard that we hold it.
             await self.stop.until(stopping.StopLevel.CANCEL, self._means.line.known())
+            self._kept.accept(self._found.message.SerializeToString(), self._found.preparations + 1)
+            await self._kept.accepted()
         if any(file.artifact is not None for file in ready.files):
             fetching = self._fetched(ready, here=custody.after is not None)
             ready = await self.stop.until(stopping.StopLevel.CANCEL, fetching)

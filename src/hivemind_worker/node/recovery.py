@@ -18,6 +18,10 @@ from hivemind_worker.task import attempt_id, errors, outcome
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import calls, translate
 
+MAX_PREPARATIONS = 3
+"""How many processes may be killed while they prepare one attempt (pull its image, make its environment)."""
+
+KILLED_WHILE_PREPARED = "{} workers of this node ended while they prepared the task"
 ENDED_WITH_WORKER = "the worker ended while the task ran, and its capsule with it"
 
 log = logs.StructuredLogger(__name__)
@@ -37,6 +41,7 @@ class Found:
     after: checkpoint.Checkpoint | None = None
     crashed: str = ""
     started: bool = False
+    preparations: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,9 @@ def _read(key: records.Key, held: records.Held, books: safekeeping.Books) -> Fou
         if held.accepted is None:
             return None
         if held.started is None:
-            return Found(message, run)
+            tries = held.accepted.preparations
+            crashed = KILLED_WHILE_PREPARED.format(tries) if tries >= MAX_PREPARATIONS else ""
+            return Found(message, run, crashed=crashed, preparations=tries)
         if not held.started.capsule:
             return Found(message, run, crashed=held.started.doubt or ENDED_WITH_WORKER, started=True)
         data = books.outbox.checkpoint(run)

@@ -54,10 +54,13 @@ class Safekeeping:
         self._plan: plan.RunPlan | None = None
         self._ended = False
 
-    def accept(self, task: bytes) -> None:
-        """Begin to write down that the attempt is ours; ``placed`` waits until that is on the disk."""
-        about = self._about
-        accepted = records.Accepted(about.task_id, about.attempt, task, about.store_epoch, self._run.run_id)
+    def accept(self, task: bytes, preparations: int = 1) -> None:
+        """Begin to write down that the attempt is ours; ``placed`` waits until that is on the disk.
+
+        ``preparations``: how many processes have prepared it, this one included.
+        """
+        about, run_id = self._about, self._run.run_id
+        accepted = records.Accepted(about.task_id, about.attempt, task, about.store_epoch, run_id, preparations)
         writing = self._books.journal.append(accepted)
         self._accepted = asyncio.ensure_future(writing)
         self._accepted.add_done_callback(_heard)
