@@ -113,7 +113,7 @@ async def test_a_copied_folder_costs_the_original_and_its_task_nothing(tmp_path:
     words = ("--isolation=sandbox", "--log-format=json", "--heartbeat-interval=1", "--grace-seconds=1")
     async with mortal.node(tmp_path, *words, pool={"lease_seconds": 30.0}) as worker:
         await worker.start()
-        task_id = await worker.submit("i=0; while [ $i -lt 400 ]; do i=$((i+1)); sleep 0.05; done; echo whole")
+        task_id = await worker.submit("i=0; while [ $i -lt 240 ]; do i=$((i+1)); sleep 0.05; done; echo whole")
 
         async def runs() -> bool:
             return (await worker.at.info(task_id)).state == "running"
