@@ -66,6 +66,7 @@ async def test_l01_a_task_whose_node_was_killed_three_times_ran_once(worker: mor
     assert await worker.output(task_id) in {b"", b"began\n"}  # what had not left the killed process is gone with it
 
 
+@pytest.mark.long
 async def test_l01_a_task_that_kills_its_node_is_bounded_by_its_attempts(worker: mortal.Mortal) -> None:
     word = f"mark-{worker.node_id}"
     await worker.start()
