@@ -231,6 +231,21 @@ async def test_the_lease_clock_goes_on_over_a_restart_and_stands_still_meanwhile
     await second.close()
 
 
+async def test_leases_are_judged_by_the_moment_of_the_look(kept: store.Store, clock: Clock) -> None:
+    await kept.submit([task("a")])
+    here = await session(kept)
+    await take(kept, "n", here)
+    clock.seconds += LEASE - 1
+    looked_at = kept.lease_time()
+    clock.seconds += 10 * LEASE  # the pool's process was stopped between its look at the clock and its judgement
+    assert await kept.expire(looked_at) == records.Lost()
+    await kept.begin_leases_anew()  # as the next look finds
+    await kept.heartbeat(records.Beat("n", here, held=(records.Ref("a", 1),)))
+    assert (await kept.expire()).nodes == ()
+    clock.seconds += LEASE + 1
+    assert (await kept.expire(10**12)).nodes == ("n",)
+
+
 # ---- nodes that never come back ----
 
 

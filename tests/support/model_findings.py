@@ -7,6 +7,5 @@ from __future__ import annotations
 
 LAZY_RENEWAL = "a poll renews a lease only once a quarter of it is over: it may end up to a quarter too early"
 MAX_TASKS = "a node that lets the pool count, with max_concurrent_tasks, is given more than so many at once"
-AWAY = "the pool is stopped between its look at the clock and its expiry: every lease is judged by the time it was away"
 
-OPEN: frozenset[str] = frozenset({LAZY_RENEWAL, MAX_TASKS, AWAY})
+OPEN: frozenset[str] = frozenset({LAZY_RENEWAL, MAX_TASKS})

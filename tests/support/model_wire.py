@@ -83,9 +83,9 @@ class WireBackend:
     def _count_looks(self, pool: server.NodePool) -> None:
         expire, begin_anew = pool.store.expire, pool.store.begin_leases_anew
 
-        async def looked() -> records.Lost:
+        async def looked(as_of: float | None = None) -> records.Lost:
             self._looking = True
-            found = await expire()
+            found = await expire(as_of)
             self._looks, self._looking = self._looks + 1, False
             return found
 
@@ -112,7 +112,7 @@ class WireBackend:
         self._run(self._wait(seconds))
 
     async def _wait(self, seconds: float) -> None:
-        # Between two looks: one that has begun judges by the time of its transaction (model_findings.AWAY).
+        # Between two looks, so that the next one judges by this time.
         await wait_until(lambda: not self._looking, description="the pool is between two looks", seconds=60)
         self._seconds += seconds
 

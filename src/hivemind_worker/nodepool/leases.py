@@ -26,13 +26,15 @@ async def watch(kept: store.Store, lease_seconds: float, stop: stopping.Stop) ->
     last = kept.lease_time()
     refused = False
     async for _ in periodic.every(lease_seconds / LOOKS_PER_LEASE, stop):
-        away = kept.lease_time() - last
+        # Judged by this moment, although it may take long until that is done: the process may be stopped in between.
+        now = kept.lease_time()
+        away = now - last
         try:
             if away > lease_seconds * AWAY:
                 await kept.begin_leases_anew()
                 log.log_system_event("leases_begun_anew", {"away_seconds": round(away, 1)}, level="warning")
             else:
-                _tell(await kept.expire())
+                _tell(await kept.expire(now))
         except errors.Unavailable as error:
             if not refused:
                 log.log_system_event("leases_not_watched", level="error", error=error)

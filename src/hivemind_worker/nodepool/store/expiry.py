@@ -75,13 +75,14 @@ def begin_leases_anew(tx: writing.Transaction, lease_seconds: float) -> None:
     )
 
 
-def expire(tx: writing.Transaction, lease_seconds: float) -> records.Lost:
+def expire(tx: writing.Transaction, lease_seconds: float, as_of: float | None = None) -> records.Lost:
     """See :meth:`store.Store.expire`."""
-    late = tx.sql.execute("SELECT node_id FROM nodes WHERE alive = 1 AND lease_until < ?", (tx.lease_time,)).fetchall()
+    now = tx.lease_time if as_of is None else min(as_of, tx.lease_time)
+    late = tx.sql.execute("SELECT node_id FROM nodes WHERE alive = 1 AND lease_until < ?", (now,)).fetchall()
     for node in late:
         tx.sql.execute("UPDATE nodes SET alive = 0 WHERE node_id = ?", (node["node_id"],))
     attempts = _give_up_of_the_dead(tx)
-    for task in tx.sql.execute(OVERDUE, (tx.lease_time,)).fetchall():
+    for task in tx.sql.execute(OVERDUE, (now,)).fetchall():
         attempts.append(moves.ref(task))
         with_session = bool(task["with_session"])
         moves.give_up(

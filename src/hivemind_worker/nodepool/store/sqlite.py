@@ -228,9 +228,9 @@ class SqliteStore:
             return assigned  # nothing to write: the rule, as each batch of output asks
         return await self._write.do(lambda tx: attempts.bind_output(tx, number, ref, node_id))
 
-    async def expire(self) -> records.Lost:
+    async def expire(self, as_of: float | None = None) -> records.Lost:
         """See :meth:`store.Store.expire`."""
-        return await self._write.do(lambda on: expiry.expire(on, self._lease))
+        return await self._write.do(lambda on: expiry.expire(on, self._lease, as_of))
 
     async def begin_leases_anew(self) -> None:
         """See :meth:`store.Store.begin_leases_anew`."""

@@ -120,7 +120,10 @@ class Store(Protocol):
         """Raise what :meth:`heartbeat` would for such a session; changes nothing."""
 
     async def hand_out(self, polls: Sequence[records.Poll]) -> list[records.Given]:
-        """Answer all waiting polls in one batch, in order, and renew their leases. Raises for none of them alone.
+        """Answer all waiting polls in one batch, in order. Raises for none of them alone.
+
+        Each renews its node's lease where less than three quarters of one are left: after a poll that much is left at
+        least. Heartbeats renew it whole.
 
         An attempt that was handed to a session, has not started and is not among what the session says it holds is
         in the answer again: its first answer was lost. A node whose attempts failed by its own fault rests for a
@@ -165,8 +168,10 @@ class Store(Protocol):
         :class:`errors.StateInUse` as :meth:`heartbeat`. Idempotent.
         """
 
-    async def expire(self) -> records.Lost:
-        """Give up what has run out: queued again, failed, or cancelled. Idempotent.
+    async def expire(self, as_of: float | None = None) -> records.Lost:
+        """Give up what has run out by ``as_of``, a moment of the lease clock that is not to come, or by now.
+
+        It is queued again, failed, or cancelled. Idempotent.
 
         That is whatever is held by nodes that are not alive (their lease has run out) or not known, and each attempt
         that its node has had for too long, however often it lists it: `deadlines` has the numbers. The time counts from
