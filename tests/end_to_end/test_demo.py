@@ -103,6 +103,7 @@ def test_with_an_engine_and_packages(docker_url: str, python_image: str, tmp_pat
     data_results(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.docker
 @pytest.mark.sandbox
 @pytest.mark.timeout(300)

@@ -122,6 +122,12 @@ def second_worker(up: installed.Up) -> Iterator[None]:
         assert process.wait(60) == 0, (shell.home / "second.log").read_text()
 
 
+# On an engine it is as many containers, and proves no more: the pool, the client and both workers are the same.
+@pytest.mark.parametrize(
+    "fenced",
+    ["sandbox", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.long])],
+    indirect=True,
+)
 @pytest.mark.sandbox
 @pytest.mark.timeout(600)
 def test_two_hundred_tasks_end_as_they_must(up: installed.Up, tmp_path: Path) -> None:
