@@ -22,11 +22,25 @@ def shell(tmp_path: Path) -> installed.Shell:
 )
 def fenced(request: pytest.FixtureRequest, tmp_path: Path) -> installed.Shell:
     """A shell whose tasks are fenced by each isolation in turn."""
-    if request.param == "sandbox":
-        return installed.Shell(tmp_path, "--isolation", "sandbox")
+    return _shell(request, request.param, tmp_path)
+
+
+def _shell(request: pytest.FixtureRequest, isolation: str, home: Path) -> installed.Shell:
+    if isolation == "sandbox":
+        return installed.Shell(home, "--isolation", "sandbox")
     engine = request.getfixturevalue("docker_url")
     image = request.getfixturevalue("python_image")
-    return installed.Shell(tmp_path, "--isolation", "docker", "--docker-host", engine, "--default-image", image)
+    return installed.Shell(home, "--isolation", "docker", "--docker-host", engine, "--default-image", image)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("sandbox", marks=pytest.mark.sandbox), pytest.param("docker", marks=pytest.mark.docker)],
+)
+def lasting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[installed.Up]:
+    """As `up`, one for all tests of a file that neither end it nor count what it has."""
+    with installed.running_up(_shell(request, request.param, tmp_path_factory.mktemp("lasting"))) as found:
+        yield found
 
 
 @pytest.fixture

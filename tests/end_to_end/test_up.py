@@ -91,27 +91,29 @@ def test_the_operator_s_view_and_cancelling(up: Up) -> None:
     assert waits.returncode == 1
 
 
-def test_following_output_while_it_comes(up: Up) -> None:
-    task_id = up.submit(command="for n in 1 2 3; do echo $n; sleep 0.2; done; echo end >&2")
-    said = up.ask("logs", "-f", task_id)
+def test_following_output_while_it_comes(lasting: Up) -> None:
+    task_id = lasting.submit(command="for n in 1 2 3; do echo $n; sleep 0.2; done; echo end >&2")
+    said = lasting.ask("logs", "-f", task_id)
     assert (said.code, said.out, said.err) == (0, b"1\n2\n3\n", "end\n")
 
 
-def test_run_against_a_pool_that_is_there(up: Up, tmp_path: Path) -> None:
+def test_run_against_a_pool_that_is_there(lasting: Up) -> None:
     script = "echo hi; echo r > results/r; exit 7"
-    said = up.shell.hivemind("run", "--node-pool", up.address, "--results", "got", "--", "/bin/sh", "-c", script)
+    said = lasting.shell.hivemind(
+        "run", "--node-pool", lasting.address, "--results", "got", "--", "/bin/sh", "-c", script
+    )
     assert (said.code, said.out) == (7, b"hi\n"), said.err
-    assert (tmp_path / "got" / "r").read_text() == "r\n"
+    assert (lasting.shell.home / "got" / "r").read_text() == "r\n"
 
 
-def test_what_the_pool_refuses_is_one_line(up: Up) -> None:
+def test_what_the_pool_refuses_is_one_line(lasting: Up) -> None:
     for words in (["status", "nobody"], ["logs", "nobody"], ["cancel", "nobody"], ["results", "nobody", "-o", "x"]):
-        said = up.ask(*words)
+        said = lasting.ask(*words)
         assert said.code == 1
         assert "nobody" in said.err
         assert len(said.err.splitlines()) == 1
-    up.submit(id="mine", command=["true"])
-    again = up.ask("submit", "-", stdin=b'{"id": "mine", "command": ["false"]}')
+    lasting.submit(id="mine", command=["true"])
+    again = lasting.ask("submit", "-", stdin=b'{"id": "mine", "command": ["false"]}')
     assert again.code == 1
     assert "mine" in again.err
 
@@ -139,24 +141,31 @@ def test_a_second_signal_is_at_once(up: Up) -> None:
     assert up.process.wait(timeout=30) == 0
 
 
-def test_a_second_worker_on_one_folder_is_refused(up: Up, tmp_path: Path) -> None:
-    said = up.shell.hivemind(
-        *("worker", "--state-dir", str(tmp_path / "state"), "--log-dir", str(tmp_path / "log"), *up.shell.flags),
-        *("--node-pool", up.address),
+def test_a_second_worker_on_one_folder_is_refused(lasting: Up) -> None:
+    said = lasting.shell.hivemind(
+        *(
+            "worker",
+            "--state-dir",
+            str(lasting.shell.home / "state"),
+            "--log-dir",
+            str(lasting.shell.home / "log"),
+            *lasting.shell.flags,
+        ),
+        *("--node-pool", lasting.address),
     )
     assert said.code == 75
     assert "another worker" in said.err
 
 
-def test_a_taken_port_is_the_owner_s_to_change(up: Up, tmp_path: Path) -> None:
-    other = Shell(tmp_path, *up.shell.flags)
-    said = other.hivemind("pool", "--listen", up.address, "--state-dir", "other", "--log-dir", "log")
+def test_a_taken_port_is_the_owner_s_to_change(lasting: Up) -> None:
+    other = Shell(lasting.shell.home, *lasting.shell.flags)
+    said = other.hivemind("pool", "--listen", lasting.address, "--state-dir", "other", "--log-dir", "log")
     assert said.code == 78
-    assert up.address in said.err
+    assert lasting.address in said.err
 
 
-def test_running_what_no_node_can_take_says_why_it_waits(up: Up) -> None:
-    process = up.shell.start("run", "--node-pool", up.address, "--cpu", "5000", "--", "true")
+def test_running_what_no_node_can_take_says_why_it_waits(lasting: Up) -> None:
+    process = lasting.shell.start("run", "--node-pool", lasting.address, "--cpu", "5000", "--", "true")
     assert process.stdout is not None
     assert process.stderr is not None
     with process.stdout, process.stderr:
