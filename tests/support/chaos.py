@@ -87,16 +87,28 @@ async def run(terms: Terms, folder: Path) -> Result:
     """Do it all; logs, stores and the clients' history are in ``folder`` afterwards."""
     recorder = chaos_record.Recorder(folder / HISTORY)
     spinners = _spinners(terms.spinners)
+    task = asyncio.current_task()
+    assert task is not None
+
+    def end() -> None:
+        _kill(spinners)  # so that all else is ended soon
+        task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
     try:
         with chaos_pace.Pace() as pace:
             if spinners:
                 await asyncio.sleep(3 * chaos_pace.MEASURE_SECONDS)  # so that the lease fits
             return await _run(terms, folder, pace, recorder)
     finally:
-        for spinner in spinners:
-            spinner.kill()
-            spinner.wait()
+        _kill(spinners)
         recorder.close()
+
+
+def _kill(spinners: Sequence[subprocess.Popen[bytes]]) -> None:
+    for spinner in spinners:
+        spinner.kill()
+        spinner.wait()
 
 
 def _spinners(count: int) -> list[subprocess.Popen[bytes]]:
@@ -323,13 +335,6 @@ def _counted(world: chaos_world.World, stored: history.History, watch: chaos_evi
 
 def main(terms: Terms, folder: Path) -> int:
     """Run it, and write what came of it into ``folder``; 0 when this process saw nothing violated."""
-
-    async def cancellable() -> Result:
-        task = asyncio.current_task()
-        assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await run(terms, folder)
-
-    result = asyncio.run(cancellable())
+    result = asyncio.run(run(terms, folder))
     (folder / RESULT).write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
     return int(bool(result.violations or result.complaints))
