@@ -21,6 +21,7 @@ FLOORS = {
     "Poll": 300,
     "Report": 500,
     "Restore": 5,
+    "restores of a backup": 3,
     "Reopen": 20,
     "crashes": 30,
     "clock jumps": 10,

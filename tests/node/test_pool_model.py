@@ -27,7 +27,7 @@ FLOORS = {
 
 
 def test_a_pool_keeps_its_promises_over_the_wire() -> None:
-    tally = model_runs.run(WireBackend, 20, STEPS, shrinks=False)
+    tally = model_runs.run_apart(WireBackend, 20, STEPS)
     sys.stdout.write(tally.text())
     assert not tally.missing(FLOORS)
 
@@ -37,5 +37,5 @@ def test_a_pool_keeps_its_promises_over_the_wire() -> None:
 @pytest.mark.parametrize("seed", ["1", "2"])
 def test_a_pool_keeps_its_promises_over_the_wire_for_longer(seed: str) -> None:
     more = str(int(seed) + 1_000 * int(model_runs.SEED or 0))
-    tally = model_runs.run(WireBackend, 150, 50, shrinks=False, seed=more)
+    tally = model_runs.run_apart(WireBackend, 150, 50, seed=more)
     assert not tally.missing({name: 5 * floor for name, floor in FLOORS.items()})

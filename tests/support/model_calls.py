@@ -331,7 +331,7 @@ class Backend(Protocol):
     def save(self) -> object:
         """Take a backup."""
 
-    def restore(self, backup: object | None) -> None:
+    def restore(self, saved: object | None, /) -> None:
         """Put a backup back by the documented way; None: start with an empty store."""
 
     def close(self) -> None:

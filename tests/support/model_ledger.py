@@ -74,6 +74,9 @@ class Ledger:
     possible_disruptions: Counter[str] = field(default_factory=Counter)
     disrupted: set[Key] = field(default_factory=set)
     sessions: dict[str, Session] = field(default_factory=dict)
+    legacy: set[str] = field(default_factory=set)
+    inherited: dict[str, int] = field(default_factory=dict)
+    """The newest attempt of each task when the store was restored: given in another epoch."""
 
     def key(self, task_id: str, attempt: int) -> Key:
         return Key(self.epoch, task_id, attempt)
@@ -135,7 +138,7 @@ class Ledger:
             else:
                 self._note_call(one)
         for task in after.tasks.values():
-            if task.attempt and task.node:
+            if task.attempt > self.inherited.get(task.id, 0) and task.node:
                 key = self.key(task.id, task.attempt)
                 self.own(key, task.node)
                 if task.state == "running":
@@ -241,4 +244,14 @@ class Ledger:
         parts = copy.deepcopy(saved) or ({}, {}, {}, Counter(), Counter())
         assert isinstance(parts, tuple)
         self.specs, self.order, self.requests, self.sure_disruptions, self.possible_disruptions = parts
+        self.legacy = {name for name, session in self.sessions.items() if not session.boot}
         self.sessions.clear()
+
+    def restored(self, after: View) -> None:
+        """Nodes are known from the backup, their sessions are not; attempts of before are nobody's in this epoch."""
+        self.epoch = after.epoch
+        self.inherited = {task.id: task.attempt for task in after.tasks.values()}
+        for node in after.nodes.values():
+            legacy = node.name in self.legacy
+            self.sessions[node.name] = Session("" if legacy else "none", "" if legacy else "none", unsure=legacy)
+            self.sessions[node.name].draining = node.draining

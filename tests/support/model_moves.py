@@ -122,7 +122,7 @@ class _Move:
         demand(new.attempt == old.attempt, f"a restore made an attempt: {self.text}")
         if old.active:
             demand(not new.active, f"a restore gives up what was assigned: {self.text}")
-            self.ledger.sure_disruptions[old.id] += 1
+            self.ledger.sure_disruptions[old.id] += not old.cancel
             self.ledger.possible_disruptions[old.id] += 1
             self._after_loss()
 

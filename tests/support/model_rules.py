@@ -30,6 +30,8 @@ WEIGHTS = {
     "report_again": 2,
     "look_for_lost_leases": 2,
     "register": 2,
+    "back_up": 3,
+    "put_back": 2,
 }
 """Each other rule is taken once for each 1 here."""
 
@@ -338,7 +340,7 @@ class Rules(model_machine.Delivery):
             return
         wiped = not self.backups or data.draw(st.integers(0, 3), label="wiped") == 0
         self.restore(None if wiped else data.draw(choice(self.backups), label="backup"))
-        self.tally.count("restores")
+        self.tally.count("restores of a backup", not wiped)
         if wiped:
             self.number = 0
 

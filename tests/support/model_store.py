@@ -16,7 +16,7 @@ from model_calls import Answer, Call, Key, Refusal
 from model_ledger import is_nodes_fault
 
 from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import database, records, sqlite
+from hivemind_worker.nodepool.store import database, records, snapshot, sqlite
 from hivemind_worker.task import errors, outcome, resources
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class StoreBackend:
 
     lease = LEASE
     can_crash = True
-    can_restore = False
+    can_restore = True
     looks_itself = False
     store_type: type[sqlite.SqliteStore] = sqlite.SqliteStore
 
@@ -91,12 +91,15 @@ class StoreBackend:
         self._seconds = 1_000.0
         self._wall = 1_700_000_000.0
         self._connection: Mortal | None = None
+        self._backups = 0
         self._open_real = database.writing
         self._patch = mock.patch.object(database, "writing", self._writing)
         self._patch.start()
         self.store = self._open()
 
     def _writing(self, path: Path) -> Any:
+        if path != self._path:  # a backup being made
+            return self._open_real(path)
         self._connection = self.wrap(self._open_real(path))
         return self._connection
 
@@ -175,13 +178,22 @@ class StoreBackend:
         return [answers.get(number, Answer(lost=True)) for number in range(len(made))]
 
     def save(self) -> object:
-        raise NotImplementedError
+        self._backups += 1
+        target = Path(self._folder.name) / f"backup-{self._backups}.sqlite"
+        snapshot.take(self._path, target, self.store.now())
+        return target
 
     def restore(self, backup: object | None) -> None:
+        """As `hivemind pool restore` does it; its commands read messages, which the bodies here are not."""
+        now = self.store.now()
         self._run(self.store.close())
-        if backup is not None:
-            raise NotImplementedError
         shutil.rmtree(self._path.parent)
+        if isinstance(backup, Path):
+            self._path.parent.mkdir()
+            new = database.restoring(self._path)
+            shutil.copy(backup, new)
+            snapshot.renew(new, now, "restored by the model")
+            new.rename(self._path)
         self.store = self._open()
 
     # -- calls ---------------------------------------------------------------------------------------------------------

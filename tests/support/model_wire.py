@@ -17,7 +17,7 @@ from model_calls import Answer, Call, Key, Refusal
 from model_ledger import demand
 from waiting import wait_until
 
-from hivemind_worker.nodepool import challenge, leases, server
+from hivemind_worker.nodepool import backup, challenge, leases, restore, server
 from hivemind_worker.nodepool.store import clocks, records
 from hivemind_worker.task import resources
 from hivemind_worker.wire import calls as wire
@@ -50,7 +50,7 @@ class WireBackend:
 
     lease = LEASE
     can_crash = False
-    can_restore = False
+    can_restore = True
     looks_itself = True
 
     def __init__(self) -> None:
@@ -59,6 +59,7 @@ class WireBackend:
         self._path = Path(self._folder.name) / "pool"
         self._seconds = 1_000.0
         self._wall = 1_700_000_000.0
+        self._backups = 0
         self._looks = 0
         self._looking = False
         self._patches = contextlib.ExitStack()
@@ -127,13 +128,22 @@ class WireBackend:
         raise NotImplementedError
 
     def save(self) -> object:
-        raise NotImplementedError
+        """`hivemind pool backup`, while the pool serves."""
+        self._backups += 1
+        target = Path(self._folder.name) / f"backup-{self._backups}"
+        backup.make(self._folders(), target)
+        return target
 
-    def restore(self, backup: object | None) -> None:
-        assert backup is None
+    def restore(self, saved: object | None) -> None:
+        """`hivemind pool restore`, into an empty folder."""
         self._run(self._stop())
         shutil.rmtree(self._path)
+        if isinstance(saved, Path):
+            restore.restore(saved, self._folders())
         self._run(self._start())
+
+    def _folders(self) -> backup.Folders:
+        return backup.Folders(self._path / "pool.sqlite", self._path / "logs", self._path / "artifacts")
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
