@@ -24,6 +24,7 @@ FLOORS = {
     "restores of a backup": 3,
     "Reopen": 20,
     "crashes": 30,
+    "copied folders": 10,
     "clock jumps": 10,
     "lies": 50,
     "delivered late": 15,

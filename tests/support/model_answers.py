@@ -157,9 +157,17 @@ class _Alone:
 
     def _register(self, call: calls.Register) -> None:
         session = self.ledger.sessions.get(call.node)
+        other = session is not None and session.boot not in {"", call.boot}
+        may_live = other and call.node in self.before.nodes and self.before.nodes[call.node].alive
+        proven = session is not None and session.lock and session.lock == call.lock
         if self.answer.refusal is not None:
             demand(calls.PROMISES.takeover and session is not None, self.text)
+            assert session is not None
+            demand(session.unsure or (may_live and not proven), f"nothing stands against it: {session}; {self.text}")
             return
+        if calls.PROMISES.takeover and session is not None and may_live and not proven and not session.unsure:
+            silent = self.ledger.now >= self.ledger.must_live_until(call.node)
+            demand(silent or self.ledger.asks_incumbent, f"a living session was taken over: {session}; {self.text}")
         demand(self.answer.session and self.answer.session not in self._past(call.node), self.text)
         demand(self.after.nodes[call.node].alive, f"its lease begins with it: {self.text}")
         if session is not None and not session.unsure and session.current and call.boot:
@@ -270,7 +278,7 @@ class _Alone:
             demand(not limit or own <= limit or call.free is not None, f"{own} tasks at once: {self.text}")
         rests = self.answer.rests
         demand((rests or 0.0) <= calls.MAX_REST_SECONDS, f"a rest that long: {self.text}")
-        demand(not rests or session.faulty, f"a sound node rests: {self.text}")
+        demand(not rests or self.ledger.may_rest(call.node), f"a sound node rests: {self.text}")
         self._nothing_waits(call, free, zone, new)
 
     def _limit(self, session: Session, node: calls.NodeView) -> int:
@@ -302,7 +310,7 @@ class _Alone:
         """Nothing that fits is passed over, and the most urgent goes first."""
         repeated = len(new) < len(self.answer.assigned)
         session, node = self.ledger.sessions[call.node], self.after.nodes[call.node]
-        rests = session.faulty if self.answer.rests is None else self.answer.rests > 0
+        rests = self.ledger.may_rest(call.node) if self.answer.rests is None else self.answer.rests > 0
         # What is to be stopped comes first, alone.
         if call.paused or repeated or rests or self._to_cancel(call.node) or session.draining is not False:
             return

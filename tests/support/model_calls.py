@@ -307,6 +307,8 @@ class Backend(Protocol):
     can_crash: bool
     can_restore: bool
     """Whether a backup can be put back; a store can be wiped in any case."""
+    asks_incumbent: bool
+    """Whether a living session is asked for a sign of life before another process is refused."""
     looks_itself: bool
     """Whether the pool looks for lost leases by itself, in steps of less than half a lease."""
 

@@ -43,8 +43,8 @@ class Session:
     """The last call that may have."""
     unsure: bool = False
     """A registration was lost in a crash: the session may be another."""
-    faulty: bool = False
-    """It reported ends that were its own fault: it may rest."""
+    faulted_at: float = -1e9
+    """When it last reported an end that was its own fault: it may rest."""
     draining: bool | None = False
 
 
@@ -53,6 +53,7 @@ class Ledger:
     """All facts. What belongs to an epoch is keyed by it; tasks and keys go back with a restore."""
 
     lease: float
+    asks_incumbent: bool = False
     now: float = 0.0
     leases_since: float = 0.0
     epoch: str = ""
@@ -114,6 +115,12 @@ class Ledger:
         """After this moment the lease has run out, whatever renewed it."""
         session = self.sessions.get(node)
         return max(session.maybe_renewed if session else -1e9, self.leases_since) + self.lease
+
+    def may_rest(self, node: str) -> bool:
+        """Whether a node may be given nothing for a while. After a crash the pool's clock goes on a lease before."""
+        faulted_at = self.sessions[node].faulted_at
+        longest = calls.MAX_REST_SECONDS + (self.lease if self.leases_since > faulted_at else 0.0)
+        return faulted_at > -1e9 and self.now <= max(faulted_at, self.leases_since) + longest
 
     def used_attempts(self, task_id: str, attempt: int) -> tuple[int, int]:
         """How many of max_attempts are used up: at least, and at most."""
@@ -224,7 +231,7 @@ class Ledger:
             if answer.lost and call.status and key not in self.accepted:
                 self.unsure.add(key)
             if call.status and is_nodes_fault(call.reason):
-                session.faulty = True
+                session.faulted_at = self.now
             if answer.verdict == "accepted":
                 if call.status:
                     self.accepted[key] = call.body

@@ -42,7 +42,7 @@ class Delivery(stateful.RuleBasedStateMachine):
         # weighted: with all of them on twice as many examples reach a second attempt.
         self._rules_strategy.enabled_rules_strategy = st.just(featureflags.FeatureFlags())
         self.backend = type(self).make_backend()
-        self.ledger = Ledger(self.backend.lease)
+        self.ledger = Ledger(self.backend.lease, self.backend.asks_incumbent)
         self.peers = peers.fleet()
         self.bag: list[NodeCall] = []
         self.backups: list[tuple[object, object, calls.View]] = []

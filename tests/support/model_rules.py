@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 
@@ -121,6 +122,18 @@ class Rules(model_machine.Delivery):
             listed = peers.lies(data, peer.listed, self.everything())
             self.tally.count("lies")
         self.step(peer.register(listed))
+
+    @precondition(lambda self: bool(self.present()))
+    @rule(data=st.data())
+    def copy_folder(self, data: st.DataObject) -> None:
+        """Another process on a copy of the state folder: where it is refused it exits, and the first goes on."""
+        peer = data.draw(choice(self.present()), label="node")
+        before = copy.deepcopy(peer)
+        peer.new_process(journal=True, cloned=not peer.legacy)
+        self.tally.count("copied folders")
+        if any(one.answer.refusal for one in self.step(peer.register())):
+            self.tally.count("copied folders refused")
+            self.peers[peer.name] = before
 
     @rule(data=st.data(), lies=st.booleans())
     def beat(self, data: st.DataObject, lies: bool) -> None:

@@ -79,6 +79,7 @@ class StoreBackend:
     lease = LEASE
     can_crash = True
     can_restore = True
+    asks_incumbent = False
     looks_itself = False
     store_type: type[sqlite.SqliteStore] = sqlite.SqliteStore
 
@@ -304,6 +305,7 @@ class StoreBackend:
             call.boot,
             labels={"zone": call.zone} if call.zone else {},
             max_concurrent_tasks=call.max_tasks,
+            **({"state_lock_id": call.lock} if calls.PROMISES.takeover else {}),
         )
 
     def _refs(self, listed: tuple[calls.Listed, ...]) -> tuple[records.Ref, ...]:

@@ -51,6 +51,7 @@ class WireBackend:
     lease = LEASE
     can_crash = False
     can_restore = True
+    asks_incumbent = True
     looks_itself = True
 
     def __init__(self) -> None:
