@@ -56,6 +56,7 @@ class Ledger:
     asks_incumbent: bool = False
     now: float = 0.0
     leases_since: float = 0.0
+    opened_at: float = 0.0
     epoch: str = ""
     specs: dict[str, calls.Spec] = field(default_factory=dict)
     order: dict[str, int] = field(default_factory=dict)
@@ -119,8 +120,12 @@ class Ledger:
     def may_rest(self, node: str) -> bool:
         """Whether a node may be given nothing for a while. After a crash the pool's clock goes on a lease before."""
         faulted_at = self.sessions[node].faulted_at
-        longest = calls.MAX_REST_SECONDS + (self.lease if self.leases_since > faulted_at else 0.0)
-        return faulted_at > -1e9 and self.now <= max(faulted_at, self.leases_since) + longest
+        longest = calls.MAX_REST_SECONDS + (self.lease if self.opened_at > faulted_at else 0.0)
+        return faulted_at > -1e9 and self.now <= max(faulted_at, self.opened_at) + longest
+
+    def opened(self) -> None:
+        """The pool is back: leases begin anew."""
+        self.leases_since = self.opened_at = self.now
 
     def used_attempts(self, task_id: str, attempt: int) -> tuple[int, int]:
         """How many of max_attempts are used up: at least, and at most."""
@@ -260,5 +265,5 @@ class Ledger:
         self.inherited = {task.id: task.attempt for task in after.tasks.values()}
         for node in after.nodes.values():
             legacy = node.name in self.legacy
-            self.sessions[node.name] = Session("" if legacy else "none", "" if legacy else "none", unsure=legacy)
+            self.sessions[node.name] = Session("" if legacy else "(forgotten)", "" if legacy else "?", unsure=legacy)
             self.sessions[node.name].draining = node.draining

@@ -80,7 +80,7 @@ class Delivery(stateful.RuleBasedStateMachine):
         self.log.append(f"{self.ledger.now:.1f}{crash} {calls.brief(done)}")
         self.look(before, done)
         if statement is not None:
-            self.ledger.leases_since = self.ledger.now
+            self.ledger.opened()
             self.tally.count("crashes", any(one.answer.lost for one in done))
         for one in done:
             peer = self.peers.get(getattr(one.call, "node", ""))
@@ -161,7 +161,7 @@ class Delivery(stateful.RuleBasedStateMachine):
             return
         self.backend.restore(backup[0] if backup else None)
         self.ledger.restore(backup[1] if backup else None)
-        self.ledger.leases_since = self.ledger.now
+        self.ledger.opened()
         before = dataclasses.replace(backup[2], nodes={}) if backup else calls.View()
         self.log.append(f"{self.ledger.now:.1f} {'RESTORED' if backup else 'WIPED'}")
         old = self.ledger.epoch
