@@ -33,6 +33,7 @@ WEIGHTS = {
     "look_for_lost_leases": 2,
     "register": 2,
     "back_up": 3,
+    "submit_ids_again": 3,
     "put_back": 2,
 }
 """Each other rule is taken once for each 1 here."""
@@ -43,7 +44,7 @@ class Rules(model_machine.Delivery):
 
     @stateful.initialize(data=st.data(), tasks=st.integers(3, 8))
     def begin(self, data: st.DataObject, tasks: int) -> None:
-        self.step(calls.Submit(tuple(self.a_spec(data) for _ in range(tasks))))
+        self.step(calls.Submit(tuple(self.a_spec(data) for _ in range(tasks)), "first key"))
         for name in data.draw(st.sets(choice(sorted(self.peers)), min_size=2), label="nodes"):
             self.step(self.peers[name].register())
 
@@ -71,13 +72,14 @@ class Rules(model_machine.Delivery):
             spec = dataclasses.replace(spec, digest=f"{spec.digest} other")
         if how in {"key", "other under key"} and keyed:
             key = data.draw(choice(sorted(keyed)), label="key")
+            self.tally.count("keys again")
             self.step(keyed[key] if how == "key" else calls.Submit((spec,), key))
         elif how == "with a new one" and len(self.seen.tasks) < model_machine.MAX_TASKS:
             other = dataclasses.replace(spec, digest=f"{spec.digest} other")
             self.step(calls.Submit((self.a_spec(data), other)))
         else:
             self.step(calls.Submit((spec,)))
-        self.tally.count("ids and keys again")
+        self.tally.count("ids again")
 
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
@@ -190,7 +192,11 @@ class Rules(model_machine.Delivery):
                 self.step(peer.end(key, *outcome))
 
     @precondition(lambda self: bool(self.given_up()))
-    @rule(data=st.data(), how=choice(("start", "end", "beat", "register", "poll")), outcome=choice(peers.OUTCOMES))
+    @rule(
+        data=st.data(),
+        how=choice(("start", "end", "start", "beat", "register", "poll")),
+        outcome=choice(peers.OUTCOMES),
+    )
     def come_back(self, data: st.DataObject, how: str, outcome: tuple[str, str]) -> None:
         """A node that was silent for too long speaks again, of an attempt that nobody else was given meanwhile."""
         peer, key = data.draw(choice(self.given_up()), label="attempt")

@@ -305,7 +305,7 @@ class StoreBackend:
             call.boot,
             labels={"zone": call.zone} if call.zone else {},
             max_concurrent_tasks=call.max_tasks,
-            **({"state_lock_id": call.lock} if calls.PROMISES.takeover else {}),
+            state_lock_id=call.lock,
         )
 
     def _refs(self, listed: tuple[calls.Listed, ...]) -> tuple[records.Ref, ...]:
