@@ -38,10 +38,8 @@ def roll_back(roots: Sequence[Path], log: Path, draw: random.Random) -> int:
     records = sorted((each for path in log.iterdir() for each in _read(path.read_bytes())), key=lambda each: each.at)
     for path in log.iterdir():
         path.unlink()
-    undone = 0
-    for each in reversed(list(_lost(records, draw))):
-        undone += _undo(each, _Tree(roots))
-    return undone
+    paths = _paths(roots)
+    return sum(_undo(each, paths) for each in reversed(list(_lost(records, draw))))
 
 
 def _read(data: bytes) -> Iterator[Record]:
@@ -98,20 +96,24 @@ def _failed_renames(records: Sequence[Record]) -> Iterator[Record]:
             recent[each.file] = recent[each.file][-2:]
 
 
-class _Tree:
-    """Where each file and folder of some mounts is now, by the key that `unsynced.c` gives it."""
-
-    def __init__(self, roots: Sequence[Path]) -> None:
-        self.paths: dict[int, Path] = {}
-        for root in roots:
-            for folder, _, names in os.walk(root):
-                for path in (Path(folder), *(Path(folder, name) for name in names)):
-                    stat = path.lstat()
-                    self.paths[(stat.st_dev << 40) + stat.st_ino] = path
+def _paths(roots: Sequence[Path]) -> dict[int, Path]:
+    """Where each file and folder of some mounts is, by the key that `unsynced.c` gives it."""
+    paths = {}
+    for root in roots:
+        for folder, _, names in os.walk(root):
+            for path in (Path(folder), *(Path(folder, name) for name in names)):
+                paths[_key(path)] = path
+    return paths
 
 
-def _undo(record: Record, tree: _Tree) -> bool:
-    path, folder = tree.paths.get(record.file), tree.paths.get(record.folder)
+def _key(path: Path) -> int:
+    stat = path.lstat()
+    return (stat.st_dev << 40) + stat.st_ino
+
+
+def _undo(record: Record, paths: dict[int, Path]) -> bool:
+    """Undo one change, and keep ``paths`` true."""
+    path, folder = paths.get(record.file), paths.get(record.folder)
     if record.kind in "WT" and path is not None:
         with path.open("r+b") as file:
             file.seek(record.offset)
@@ -119,12 +121,14 @@ def _undo(record: Record, tree: _Tree) -> bool:
             file.truncate(record.old_size)
     elif record.kind == "C" and path is not None:
         path.unlink()
+        del paths[record.file]
     elif record.kind == "M" and path is not None and folder is not None:
-        path.rename(folder / record.name)
+        paths[record.file] = path.rename(folder / record.name)
     elif record.kind in "RU" and record.offset >= 0 and folder is not None:
         target = folder / record.name
         target.write_bytes(record.content)
         target.chmod(record.offset)
+        paths[_key(target) if record.kind == "R" else record.file] = target
     else:
         return False
     return True
