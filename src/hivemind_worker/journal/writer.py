@@ -56,6 +56,7 @@ class Journal:
         self._unsynced_name = False
         self._waiting: list[tuple[bytes, records.Record, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
         self.broken = ""
         """Why the disk took something not, until ``mend`` finds that there is room again; empty when it does."""
 
@@ -84,17 +85,28 @@ class Journal:
         self._file = _opened(self._path)
         return Recovered(found.holdings, len(found.damaged), set_aside, why)
 
-    async def append(self, record: records.Record) -> None:
+    async def append(self, record: records.Record, within: float = 0.0) -> None:
         """Write a record and return when the disk has it. Raises :class:`JournalBroken`: then it was not written.
 
         Many at once share one wait for the disk; they stand in the file in the order in which this was called.
+        ``within`` so many seconds another record is expected, with which this one shares the wait.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
         self._waiting.append((records.encode(record), record, done))
-        if self._flushing is None or self._flushing.done():
-            self._flushing = asyncio.create_task(self._flush(), name="journal")
+        if within <= 0:
+            self._begin()
+        elif self._later is None:
+            self._later = loop.call_later(within, self._begin)
         # The write goes on when whoever waits is cancelled: others share it.
         await asyncio.shield(done)
+
+    def _begin(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if self._waiting and (self._flushing is None or self._flushing.done()):
+            self._flushing = asyncio.create_task(self._flush(), name="journal")
 
     async def mend(self) -> str:
         """Where the disk took nothing the last time, try again; why it takes nothing now, empty where it does."""
@@ -109,6 +121,7 @@ class Journal:
 
     async def close(self) -> None:
         """Write what waits and let go of the file."""
+        self._begin()
         if self._flushing is not None:
             await asyncio.wait({self._flushing})
         self._file.close()

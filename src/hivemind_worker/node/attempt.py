@@ -82,6 +82,7 @@ class Attempt:
         self._inputs: tuple[outcome.Artifact, ...] = ()
         # Begun where there is something to tell: a task may be short and silent.
         self._news_due: asyncio.TimerHandle | None = None
+        self._written: asyncio.Task[None] | None = None
         self._news: asyncio.Task[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._spool = self._kept.spool()
@@ -162,13 +163,15 @@ class Attempt:
             self._enter(state.Phase.REPORTING)
             if self._found is None or self._found.ended is None:
                 ended = dataclasses.replace(ended, timings={**self.story.seconds(now), **ended.timings})
-                await self._kept.ended(ended)
+                # While it is on its way: the pool's acceptance is durable too, and nothing is let go of before both.
+                self._written = asyncio.create_task(self._kept.ended(ended), name=f"end of {self.about.task_id}")
             with self._means.reporter.turns.place() as place:
                 await self._end_side_tasks()
                 closed = await self._report(ended, place)
             self._enter(state.Phase.ENDED)
         finally:
             self._no_news()
+            await self._end_is_written()
             beside = [task for task in (self._news, self._pump) if task is not None]
             await stopping.settle(*beside)
             self._let_go(artifacts, closed=closed)
@@ -176,6 +179,11 @@ class Attempt:
                 if not side.cancelled() and (error := side.exception()) is not None:
                     details = {"in": side.get_name()}
                     log.log_task_event("internal_error", self.about.task_id, details, level="error", error=error)
+
+    async def _end_is_written(self) -> None:
+        """Wait until the end stands in the journal, or the disk has refused it."""
+        if self._written is not None:
+            await asyncio.shield(self._written)
 
     def _let_go(self, artifacts: set[outcome.Artifact], *, closed: bool) -> None:
         """What is not delivered stays on the disk, for the next process of this node."""
@@ -332,6 +340,7 @@ class Attempt:
         if said is None:
             said = "dropped" if self.dropped else f"not delivered: {self.stop.reason}"
         self._log_end(ended, said)
+        await self._end_is_written()  # before it is closed: the journal says both in this order
         if closed:
             await self._kept.close(said)
             if self._output.waiting:

@@ -7,6 +7,7 @@ the next poll names what we hold and the pool repeats the rest. A pool that know
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from hivemind_worker.concurrency import backoff, clock, stopping
 from hivemind_worker.node import attempt, roster
@@ -22,6 +23,10 @@ EMPTY_TOO_SOON_SECONDS = 0.5
 
 GATHER_SECONDS = 0.02
 """How long an open poll stays out although more has come free: tasks that end one after the other cost one new poll."""
+
+SETTLE_SECONDS = 0.005
+"""How long after tasks have come the next question waits for the first of them to end: a short task is told of before,
+and the question then says what is free at once, instead of being taken back and put anew."""
 
 log = logs.StructuredLogger(__name__)
 
@@ -67,7 +72,9 @@ class Intake:
             await asyncio.sleep(0)  # what was taken begins before the next question is put into words
             if self._line.plain:
                 await self._rest(stop, self._short_seconds)
-            elif not answer.tasks and not answer.cancel and clock.now() - asked < EMPTY_TOO_SOON_SECONDS:
+            elif answer.tasks:
+                await self._settle()
+            elif not answer.cancel and clock.now() - asked < EMPTY_TOO_SOON_SECONDS:
                 await self._rest(stop, EMPTY_TOO_SOON_SECONDS)
 
     async def _unless_changed(self, stop: stopping.Stop) -> calls.pb.GetAssignedTasksResponse | None:
@@ -113,6 +120,13 @@ class Intake:
                 left = len(answer.tasks) - number
                 log.log_system_event("too_many_tasks", {"left_alone": left}, level="warning")
                 return
+
+    async def _settle(self) -> None:
+        """Let what was taken begin, and end where it is short."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self._room.changed.wait()
+                await asyncio.sleep(SETTLE_SECONDS / 4)  # its report first
 
     async def _rest(self, stop: stopping.Stop, seconds: float) -> None:
         """Pause, but not when room has come free."""

@@ -21,6 +21,14 @@ from hivemind_worker.wire import budget, translate
 
 log = logs.StructuredLogger(__name__)
 
+DIRECT_BYTES = 64 * 1024
+DIRECT_FILES = 100
+"""A result with no more output or files is put into words at once: it takes less time than the way to a thread."""
+
+START_SECONDS = 0.005
+"""How long an acceptance waits for the record of its start, to share one wait for the disk. A task whose start takes
+longer, as its image is pulled, has its acceptance written by itself."""
+
 _PLAN = "plan"
 """Key under which the limits that the task was started with stand beside where its capsule is."""
 
@@ -61,7 +69,7 @@ class Safekeeping:
         """
         about, run_id = self._about, self._run.run_id
         accepted = records.Accepted(about.task_id, about.attempt, task, about.store_epoch, run_id, preparations)
-        writing = self._books.journal.append(accepted)
+        writing = self._books.journal.append(accepted, within=START_SECONDS)
         self._accepted = asyncio.ensure_future(writing)
         self._accepted.add_done_callback(_heard)
 
@@ -99,7 +107,10 @@ class Safekeeping:
         """See :meth:`checkpoint.Keeper.ended`. A disk that does not take it costs nothing while this process lives."""
         if self._ended:
             return
-        result = await self._books.journal.on_thread(functools.partial(_serialized, ended))
+        if len(ended.logs.text) > DIRECT_BYTES or len(ended.results) + len(ended.skipped) > DIRECT_FILES:
+            result = await self._books.journal.on_thread(functools.partial(_serialized, ended))
+        else:
+            result = _serialized(ended)
         about = self._about
         record = records.Ended(about.task_id, about.attempt, result, about.store_epoch, self._run.run_id)
         try:

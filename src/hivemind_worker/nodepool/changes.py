@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import state
 
+MAX_WHOLE = 64
+"""Whole tasks that wait for one follower, of some 20 KB each; of more it is told the ids."""
+
 
 class Follower:
     """One who follows some tasks. What changed while it looked away is still there when it looks again.
@@ -20,6 +23,7 @@ class Follower:
         self.task_ids = frozenset(task_ids)
         self.ended_only = ended_only
         self._changed: set[str] = set()
+        self._whole: dict[str, records.Task] = {}
         self._more = asyncio.Event()
         self.closed = False
 
@@ -33,10 +37,17 @@ class Follower:
             self._more.set()
         return found
 
-    def tell(self, task_id: str) -> None:
-        """Take note of a change."""
+    def tell(self, task_id: str, task: records.Task | None = None) -> None:
+        """Take note of a change; ``task``: how it stands since."""
         self._changed.add(task_id)
+        self._whole.pop(task_id, None)
+        if task is not None and len(self._whole) < MAX_WHOLE:
+            self._whole[task_id] = task
         self._more.set()
+
+    def take(self, task_id: str) -> records.Task | None:
+        """Return how a changed task stands, once, where that was told with its change; ``None``: it must be read."""
+        return self._whole.pop(task_id, None)
 
     def close(self) -> None:
         """Nothing more will come: the pool stops."""
@@ -70,13 +81,13 @@ class Followers:
     def heard(self, changes: Sequence[records.Change]) -> None:
         """Tell the followers of what the store has committed."""
         for change in changes:
-            self.tell(change.task_id, ended=change.state in state.ENDED)
+            self.tell(change.task_id, ended=change.state in state.ENDED, task=change.task)
 
-    def tell(self, task_id: str, *, ended: bool = False) -> None:
-        """Tell the followers of one task; ``ended``: that it has ended."""
+    def tell(self, task_id: str, *, ended: bool = False, task: records.Task | None = None) -> None:
+        """Tell the followers of one task; ``ended``: that it has ended; ``task``: how it stands since."""
         for follower in self._of.get(task_id, ()):
             if ended or not follower.ended_only:
-                follower.tell(task_id)
+                follower.tell(task_id, task)
 
     def close(self) -> None:
         """End every following, present and future."""

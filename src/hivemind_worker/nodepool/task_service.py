@@ -9,7 +9,8 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 
 from hivemind_worker import __version__
-from hivemind_worker.nodepool import answering, following, requests, service, telling
+from hivemind_worker.nodepool import answering, changes, following, requests, service, telling
+from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, outcome, spec
 from hivemind_worker.wire import budget, calls
 
@@ -87,9 +88,8 @@ class TaskManager(calls.TaskManagerServicer):
         with self._parts.followers.follow(wanted, ended_only=request.ended_only) as follower:
             if request.ended_only:
                 yield pb.WatchTasksResponse()
-            look: Sequence[str] = wanted
+            tasks = await self._parts.store.tasks(wanted)
             while True:
-                tasks = await self._parts.store.tasks(look)
                 told = (task for task in tasks if task.ended or not request.ended_only)
                 changed = [task for task in told if seen.get(task.id, -1) < task.version]
                 for info in await telling.tasks(self._parts.store, self._parts.live, changed):
@@ -99,9 +99,15 @@ class TaskManager(calls.TaskManagerServicer):
                 going_on -= {task.id for task in tasks if task.ended}
                 if not going_on or follower.closed:
                     break
-                look = sorted(await follower.changed())
+                tasks = await self._as_they_stand(follower, sorted(await follower.changed()))
         if going_on:
             raise errors.Unavailable("the pool is closing")
+
+    async def _as_they_stand(self, follower: changes.Follower, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
+        """These tasks, read only where the news of their change did not bring them."""
+        known = {task_id: task for task_id in task_ids if (task := follower.take(task_id)) is not None}
+        unread = [task_id for task_id in task_ids if task_id not in known]
+        return (*known.values(), *(await self._parts.store.tasks(unread) if unread else ()))
 
     @answering.once
     async def CancelTasks(self, request: pb.CancelTasksRequest, context: calls.Context) -> pb.CancelTasksResponse:

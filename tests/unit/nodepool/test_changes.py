@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from hivemind_worker.nodepool import changes
+from hivemind_worker.nodepool import assignment, changes
 from hivemind_worker.nodepool.store import records
-from hivemind_worker.task import state
+from hivemind_worker.task import resources, state
 
 
 def change(task_id: str, now: state.TaskState = state.TaskState.RUNNING) -> records.Change:
@@ -46,3 +46,23 @@ async def test_closing_ends_every_following() -> None:
         with followers.follow(["a"]) as after:
             assert after.closed
             assert await after.changed() == frozenset()
+
+
+async def test_an_end_that_is_told_whole_need_not_be_read_and_never_hides_a_later_change() -> None:
+    followers = changes.Followers()
+    shape = assignment.Shape("command", resources.Resources())
+    task = records.Task(1, "a", state.TaskState.COMPLETED, shape, result=b"result")
+    whole = records.Change("a", state.TaskState.COMPLETED, task=task)
+    with followers.follow(["a"], ended_only=True) as follower:
+        followers.heard([whole])
+        assert await follower.changed() == {"a"}
+        assert follower.take("a") is task
+        assert follower.take("a") is None
+        followers.heard([whole, change("a", state.TaskState.COMPLETED)])
+        assert await follower.changed() == {"a"}
+        assert follower.take("a") is None
+    many = [f"t{number}" for number in range(2 * changes.MAX_WHOLE)]
+    with followers.follow(many) as follower:
+        followers.heard([records.Change(name, state.TaskState.COMPLETED, task=task) for name in many])
+        assert await follower.changed() == set(many)
+        assert len([name for name in many if follower.take(name) is not None]) == changes.MAX_WHOLE

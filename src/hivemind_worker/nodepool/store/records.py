@@ -81,7 +81,7 @@ class Change:
     """A committed change of a task, for those who wait for one. ``node_id`` is whom it concerns.
 
     ``new``: it has just been submitted. Of one that has ended: why, how long it waited for its last attempt, and how
-    long that took (``None``: it never came to one).
+    long that took (``None``: it never came to one); and the ``task`` itself, where its result is small.
     """
 
     task_id: str
@@ -92,6 +92,7 @@ class Change:
     reason: str = ""
     waited_seconds: float = 0.0
     ran_seconds: float | None = None
+    task: Task | None = None
 
 
 @dataclass(frozen=True, slots=True)

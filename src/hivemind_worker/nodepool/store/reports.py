@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from hivemind_worker.nodepool.store import attempts, database, moves, records, resting, sessions, writing
+import dataclasses
+
+from hivemind_worker.nodepool.store import attempts, database, moves, records, resting, sessions, shapes, writing
 from hivemind_worker.task import errors, outcome, state
+
+TOLD_BYTES = 16 * 1024
+"""A larger result is read by each who waits for it, when it can be sent."""
 
 _MOVES = {
     outcome.Status.COMPLETED: state.Move.COMPLETE,
@@ -123,7 +128,16 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
     if said.try_again and move is state.Move.FAIL:
         error = f"{error or said.reason}; {moves.given_up(on.sql, task, disruption=disruption)}"
     moves.end(on, task, move, said.reason, error, accepted=True)
+    _tell_whole(on, said)
     return records.Answer(records.Verdict.ACCEPTED)
+
+
+def _tell_whole(on: writing.Transaction, said: records.Report) -> None:
+    """Have the end that was just written told with the task itself: who waits for it need not read it again."""
+    row = moves.row(on.sql, said.task_id)
+    if row is not None and len(said.body) <= TOLD_BYTES:
+        whole = moves.task(row, shapes.shape(on.sql, row["shape"]), said.body)
+        on.changes[-1] = dataclasses.replace(on.changes[-1], task=whole)
 
 
 def _keep(
