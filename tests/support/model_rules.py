@@ -356,12 +356,13 @@ class Rules(model_machine.Delivery):
     def back_up(self) -> None:
         self.backups.append((self.backend.save(), self.ledger.save(), self.seen))
 
-    @rule(data=st.data(), often=st.integers(0, 2))
-    def put_back(self, data: st.DataObject, often: int) -> None:
+    @rule(data=st.data())
+    def put_back(self, data: st.DataObject) -> None:
         """A backup is restored, or the store is wiped; ids are then used again, and old nodes come back."""
-        if often < 2:
+        wiped = data.draw(st.integers(0, 3), label="wiped") == 3
+        if not wiped and not self.backups:
+            self.back_up()
             return
-        wiped = not self.backups or data.draw(st.integers(0, 3), label="wiped") == 0
         self.restore(None if wiped else data.draw(choice(self.backups), label="backup"))
         self.tally.count("restores of a backup", not wiped)
         if wiped:
