@@ -30,6 +30,7 @@ from hivemind_worker.task import outcome, plan
 class Quiet:
     def phase(self, phase): pass
     def note(self, text): pass
+    def stored(self, artifacts): pass
     def output(self, stream, offset, data): pass
 
 async def main(node, image):

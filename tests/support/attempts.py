@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import os
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -51,6 +51,9 @@ class Watcher:
     def note(self, text: str) -> None:
         """Be told a line."""
         self.notes.append(text)
+
+    def stored(self, artifacts: Collection[outcome.Artifact]) -> None:
+        """Be told of result files in the store."""
 
     def text(self, stream: executor.Stream = executor.Stream.STDOUT) -> bytes:
         """All that came of one stream."""

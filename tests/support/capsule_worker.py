@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from hivemind_worker.artifacts import store as stores
@@ -68,6 +68,8 @@ class Quiet:
     def output(self, stream: executor.Stream, offset: int, data: bytes) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def stored(self, artifacts: Collection[outcome.Artifact]) -> None: ...
 
 
 async def main(folder: Path, reading: int, writing: int) -> None:

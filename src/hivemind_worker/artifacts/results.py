@@ -7,7 +7,7 @@ under the store's own names, and a result's name is only carried along as text.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from hivemind_worker.artifacts import store as stores
@@ -99,9 +99,18 @@ class Receiver:
     """Takes the result messages of one attempt. `take` each, then `finish`, or `abort`: no file of ours stays open.
 
     ``after``: what an earlier process had taken. Raises NodeFault where that is gone.
+
+    ``on_stored`` is called on the event loop with what has come into the store, also where no end will name it: by
+    its return after `abort` or `suspend` everything was named. Content that is stored once more is named once more.
     """
 
-    def __init__(self, store: stores.Store, caps: plan.Caps, after: Progress = Progress()) -> None:
+    def __init__(
+        self,
+        store: stores.Store,
+        caps: plan.Caps,
+        after: Progress = Progress(),
+        on_stored: Callable[[Collection[outcome.Artifact]], None] = lambda _: None,
+    ) -> None:
         self._store = store
         self._caps = caps
         self._waiting: list[ResultMessage] = []
@@ -110,6 +119,8 @@ class Receiver:
         self._begun: tuple[messages.ResultBegin, writing.Writer] | None = None
         self._ended: list[tuple[messages.ResultBegin, writing.Writer]] = []
         self._files: list[outcome.ResultFile] = list(after.files)
+        self._on_stored = on_stored
+        self._announced = 0
         self._skipped: list[outcome.SkippedFile] = list(after.skipped)
         self._unnamed = after.unnamed
         self._capped = after.capped
@@ -131,8 +142,7 @@ class Receiver:
     async def progress(self) -> Progress:
         """Put everything taken so far on the disk and tell how far that is. Raises OSError."""
         await self._write_waiting()
-        await self._settled()
-        await asyncio.to_thread(self._commit)
+        await self._in_turn(self._commit)
         half = None
         if self._begun is not None:
             begin, writer = self._begun
@@ -145,8 +155,7 @@ class Receiver:
     async def finish(self) -> Results:
         """All has come: everything on disk, durable, in the store. Raises OSError."""
         await self._write_waiting()
-        await self._settled()
-        await asyncio.to_thread(self._commit)
+        await self._in_turn(self._commit)
         skipped = tuple(self._skipped)
         if self._unnamed:
             skipped += (outcome.SkippedFile("…", f"{self._unnamed} more were skipped"),)
@@ -154,9 +163,7 @@ class Receiver:
 
     async def suspend(self) -> None:
         """Let go of the files, and leave those that `progress` named to whoever goes on from there."""
-        if self._turn is not None:
-            await asyncio.wait({self._turn})
-        self._waiting.clear()
+        await self._end_turn()
         if self._begun is not None:
             self._begun[1].close()
             self._begun = None
@@ -164,9 +171,7 @@ class Receiver:
 
     async def abort(self) -> None:
         """Throw away what is not committed; does nothing after `finish`."""
-        if self._turn is not None:
-            await asyncio.wait({self._turn})
-        self._waiting.clear()
+        await self._end_turn()
         left = [*self._ended, *([self._begun] if self._begun else [])]
         self._ended, self._begun = [], None
         for _, writer in left:
@@ -178,10 +183,29 @@ class Receiver:
         if batch:
             self._turn = asyncio.create_task(asyncio.to_thread(self._write, batch), name="write results")
 
+    async def _in_turn(self, work: Callable[[], None]) -> None:
+        """Have a thread do it. Where this is cancelled `abort` waits for the thread: it may store files yet."""
+        await self._settled()
+        self._turn = asyncio.create_task(asyncio.to_thread(work), name="store results")
+        await self._settled()
+
     async def _settled(self) -> None:
         if self._turn is not None:
             await asyncio.shield(self._turn)
             self._turn = None
+        self._announce()
+
+    async def _end_turn(self) -> None:
+        if self._turn is not None:
+            await asyncio.wait({self._turn})
+        self._waiting.clear()
+        self._announce()
+
+    def _announce(self) -> None:
+        new = self._files[self._announced :]
+        self._announced += len(new)
+        if new:
+            self._on_stored({file.artifact for file in new})
 
     def _write(self, batch: Sequence[ResultMessage]) -> None:
         for message in batch:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 
 from hivemind_worker import wiring
@@ -47,6 +47,9 @@ class Seen:
 
     def note(self, text: str) -> None:
         """Nothing to tell anybody."""
+
+    def stored(self, artifacts: Collection[outcome.Artifact]) -> None:
+        """Nothing to tell anybody: the probe's store goes with it."""
 
 
 async def within(seconds: float, name: str, probe: Awaitable[list[Row]]) -> list[Row]:

@@ -106,6 +106,9 @@ class _Both:
         self.noted += len(line)
         self.observer.note(text)
 
+    def stored(self, artifacts: Collection[outcome.Artifact]) -> None:
+        self.observer.stored(artifacts)
+
 
 class TappedExecutor:
     """``inner``, with the output of what it runs going to ``tap`` as well."""

@@ -112,7 +112,7 @@ class CapsuleRun:
             spec=spec if self._again else None, after=after.after, inside_file=after.inside_file
         )
         self._kept = logs.Kept(plan.caps, after.output)
-        self._receiver = results.Receiver(store, plan.caps, after.results)
+        self._receiver = results.Receiver(store, plan.caps, after.results, observer.stored)
         self._heard = Heard(exited=after.exited)
         self._ready = asyncio.Event()
         self._feed_error: Exception | None = None

@@ -38,6 +38,9 @@ class Observer(Protocol):
     def note(self, text: str) -> None:
         """Be told a line for the task's log that the task did not write: how far a pull is, what a resolver says."""
 
+    def stored(self, artifacts: Collection[outcome.Artifact]) -> None:
+        """Be told that result files of the attempt are in the store, whether or not its end will name them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Defence:

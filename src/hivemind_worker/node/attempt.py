@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -145,7 +145,7 @@ class Attempt:
         # What an earlier process had collected: an end that does not name it must not leave it behind.
         earlier = () if self._found is None or self._found.after is None else tuple(self._found.after.artifacts)
         self._means.keeping.begin(self.about)
-        self._means.keeping.need(earlier)
+        self._means.keeping.stored(self.about, earlier)
         closed = False
         try:
             try:
@@ -156,7 +156,7 @@ class Attempt:
                 artifacts = {file.artifact for file in ended.results}
                 self._means.keeping.need(artifacts)
             finally:
-                self._means.keeping.done((*self._inputs, *earlier))
+                self._means.keeping.done(self._inputs)
                 self._means.keeping.end(self.about)
                 self._means.room.leave(self.about)
             now = clock.now()
@@ -211,6 +211,10 @@ class Attempt:
         line = f"{text}\n".encode()
         self.output(executor.Stream.SYSTEM, self._noted, line)
         self._noted += len(line)
+
+    def stored(self, artifacts: Collection[outcome.Artifact]) -> None:
+        """Be told by the executor what it has stored of the results."""
+        self._means.keeping.stored(self.about, artifacts)
 
     async def _to_its_end(self) -> outcome.Outcome:
         """Whatever happens is an outcome."""

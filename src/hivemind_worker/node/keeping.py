@@ -16,8 +16,11 @@ Identity = tuple[int, int]
 class Keeping:
     """Counts who needs each artifact of ``files`` and removes those that nobody needs any more.
 
-    Several attempts may hold the same content. One that still runs may have stored it already and says so only when it
-    ends: what nobody needs waits until all have ended that ran when it came to that.
+    Several attempts may hold the same content. One that still runs may have stored it already and says so a moment
+    later: what nobody needs waits until all have ended that ran when it came to that.
+
+    What an attempt has stored is needed until it ends, and then by whoever has named it with ``need``: an end that
+    names nothing (cancelled, dropped, failed) leaves nothing behind.
     """
 
     def __init__(self, files: store.Store) -> None:
@@ -25,6 +28,7 @@ class Keeping:
         self._needed: collections.Counter[str] = collections.Counter()
         self._known: dict[str, Identity] = {}
         self._running: set[Hashable] = set()
+        self._stored: dict[Hashable, set[outcome.Artifact]] = {}
         self._waiting: dict[str, tuple[Identity, set[Hashable]]] = {}
 
     @property
@@ -36,9 +40,23 @@ class Keeping:
         """Take note that an attempt runs, which may store results."""
         self._running.add(who)
 
+    def stored(self, who: Hashable, artifacts: Iterable[outcome.Artifact]) -> None:
+        """Take note that an attempt that runs has stored these, perhaps in the place of the same content."""
+        own = self._stored.setdefault(who, set())
+        for artifact in artifacts:
+            if artifact in own:
+                self._look(artifact.sha256)
+            else:
+                own.add(artifact)
+                self.need([artifact])
+
     def end(self, who: Hashable) -> None:
-        """Take note that it has ended, and has named its results with ``need``. Removes what waited for it alone."""
+        """Take note that it has ended, and has named its results with ``need``. Removes what waited for it alone.
+
+        Blocks for as long as the unlinks take.
+        """
         self._running.discard(who)
+        self.done(self._stored.pop(who, ()))
         for sha256, (identity, runs) in list(self._waiting.items()):
             runs.discard(who)
             if not runs:

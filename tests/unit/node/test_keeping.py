@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import asyncio
+import functools
 from pathlib import Path
 
 import pytest
 
-from hivemind_worker.artifacts import store
+from hivemind_worker.artifacts import results, store
+from hivemind_worker.capsule import messages
 from hivemind_worker.node import keeping
+from hivemind_worker.task import plan
 
 
 @pytest.fixture
@@ -77,3 +81,64 @@ def test_an_input_is_needed_before_it_is_there(files: store.Store) -> None:
     keeps.arrived(late)
     keeps.done([late])
     assert not files.exists(late.sha256)
+
+
+def empty_files(number: int) -> list[messages.ResultBegin | messages.ResultEnd]:
+    """Result files without content: all of them are one artifact, stored again with every batch."""
+    begins = [messages.ResultBegin(b"f%d" % each, 0o644, 0) for each in range(number)]
+    return [message for begin in begins for message in (begin, messages.ResultEnd())]
+
+
+def receiver(files: store.Store, keeps: keeping.Keeping, who: str, after: results.Progress) -> results.Receiver:
+    caps = plan.Caps(1, 1, results_bytes=10_000, results_count=5_000, results_depth=4, results_seconds=1.0)
+    return results.Receiver(files, caps, after, functools.partial(keeps.stored, who))
+
+
+@pytest.mark.parametrize("taken_up", [False, True])
+async def test_results_that_no_end_names_go_with_their_attempt(files: store.Store, taken_up: bool) -> None:
+    # A worker was killed while it collected; the next took the attempt up, and it was cancelled: a file stayed.
+    keeps = keeping.Keeping(files)
+    after = results.Progress()
+    if taken_up:
+        before = receiver(files, keeping.Keeping(files), "killed", after)
+        for message in empty_files(100):
+            await before.take(message)
+        after = await before.progress()
+        await before.suspend()
+    keeps.begin("one")
+    keeps.stored("one", {file.artifact for file in after.files})
+    keeps.begin("other")
+    cancelled = receiver(files, keeps, "one", after)
+    other = receiver(files, keeps, "other", results.Progress())
+    for message in empty_files(700):
+        await cancelled.take(message)
+    await other.take(messages.ResultBegin(b"same", 0o644, 0))
+    await other.take(messages.ResultEnd())
+    await cancelled.abort()
+    keeps.end("one")
+    named = {file.artifact for file in (await other.finish()).files}
+    keeps.need(named)
+    keeps.end("other")
+    assert list(files.artifacts()) == list(named)
+    keeps.done(named)
+    assert list(files.artifacts()) == []
+
+
+async def test_what_was_stored_as_the_attempt_was_given_up_goes_too(files: store.Store) -> None:
+    keeps = keeping.Keeping(files)
+    keeps.begin("one")
+    cancelled = receiver(files, keeps, "one", results.Progress())
+    for message in empty_files(10):
+        await cancelled.take(message)
+    await cancelled._write_waiting()
+    await cancelled._settled()
+    finishing = asyncio.create_task(cancelled.finish())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert cancelled._turn is not None  # a thread stores what came
+    finishing.cancel()
+    await asyncio.wait({finishing})
+    await cancelled.abort()
+    keeps.end("one")
+    assert list(files.artifacts()) == []
+    assert list((files.path("00" * 32).parents[2] / "staging").iterdir()) == []
