@@ -115,6 +115,7 @@ def build_pool(settings: schema.Settings, takers: list[Taker] | None = None) -> 
         max_attempts=its.max_attempts,
         artifact_limit_bytes=its.artifact_limit_bytes,
         scrub_bytes_per_second=settings.storage.scrub_bytes_per_second,
+        min_free_bytes=its.min_free_bytes,
         tls=tls,
         insecure=private.insecure,
         with_reflection=its.reflection,
@@ -162,7 +163,11 @@ async def build_worker(
         runs=around(runs) if around else runs,
         files=files,
         journal=writer.Journal(settings.storage.state_dir / "worker.journal"),
-        unsent=outbox.Outbox(settings.storage.state_dir / "outbox", settings.limits.undelivered_limit_bytes),
+        unsent=outbox.Outbox(
+            settings.storage.state_dir / "outbox",
+            settings.limits.undelivered_limit_bytes,
+            settings.limits.undelivered_limit_count,
+        ),
         watched=watched,
         lock=lock,
     )

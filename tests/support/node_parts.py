@@ -43,6 +43,7 @@ class Node:
         self.files = store.Store(folder)
         lock = terms.pop("lock", None)
         books, undelivered = terms.pop("books", folder), terms.pop("undelivered", 0)
+        undelivered_count = terms.pop("undelivered_count", 0)
         self.runs = SubprocessExecutor(self.files)
         self.stop = stopping.Stop()
         given: dict[str, Any] = {
@@ -63,7 +64,7 @@ class Node:
             runs=self.runs,
             files=self.files,
             journal=writer.Journal(books / "worker.journal"),
-            unsent=outbox.Outbox(books / "outbox", undelivered),
+            unsent=outbox.Outbox(books / "outbox", undelivered, undelivered_count),
             watched=monitor.ResourceMonitor(folder),
             lock=lock,
         )

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 from concurrent import futures
 from pathlib import Path
 
@@ -26,11 +26,17 @@ _FILE_KINDS = ("log", "checkpoint")
 
 
 class Outbox:
-    """A folder for one process. ``limit_bytes``: result files of ended attempts that may wait; 0: no limit."""
+    """A folder for one process.
 
-    def __init__(self, folder: Path, limit_bytes: int = 0) -> None:
+    ``limit_bytes``: result files of ended attempts that may wait, ``limit_count``: such attempts; 0: no limit.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int = 0, limit_count: int = 0) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when it becomes full, and when it is no longer."""
         self._folder = folder
         self._limit = limit_bytes
+        self._limit_count = limit_count
         self._owed: dict[Hashable, int] = {}
         # Threads of its own: a checkpoint holds up its capsule, and waits for no upload.
         self._threads = futures.ThreadPoolExecutor(2, thread_name_prefix="outbox")
@@ -74,11 +80,17 @@ class Outbox:
 
     def owe(self, key: Hashable, size: int) -> None:
         """Count so many bytes of result files as waiting."""
+        was_full = self.full
         self._owed[key] = size
+        if self.full is not was_full:
+            self.on_change()
 
     def settled(self, key: Hashable) -> None:
         """They wait no more."""
+        was_full = self.full
         self._owed.pop(key, None)
+        if self.full is not was_full:
+            self.on_change()
 
     @property
     def owed_bytes(self) -> int:
@@ -88,7 +100,7 @@ class Outbox:
     @property
     def full(self) -> bool:
         """Whether so much waits that no further task should be begun."""
-        return 0 < self._limit <= self.owed_bytes
+        return 0 < self._limit <= self.owed_bytes or 0 < self._limit_count <= len(self._owed)
 
     def _path(self, run: attempt_id.RunKey, kind: str) -> Path:
         return self._folder / f"{run.file_name}.{kind}"

@@ -141,7 +141,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class PoolInfo:
-    """A pool about itself. ``max_inline_bytes`` is how much content one task may carry inline; 0: it did not say."""
+    """A pool about itself. ``max_inline_bytes`` is how much content one task may carry inline; 0: it did not say.
+
+    ``unready_reasons`` says why it hands out nothing at present; empty while it does.
+    """
 
     version: str
     protocol_version: int
@@ -150,6 +153,7 @@ class PoolInfo:
     tasks_by_state: Mapping[str, int]
     nodes: int
     max_inline_bytes: int
+    unready_reasons: tuple[str, ...] = ()
 
 
 def result_as_json(file: outcome.ResultFile) -> dict[str, Any]:
@@ -226,4 +230,5 @@ def pool_from(message: calls.pb.GetPoolInfoResponse) -> PoolInfo:
         tasks_by_state=dict(message.tasks_by_state),
         nodes=message.nodes,
         max_inline_bytes=message.max_inline_bytes,
+        unready_reasons=tuple(message.unready_reasons),
     )

@@ -21,6 +21,9 @@ MOST_WAIT_SECONDS = 60.0
 EMPTY_TOO_SOON_SECONDS = 0.5
 """An empty answer before this came without waiting; the next question is then held back for as long."""
 
+MAX_IDLE_SECONDS = 5.0
+"""Longest pause between polls that are answered at once with nothing new, again and again."""
+
 GATHER_SECONDS = 0.02
 """How long an open poll stays out although more has come free: tasks that end one after the other cost one new poll."""
 
@@ -52,6 +55,9 @@ class Intake:
     async def run(self, stop: stopping.Stop) -> None:
         """Ask until the stop. What goes wrong is told and tried again."""
         pauses = self._pauses = backoff.Backoff(stop, base=1.0, cap=15.0)
+        idle = backoff.Backoff(
+            stop, base=2 * EMPTY_TOO_SOON_SECONDS, cap=MAX_IDLE_SECONDS, least=EMPTY_TOO_SOON_SECONDS
+        )
         trouble = ""
         while not stop.requested:
             asked = clock.now()
@@ -68,14 +74,17 @@ class Intake:
                 continue
             if answer is None:
                 continue
-            self._take(answer)
+            taken = self._take(answer)
             await asyncio.sleep(0)  # what was taken begins before the next question is put into words
             if self._line.plain:
                 await self._rest(stop, self._short_seconds)
-            elif answer.tasks:
+            elif taken:
+                idle.reset()
                 await self._settle()
-            elif not answer.cancel and clock.now() - asked < EMPTY_TOO_SOON_SECONDS:
-                await self._rest(stop, EMPTY_TOO_SOON_SECONDS)
+            elif clock.now() - asked >= EMPTY_TOO_SOON_SECONDS:
+                idle.reset()
+            else:  # an answer at once that brought nothing that we could use: the next would bring no more
+                await self._rest(stop, idle.next_delay())
 
     async def _unless_changed(self, stop: stopping.Stop) -> calls.pb.GetAssignedTasksResponse | None:
         """One poll's answer; None when it was taken back because the stop came or what is free has changed."""
@@ -113,13 +122,16 @@ class Intake:
         budget.fit_held(request)
         return request
 
-    def _take(self, answer: calls.pb.GetAssignedTasksResponse) -> None:
+    def _take(self, answer: calls.pb.GetAssignedTasksResponse) -> int:
+        """Take in what the pool gave; return how many attempts are new here."""
         self._attempts.cancel(answer.cancel)
+        before = len(self._attempts.held())
         for number, message in enumerate(answer.tasks):
             if not self._attempts.accept(message):
                 left = len(answer.tasks) - number
-                log.log_system_event("too_many_tasks", {"left_alone": left}, level="warning")
-                return
+                self._log.log_system_event("too_many_tasks", {"left_alone": left}, level="warning")
+                break
+        return len(self._attempts.held()) - before
 
     async def _settle(self) -> None:
         """Let what was taken begin, and end where it is short."""

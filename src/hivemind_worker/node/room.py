@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from hivemind_worker.node import admission
 from hivemind_worker.task import errors, resources
@@ -26,6 +26,8 @@ class Room:
         self.reservations = reservations
         self.changed = asyncio.Event()
         self.holds: Mapping[str, str] = {}
+        self.has_backlog: Callable[[], bool] = lambda: False
+        """Whether so much waits for the pool that no task should come; `changed` is set when that changes."""
         self._wait_seconds = wait_seconds
         self._waiting: collections.OrderedDict[Hashable, tuple[resources.Resources, asyncio.Future[None]]] = (
             collections.OrderedDict()
@@ -129,7 +131,12 @@ class Room:
     def paused(self) -> bool:
         """Whether no task should come now: closed, not fit, at rest, full, or some wait already."""
         return (
-            self.closed or self._rest is not None or bool(self.holds) or bool(self._waiting) or self.reservations.full
+            self.closed
+            or self._rest is not None
+            or bool(self.holds)
+            or bool(self._waiting)
+            or self.reservations.full
+            or self.has_backlog()
         )
 
     def _let_in(self) -> None:

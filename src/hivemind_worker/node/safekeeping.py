@@ -46,7 +46,10 @@ class Books:
         if why := await self.journal.mend():
             found[fitness.JOURNAL] = why
         if self.outbox.full:
-            found[fitness.OUTBOX] = "results wait for the pool, as much as undelivered_limit_bytes allows"
+            found[fitness.OUTBOX] = (
+                "ends of tasks wait for the pool to take them, as many as undelivered_limit_count and "
+                "undelivered_limit_bytes allow"
+            )
         return found
 
 

@@ -115,6 +115,8 @@ class WorkerNode:
         self._lock = lock
         reservations = admission.Admission(terms.capacity, terms.max_concurrent_tasks, terms.gpu_devices)
         self._room = room.Room(reservations, terms.resource_wait_seconds)
+        self._room.has_backlog = lambda: unsent.full
+        unsent.on_change = self._room.changed.set
         self._fitness = fitness.Fitness(terms.fitness, self._room, runs, watched, self._turnover, self._books.troubles)
         self._told = measuring.Measuring()
         self._line = session.Session(pool)

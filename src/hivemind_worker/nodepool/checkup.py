@@ -8,14 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hivemind_worker.health import checks, report
+from hivemind_worker.nodepool import readiness
 from hivemind_worker.nodepool.store import store
 
 DISK_PERCENT = 95.0
 """A pool needs little to go on; at this it should be told before its store cannot be written any more."""
 
 
-def checker(kept: store.Store, folder: Path, serving: Callable[[], str]) -> report.HealthChecker:
-    """Return what makes the pool's health report. ``serving`` says why it serves nobody; empty while it does."""
+def checker(
+    kept: store.Store, folder: Path, serving: Callable[[], str], hands_out: readiness.Readiness
+) -> report.HealthChecker:
+    """Return what makes the pool's health report.
+
+    ``serving`` says why it serves nobody, ``hands_out`` why it hands out nothing; both are empty while it does.
+    """
 
     async def stored() -> checks.Check:
         if kept.damage:
@@ -30,7 +36,7 @@ def checker(kept: store.Store, folder: Path, serving: Callable[[], str]) -> repo
         return checks.disk_space(checks.Thresholds(disk_percent=DISK_PERCENT), percent, disk.free, str(folder))
 
     def ready() -> tuple[bool, str]:
-        reason = serving() or kept.damage
+        reason = serving() or kept.damage or "; ".join(hands_out.unready_reasons)
         return not reason, reason
 
     return report.HealthChecker({"store": stored, "disk_space": disk_space}, live=lambda: not serving(), ready=ready)

@@ -40,6 +40,7 @@ class Dispatch:
         self._wake = asyncio.Event()
         self._told: dict[str, set[tuple[str, int]]] = {}
         self._closed = False
+        self._is_paused = False
 
     async def poll(self, poll: records.Poll, wait_seconds: float) -> records.Given:
         """Return what a worker is given, at once or within ``wait_seconds``; empty when there is nothing.
@@ -48,7 +49,7 @@ class Dispatch:
         """
         if self._closed:
             return records.Given()
-        poll = dataclasses.replace(poll, stays=wait_seconds > 0)
+        poll = dataclasses.replace(poll, stays=wait_seconds > 0, paused=poll.paused or self._is_paused)
         waiter = _Waiter(poll, asyncio.get_running_loop().create_future())
         key = (poll.node_id, poll.session_id)
         before = self._waiting.get(key)
@@ -114,6 +115,19 @@ class Dispatch:
         waiter = self._waiting.get((node_id, session_id))
         if waiter is not None and not waiter.answer.done():
             waiter.answer.set_result(records.Given())
+
+    def pause(self, *, paused: bool) -> None:
+        """Hand out nothing, or again: cancellations are told all the same.
+
+        Polls under way are answered with nothing; whoever sent them asks anew, on the other terms.
+        """
+        if paused is self._is_paused:
+            return
+        self._is_paused = paused
+        for waiter in self._waiting.values():
+            if not waiter.answer.done():
+                self._store.withdraw(waiter.poll)
+                waiter.answer.set_result(records.Given())
 
     def close(self) -> None:
         """Answer every poll, present and future, with nothing."""

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from hivemind_worker.artifacts import store
+from hivemind_worker.nodepool import free_space
 from hivemind_worker.task import checks, errors, outcome
 from hivemind_worker.wire import calls, verdicts
+
+T = TypeVar("T")
+
+THREADS = 8
+"""Reads and writes of files at once: more only make a disk slower."""
 
 
 class Piece(Protocol):
@@ -31,16 +38,29 @@ class Stored:
 
 
 class Files:
-    """The pool's artifacts, as calls want them. ``limit_bytes`` is how large one file may be."""
+    """The pool's artifacts, as calls want them. ``limit_bytes`` is how large one file may be, ``space`` its disk's.
 
-    def __init__(self, artifacts: store.Store, limit_bytes: int) -> None:
+    Its threads are its own: nobody else waits for a disk that is slow with files.
+    """
+
+    def __init__(self, artifacts: store.Store, limit_bytes: int, space: free_space.FreeSpace) -> None:
         self._artifacts = artifacts
         self._limit = limit_bytes
+        self._space = space
+        self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="pool-files")
 
-    async def upload(self, first: Piece, rest: AsyncIterator[Piece]) -> Stored:
+    def close(self) -> None:
+        """Let go of the threads, once no call is under way."""
+        self._threads.shutdown(wait=False)
+
+    async def _run(self, work: Callable[..., T], *values: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *values)
+
+    async def upload(self, first: Piece, rest: AsyncIterator[Piece], *, spare_results: bool) -> Stored:
         """Take a file whose name and size ``first`` says, and return how it stands when the stream has ended.
 
-        A stream without data only asks, and takes no other upload's place. Bytes that are here already are passed over.
+        With ``spare_results`` it leaves the room that results need. A stream without data only asks, and takes no other
+        upload's place. Bytes that are here already are passed over.
 
         Raises :class:`errors.Rejected` for a file that is too large, `writing.WrongContent` for a gap or a wrong sum.
         """
@@ -53,34 +73,47 @@ class Files:
         stored = await self._stored(sha256, first.size)
         if stored is not None:
             return stored
+        there = await self._run(self._artifacts.staged, sha256)
+        try:
+            await self._run(lambda: self._space.need(max(first.size - there, 0), spare_results=spare_results))
+        except errors.Unavailable:
+            await self._space.look()  # the next task must not be handed out before the next look
+            raise
+        try:
+            return await self._receive(sha256, first, rest)
+        except OSError as error:
+            self._space.write_failed(error)
+            raise
+
+    async def _receive(self, sha256: str, first: Piece, rest: AsyncIterator[Piece]) -> Stored:
         async with contextlib.aclosing(_with_data(first, rest)) as pieces:
             begun = first if first.size == 0 else await anext(pieces, None)
             if begun is None:
-                return Stored(complete=False, stored_bytes=await asyncio.to_thread(self._artifacts.staged, sha256))
+                return Stored(complete=False, stored_bytes=await self._run(self._artifacts.staged, sha256))
             # Closing keeps what came, and does nothing after the end.
-            with contextlib.closing(await asyncio.to_thread(self._artifacts.upload, sha256, first.size)) as upload:
-                await asyncio.to_thread(upload.write, begun.offset, begun.data)
+            with contextlib.closing(await self._run(self._artifacts.upload, sha256, first.size)) as upload:
+                await self._run(upload.write, begun.offset, begun.data)
                 async for piece in pieces:
-                    await asyncio.to_thread(upload.write, piece.offset, piece.data)
+                    await self._run(upload.write, piece.offset, piece.data)
                 if upload.offset < first.size:
                     return Stored(complete=False, stored_bytes=upload.offset)
-                await asyncio.to_thread(self._artifacts.store_upload, upload)
+                await self._run(self._artifacts.store_upload, upload)
                 return Stored(complete=True, stored_bytes=first.size)
 
     async def _stored(self, sha256: str, size: int) -> Stored | None:
         """What is here already, if it is what its name says. A size that differs is a reason to look."""
         try:
-            there = await asyncio.to_thread(self._artifacts.size, sha256)
+            there = await self._run(self._artifacts.size, sha256)
         except store.NoSuchArtifact:
             return None
-        if there != size and not await asyncio.to_thread(self._artifacts.verify, sha256):
+        if there != size and not await self._run(self._artifacts.verify, sha256):
             return None
         return Stored(complete=True, stored_bytes=there)
 
     async def find(self, sums: Sequence[str]) -> list[outcome.Artifact | int]:
         """Return for each SHA-256 the artifact, or how many bytes of it are here."""
         checked = [_sum(sha256) for sha256 in sums]
-        return await asyncio.to_thread(lambda: [self._look(sha256) for sha256 in checked])
+        return await self._run(lambda: [self._look(sha256) for sha256 in checked])
 
     async def missing(self, artifacts: Sequence[outcome.Artifact]) -> tuple[str, ...]:
         """Return the SHA-256 of those that are not here whole. A size below 0 is not compared.
@@ -98,24 +131,30 @@ class Files:
                 missing.append(wanted.sha256)
             elif wanted.size >= 0 and there.size != wanted.size:
                 missing.append(wanted.sha256)
-                await asyncio.to_thread(self._artifacts.verify, wanted.sha256)
+                await self._run(self._artifacts.verify, wanted.sha256)
         return tuple(missing)
 
     async def keep(self, contents: Sequence[bytes]) -> list[outcome.Artifact]:
         """Store small contents that came whole."""
-        return await asyncio.to_thread(lambda: [self._artifacts.put(data) for data in contents])
+        try:
+            return await self._run(lambda: [self._artifacts.put(data) for data in contents])
+        except OSError as error:
+            self._space.write_failed(error)
+            raise
 
     async def read(self, sha256: str, offset: int) -> AsyncIterator[tuple[bytes, int, int]]:
         """Yield chunks from ``offset`` on as (data, offset, size of the whole); at least one, be it empty.
 
         Raises `store.NoSuchArtifact`, :class:`errors.Rejected` for an offset outside.
         """
-        size = await asyncio.to_thread(self._artifacts.size, _sum(sha256))
+        size = await self._run(self._artifacts.size, _sum(sha256))
         if not 0 <= offset <= size:
             raise errors.Rejected(f"the file has {size} bytes; there is no byte {offset}")
         if offset == size:
             yield b"", offset, size
-        async with contextlib.aclosing(self._artifacts.chunks(sha256, offset, calls.CHUNK_BYTES)) as pieces:
+        async with contextlib.aclosing(
+            self._artifacts.chunks(sha256, offset, calls.CHUNK_BYTES, self._threads)
+        ) as pieces:
             async for piece in pieces:
                 yield piece, offset, size
                 offset += len(piece)

@@ -23,8 +23,10 @@ from hivemind_worker.nodepool import (
     checkup,
     dispatch,
     files,
+    free_space,
     leases,
     locks,
+    readiness,
     service,
     task_service,
 )
@@ -59,8 +61,8 @@ class NodePool:
     ``artifact_folder`` say otherwise. ``listen`` is host:port; port 0 takes a free one. Plain text is spoken to
     loopback addresses only, unless ``insecure``. ``lease_seconds`` is how long a node may be silent,
     ``max_attempts`` how often a task is tried that names no number, ``artifact_limit_bytes`` the largest file taken,
-    ``scrub_bytes_per_second`` how fast stored files are read again (0: never), ``preload_images`` what nodes are asked
-    to have ready.
+    ``scrub_bytes_per_second`` how fast stored files are read again (0: never), ``min_free_bytes`` what must be free on
+    its disks for tasks to be handed out, ``preload_images`` what nodes are asked to have ready.
     """
 
     def __init__(  # noqa: PLR0913  (each is a setting of its own; all but the folder have defaults)
@@ -74,6 +76,7 @@ class NodePool:
         max_attempts: int = 3,
         artifact_limit_bytes: int = 16 * 1024**3,
         scrub_bytes_per_second: int = scrub.BYTES_PER_SECOND,
+        min_free_bytes: int = free_space.MIN_FREE_BYTES,
         tls: Tls | None = None,
         insecure: bool = False,
         with_reflection: bool = False,
@@ -94,9 +97,15 @@ class NodePool:
         self._with_reflection = with_reflection
         self._artifacts = artifact_store.Store(artifact_folder or data / "artifacts")
         self._scrub = scrub.Scrub(self._artifacts, scrub_bytes_per_second)
+        ready = readiness.Readiness()
+        places = artifact_folder or data / "artifacts"
+        self._space = free_space.FreeSpace(
+            (data, places, (store_path or data / "pool.sqlite").parent), places / "staging", ready, min_free_bytes
+        )
         self._parts = service.Parts(
             store=self.store,
-            files=files.Files(self._artifacts, artifact_limit_bytes),
+            files=files.Files(self._artifacts, artifact_limit_bytes, self._space),
+            readiness=ready,
             logs=attempt_logs.AttemptLogs(data / "logs"),
             dispatch=dispatch.Dispatch(self.store),
             followers=changes.Followers(),
@@ -104,11 +113,12 @@ class NodePool:
             max_attempts=max_attempts,
             preload_images=preload_images,
         )
+        ready.listen(lambda is_ready: self._parts.dispatch.pause(paused=not is_ready))
         self._stop = stopping.Stop()
         self._loops: asyncio.Task[supervision.Ending] | None = None
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
-        self.health: report.Health = checkup.checker(self.store, data, self._not_serving)
+        self.health: report.Health = checkup.checker(self.store, data, self._not_serving, ready)
 
     async def start(self) -> str:
         """Open the store, listen, serve; return the address, host:port, with the port that was taken.
@@ -124,6 +134,7 @@ class NodePool:
             await self.store.open()
             undo.push_async_callback(self.store.close)
             await asyncio.to_thread(self._artifacts.prepare)
+            await self._space.look()
             self.store.listen(self._parts.dispatch.heard)
             self.store.answer(self._parts.dispatch.answered)
             self.store.listen(self._parts.followers.heard)
@@ -173,6 +184,7 @@ class NodePool:
             if self._loops is not None:
                 await self._loops
         finally:
+            self._parts.files.close()
             await self.store.close()
             for lock in self._locks:
                 lock.release()
@@ -182,6 +194,7 @@ class NodePool:
         loops = supervision.Loops("pool", [supervision.Stage("all", GRACE_SECONDS)])
         loops.add("dispatch", "all", self._parts.dispatch.run)
         loops.add("scrub", "all", self._scrub.run)
+        loops.add("free space", "all", self._space.run)
         loops.add("leases", "all", functools.partial(leases.watch, self.store, self._parts.lease_seconds))
         try:
             return await loops.run(self._stop)

@@ -20,6 +20,7 @@ from hivemind_worker.nodepool import (
     following,
     live,
     measuring,
+    readiness,
     requests,
 )
 from hivemind_worker.nodepool.store import records, store
@@ -53,6 +54,7 @@ class Parts:
     followers: changes.Followers
     lease_seconds: float
     max_attempts: int
+    readiness: readiness.Readiness
     preload_images: tuple[str, ...] = ()
     told: measuring.Measuring = field(default_factory=measuring.Measuring)
     live: live.Live = field(default_factory=live.Live)
@@ -258,7 +260,7 @@ class NodeManager(calls.NodeManagerServicer):
             async for first in pieces:
                 self._challenges.heard(first.node_id, first.session_id)
                 await self._parts.store.verify(requests.node_id(first.node_id), first.session_id)
-                stored = await self._parts.files.upload(first, pieces)
+                stored = await self._parts.files.upload(first, pieces, spare_results=False)
                 return pb.UploadArtifactResponse(success=stored.complete, stored_bytes=stored.stored_bytes)
         raise errors.UserError("an upload begins with the file's sha256 and size; nothing came")
 

@@ -50,18 +50,22 @@ class TaskManager(calls.TaskManagerServicer):
     async def GetTask(self, request: pb.GetTaskRequest, context: calls.Context) -> pb.GetTaskResponse:
         """Tell everything about one task."""
         kept = self._parts.store
-        (info,) = await telling.tasks(kept, self._parts.live, await kept.tasks([request.task_id]))
+        (info,) = await self._told(await kept.tasks([request.task_id]))
         info.traceparent = pb.Task.FromString(await kept.body(request.task_id)).traceparent
         info.story.extend(telling.event(event) for event in await self._parts.store.story(request.task_id))
         budget.fit_task(info)
         return pb.GetTaskResponse(task=info)
+
+    async def _told(self, found: Sequence[records.Task]) -> list[pb.TaskInfo]:
+        reasons = self._parts.readiness.unready_reasons
+        return await telling.tasks(self._parts.store, self._parts.live, found, "; ".join(reasons))
 
     @answering.once
     async def ListTasks(self, request: pb.ListTasksRequest, context: calls.Context) -> pb.ListTasksResponse:
         """Tell of many; their logs are left out."""
         wanted = requests.listing(request)
         found = await self._parts.store.find(wanted)
-        infos = await telling.tasks(self._parts.store, self._parts.live, found)
+        infos = await self._told(found)
         answer = pb.ListTasksResponse()
         size = 0
         for task, info in zip(found, infos, strict=True):
@@ -92,7 +96,7 @@ class TaskManager(calls.TaskManagerServicer):
             while True:
                 told = (task for task in tasks if task.ended or not request.ended_only)
                 changed = [task for task in told if seen.get(task.id, -1) < task.version]
-                for info in await telling.tasks(self._parts.store, self._parts.live, changed):
+                for info in await self._told(changed):
                     seen[info.id] = info.version
                     budget.fit_task(info)
                     yield pb.WatchTasksResponse(task=info)
@@ -166,7 +170,7 @@ class TaskManager(calls.TaskManagerServicer):
         """Store an input file."""
         async with answering.listening(stream) as pieces:
             async for first in pieces:
-                stored = await self._parts.files.upload(first, pieces)
+                stored = await self._parts.files.upload(first, pieces, spare_results=True)
                 return pb.UploadInputResponse(success=stored.complete, stored_bytes=stored.stored_bytes)
         raise errors.UserError("an upload begins with the file's sha256 and size; nothing came")
 
@@ -219,6 +223,7 @@ class TaskManager(calls.TaskManagerServicer):
             server_time=store.now(),
             lease_seconds=self._parts.lease_seconds,
             max_inline_bytes=spec.INLINE_BYTES,
+            unready_reasons=self._parts.readiness.unready_reasons,
             store_epoch=store.epoch,
         )
         try:

@@ -15,9 +15,14 @@ _ALL_DRAIN = "every node drains: `hivemind node resume ID` gives one tasks again
 _ALL_REST = "every node rests for a while: its last attempts failed by its own fault (`hivemind nodes` says which)"
 
 
-async def tasks(kept: store.Store, said: live.Live, found: Sequence[records.Task]) -> list[pb.TaskInfo]:
-    """Return messages about these tasks, without their stories; ``said``: what nodes tell of those that they hold."""
-    infos = await _tasks(kept, found)
+async def tasks(
+    kept: store.Store, said: live.Live, found: Sequence[records.Task], unready: str = ""
+) -> list[pb.TaskInfo]:
+    """Return messages about these tasks, without their stories.
+
+    ``said``: what nodes tell of those that they hold; ``unready``: why the pool hands out nothing, where it does not.
+    """
+    infos = [_task(task, (), unready) for task in found] if unready else await _tasks(kept, found)
     for task, info in zip(found, infos, strict=True):
         last = None if task.ended else said.of(task.id, task.attempt, task.node_id)
         if last is not None:

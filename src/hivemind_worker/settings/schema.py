@@ -127,6 +127,9 @@ class Limits(Group):
     results_limit_count: int = Field(10_000, gt=0, le=1_000_000, json_schema_extra=LIVE)
     """How many result files one task may have."""
 
+    undelivered_limit_count: int = Field(100, ge=1, le=200)
+    """While so many ended tasks wait for the pool to take their ends, no further task is begun."""
+
     undelivered_limit_bytes: Size = ByteSize(64 * GIB)
     """While so much of result files waits for the pool, no further task is begun; what waits is never thrown away."""
 
@@ -213,6 +216,10 @@ class Pool(Group):
 
     artifact_limit_bytes: Size = ByteSize(16 * GIB)
     """How large one uploaded file may be."""
+
+    min_free_bytes: Size = ByteSize(256 * MIB)
+    """What must be free on the pool's disks for tasks to be handed out, or a twentieth of a disk where that is less.
+    Below it the pool is not ready, says why, and goes on by itself when there is room again."""
 
     reflection: bool = False
     """Whether the pool describes its calls to whoever asks (gRPC server reflection), for tools such as grpcurl."""

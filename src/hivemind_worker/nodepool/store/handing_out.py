@@ -89,7 +89,7 @@ def hand_out(
         held = moves.held_by(on.sql, poll.node_id)
         if poll.look and poll.session_id:
             given[place] = _look(on, poll, held)
-        paused = poll.paused if poll.session_id else row["status"] in _NO_TASKS_WHILE
+        paused = poll.paused or (not poll.session_id and row["status"] in _NO_TASKS_WHILE)
         if given[place] or paused or row["draining"]:
             continue
         if (rest := resting.left(row, on.lease_time)) > 0:
