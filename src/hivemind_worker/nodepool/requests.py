@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from hivemind_worker.concurrency import slicing
-from hivemind_worker.nodepool import assignment, attempt_logs
+from hivemind_worker.nodepool import assignment, attempt_logs, telling
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, names, outcome, resources
 from hivemind_worker.telemetry import tracing
@@ -25,6 +25,9 @@ TASK_BYTES = budget.MESSAGE_BUDGET - 4 * 1024
 
 SUMS_AT_ONCE = 40_000
 """Most sums of files in one call: their answer must fit into a message, too."""
+
+PAGE_BYTES = 3 * 1024**2
+"""Where a page of tasks ends before its time: results are of any size, and the message must stay below its limit."""
 
 HELD_AT_MOST = 10_000
 POLL_SECONDS = 60.0
@@ -219,6 +222,8 @@ def listing(request: calls.pb.ListTasksRequest) -> records.Filter:
         kind=request.type,
         most=min(max(request.page_size, 0) or 100, 1_000),
         before=place(request.page_token),
+        summary=telling.summary,
+        max_bytes=PAGE_BYTES,
     )
 
 

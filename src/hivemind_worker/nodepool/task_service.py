@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Sequence
@@ -16,8 +17,8 @@ from hivemind_worker.wire import budget, calls
 
 pb = calls.pb
 
-PAGE_BYTES = 3 * 1024**2
-"""Where a page of tasks ends before its time: results are of any size, and the message must stay below its limit."""
+WATCHED_AT_ONCE = 64
+"""Tasks that a watcher looks at together, without their results; those are read one at a time."""
 
 
 class TaskManager(calls.TaskManagerServicer):
@@ -74,12 +75,19 @@ class TaskManager(calls.TaskManagerServicer):
                 info.ClearField("result")
             budget.fit_task(info)
             size += info.ByteSize() + 8
-            if answer.tasks and size > PAGE_BYTES:
+            if answer.tasks and size > requests.PAGE_BYTES:
                 break
             answer.tasks.append(info)
-        if len(answer.tasks) < len(found) or len(found) == wanted.most:
+        whole = len(answer.tasks) == len(found)
+        if found and (not whole or await self._follow(wanted, found)):
             answer.next_page_token = str(found[len(answer.tasks) - 1].number)
         return answer
+
+    async def _follow(self, wanted: records.Filter, found: Sequence[records.Task]) -> bool:
+        """Whether there may be more after these: a page also ends where results have come to its size."""
+        if len(found) == wanted.most or not any(task.result for task in found):
+            return len(found) == wanted.most
+        return bool(await self._parts.store.find(dataclasses.replace(wanted, before=found[-1].number, most=1)))
 
     @answering.many
     async def WatchTasks(
@@ -92,26 +100,38 @@ class TaskManager(calls.TaskManagerServicer):
         with self._parts.followers.follow(wanted, ended_only=request.ended_only) as follower:
             if request.ended_only:
                 yield pb.WatchTasksResponse()
-            tasks = await self._parts.store.tasks(wanted)
+            look: Sequence[str] = wanted
             while True:
-                told = (task for task in tasks if task.ended or not request.ended_only)
-                changed = [task for task in told if seen.get(task.id, -1) < task.version]
-                for info in await self._told(changed):
-                    seen[info.id] = info.version
-                    budget.fit_task(info)
-                    yield pb.WatchTasksResponse(task=info)
-                going_on -= {task.id for task in tasks if task.ended}
+                for start in range(0, len(look), WATCHED_AT_ONCE):
+                    tasks = await self._as_they_stand(follower, look[start : start + WATCHED_AT_ONCE])
+                    told = (task for task in tasks if task.ended or not request.ended_only)
+                    changed = [task for task in told if seen.get(task.id, -1) < task.version]
+                    seen |= {task.id: task.version for task in changed}
+                    going_on -= {task.id for task in tasks if task.ended}
+                    unread = [task.id for task in changed if task.ended and task.result is None]
+                    for info in await self._told([task for task in changed if task.id not in unread]):
+                        budget.fit_task(info)
+                        yield pb.WatchTasksResponse(task=info)
+                    for task_id in unread:
+                        yield await self._ended(task_id)
                 if not going_on or follower.closed:
                     break
-                tasks = await self._as_they_stand(follower, sorted(await follower.changed()))
+                look = sorted(await follower.changed())
         if going_on:
             raise errors.Unavailable("the pool is closing")
 
     async def _as_they_stand(self, follower: changes.Follower, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
-        """These tasks, read only where the news of their change did not bring them."""
+        """These tasks: with their results where the news of their end brought them, else without."""
         known = {task_id: task for task_id in task_ids if (task := follower.take(task_id)) is not None}
         unread = [task_id for task_id in task_ids if task_id not in known]
-        return (*known.values(), *(await self._parts.store.tasks(unread) if unread else ()))
+        rest = await self._parts.store.tasks(unread, results=False) if unread else ()
+        return (*known.values(), *rest)
+
+    async def _ended(self, task_id: str) -> pb.WatchTasksResponse:
+        """One task with its result, in a message of its own: nothing of it stays here while the watcher reads."""
+        (info,) = await self._told(await self._parts.store.tasks([task_id]))
+        budget.fit_task(info)
+        return pb.WatchTasksResponse(task=info)
 
     @answering.once
     async def CancelTasks(self, request: pb.CancelTasksRequest, context: calls.Context) -> pb.CancelTasksResponse:

@@ -80,6 +80,13 @@ def _result(task: records.Task) -> pb.TaskResult:
     return pb.TaskResult(status=str(task.state), reason=task.reason, error=task.error)
 
 
+def summary(body: bytes) -> bytes:
+    """Return a result as a list shows it: without its output."""
+    message = pb.TaskResult.FromString(body)
+    message.ClearField("logs")
+    return message.SerializeToString()
+
+
 def result(task: records.Task) -> pb.TaskResult:
     """Return how a task ended; an empty message while it goes on."""
     return _result(task) if task.ended else pb.TaskResult()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hivemind_worker.artifacts import results
 from hivemind_worker.client import submission
-from hivemind_worker.nodepool import assignment, following, live, requests, task_service, telling
+from hivemind_worker.nodepool import assignment, following, live, requests, telling
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import outcome, resources
 from hivemind_worker.wire import budget, calls, translate
@@ -275,7 +275,7 @@ LARGEST: dict[str, Callable[[], Any]] = {
         )
     ),
     "ListTasksResponse": lambda: pb.ListTasksResponse(
-        tasks=budget.page([pb.TaskInfo(id="t" * 64)] * 50_000, task_service.PAGE_BYTES)
+        tasks=budget.page([pb.TaskInfo(id="t" * 64)] * 50_000, requests.PAGE_BYTES)
     ),
 }
 

@@ -55,9 +55,11 @@ class Reader:
             raise errors.Unavailable(f"the pool's store cannot be read: {error}") from None
 
 
-def tasks(sql: database.Connection, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
+def tasks(sql: database.Connection, task_ids: Sequence[str], *, results: bool = True) -> tuple[records.Task, ...]:
     """See :meth:`store.Store.tasks`."""
-    return _tasks(sql, [moves.need(sql, task_id) for task_id in task_ids])
+    rows = [moves.need(sql, task_id) for task_id in task_ids]
+    by_number = shapes.shapes(sql, (row["shape"] for row in rows))
+    return tuple(moves.task(row, by_number[row["shape"]], _result(sql, row) if results else None) for row in rows)
 
 
 def need_all(sql: database.Connection, task_ids: Sequence[str]) -> None:
@@ -100,12 +102,16 @@ def find(sql: database.Connection, wanted: records.Filter) -> tuple[records.Task
         f"SELECT * FROM tasks WHERE {' AND '.join(conditions)} ORDER BY number DESC LIMIT ?",  # noqa: S608  (our own words)
         (*values, wanted.most),
     )
-    return _tasks(sql, found.fetchall())
-
-
-def _tasks(sql: database.Connection, rows: Sequence[database.Row]) -> tuple[records.Task, ...]:
-    by_number = shapes.shapes(sql, (row["shape"] for row in rows))
-    return tuple(moves.task(row, by_number[row["shape"]], _result(sql, row)) for row in rows)
+    tasks: list[records.Task] = []
+    size = 0
+    for row in found:  # one result in memory at a time, however many there are
+        body = _result(sql, row)
+        body = None if body is None else wanted.summary(body)
+        size += len(body or b"") + len(row["error"] or "")
+        if tasks and 0 < wanted.max_bytes < size:
+            break
+        tasks.append(moves.task(row, shapes.shapes(sql, [row["shape"]])[row["shape"]], body))
+    return tuple(tasks)
 
 
 def _result(sql: database.Connection, task: database.Row) -> bytes | None:

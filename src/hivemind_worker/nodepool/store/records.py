@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from hivemind_worker.nodepool import assignment
@@ -298,7 +298,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which tasks to list, newest first. ``before`` is the number from which the page before went down to."""
+    """Which tasks to list, newest first. ``before`` is the number from which the page before went down to.
+
+    ``summary`` is what is kept of each result, as it is read; the page ends where that has come to ``max_bytes``
+    (0: it does not), with at least one task.
+    """
 
     states: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -306,6 +310,8 @@ class Filter:
     kind: str = ""
     most: int = 100
     before: int = 0
+    summary: Callable[[bytes], bytes] = bytes
+    max_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,9 +241,9 @@ class SqliteStore:
         """See :meth:`store.Store.drain`."""
         await self._write.do(lambda on: sessions.drain(on, node_id, draining=draining))
 
-    async def tasks(self, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
+    async def tasks(self, task_ids: Sequence[str], *, results: bool = True) -> tuple[records.Task, ...]:
         """See :meth:`store.Store.tasks`."""
-        return await self._read.ask(lambda sql: reading.tasks(sql, task_ids))
+        return await self._read.ask(lambda sql: reading.tasks(sql, task_ids, results=results))
 
     async def story(self, task_id: str) -> tuple[records.Event, ...]:
         """See :meth:`store.Store.story`."""

@@ -195,8 +195,8 @@ class Store(Protocol):
         shown as busy or idle once it is resumed.
         """
 
-    async def tasks(self, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
-        """Return these tasks, in order, with their results. Raises :class:`errors.NoSuchTask`."""
+    async def tasks(self, task_ids: Sequence[str], *, results: bool = True) -> tuple[records.Task, ...]:
+        """Return these tasks, in order, with their ``results`` or without. Raises :class:`errors.NoSuchTask`."""
 
     async def story(self, task_id: str) -> tuple[records.Event, ...]:
         """Return what happened to a task, oldest first. Raises :class:`errors.NoSuchTask`."""

@@ -1,0 +1,68 @@
+"""What a call costs the pool in memory, whatever is asked: measured at a pool that is a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import installed
+import pool_parts
+import pytest
+import services
+
+from hivemind_worker.wire import calls
+
+pb = calls.pb
+MIB = 1024**2
+TASKS = 50
+MARGIN_MIB = 64
+"""Over what the pool had before: 32 MiB for the call, and what the interpreter's own allocator holds on to."""
+
+
+def peak_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split(maxsplit=1)[0]) / 1024
+
+
+def begin_peak_anew(pid: int) -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+async def attack(address: str, pid: int) -> dict[str, float]:
+    peaks = {}
+    async with grpc.aio.insecure_channel(address, options=calls.CLIENT_OPTIONS) as channel:
+        nodes, tasks = calls.node_manager(channel), calls.task_manager(channel)
+        node = pb.RegisterNodeRequest(node_id="n", cpu_cores=64, memory_gb=64, disk_gb=500, boot_id="b")
+        session = (await nodes.RegisterNode(node)).session_id
+        submit = pb.SubmitTasksRequest(tasks=[pb.Task(command="true", cpu_quota=1_000, memory_limit="6m")] * TASKS)
+        ids = list((await tasks.SubmitTasks(submit)).task_ids)
+        worker = pool_parts.Worker(pool_parts.Running(None, nodes, tasks), "n", session)  # type: ignore[arg-type]
+        done = 0
+        while done < TASKS:
+            for task in (await worker.poll(5, most=64)).tasks:
+                await worker.report(task, logs="x" * 3 * MIB)
+                done += 1
+        begin_peak_anew(pid)
+        before = peak_mib(pid)
+        answer = await tasks.ListTasks(pb.ListTasksRequest(page_size=1_000))
+        assert len(answer.tasks) == TASKS
+        peaks["ListTasks"] = peak_mib(pid) - before
+        begin_peak_anew(pid)
+        before = peak_mib(pid)
+        stalled = [tasks.WatchTasks(pb.WatchTasksRequest(task_ids=ids)) for _ in range(4)]
+        for call in stalled:
+            await call.read()
+        await asyncio.sleep(2)  # what is read ahead is read now
+        peaks["WatchTasks"] = (peak_mib(pid) - before) / len(stalled)
+        for call in stalled:
+            call.cancel()
+    return peaks
+
+
+@pytest.mark.timeout(240)
+def test_no_call_costs_more_than_its_answer(tmp_path: Path) -> None:
+    with services.Services(installed.Shell(tmp_path)) as running:
+        process, address = running.pool()
+        peaks = asyncio.run(attack(address, process.pid))
+    assert max(peaks.values()) < MARGIN_MIB, peaks
