@@ -139,7 +139,6 @@ async def build_worker(
 
     ``around`` may put something around the executor, to listen to it. Unless ``measured`` its heartbeats say nothing of
     how the machine is doing. ``lock``: of the state folder. ``takers`` is given what takes over settings as it runs.
-
     Raises :class:`errors.IsolationMissing` where nothing can, :class:`errors.BadSettings`.
     """
     from hivemind_worker.artifacts import outbox  # noqa: PLC0415  (slow to import)
@@ -163,11 +162,7 @@ async def build_worker(
         runs=around(runs) if around else runs,
         files=files,
         journal=writer.Journal(settings.storage.state_dir / "worker.journal"),
-        unsent=outbox.Outbox(
-            settings.storage.state_dir / "outbox",
-            settings.limits.undelivered_limit_bytes,
-            settings.limits.undelivered_limit_count,
-        ),
+        unsent=outbox.Outbox(settings.storage.state_dir / "outbox", *settings.undelivered_limits),
         watched=watched,
         lock=lock,
     )

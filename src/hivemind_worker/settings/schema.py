@@ -303,3 +303,8 @@ class Settings(Group):
     def pool_artifact_dir(self) -> Path:
         """Where the pool keeps files, as set or in the state folder."""
         return self.pool.artifact_dir or self.storage.state_dir / "pool-artifacts"
+
+    @property
+    def undelivered_limits(self) -> tuple[int, int]:
+        """Bytes of result files, and ends of tasks, that may wait for the pool."""
+        return self.limits.undelivered_limit_bytes, self.limits.undelivered_limit_count
