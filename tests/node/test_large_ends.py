@@ -104,7 +104,9 @@ async def test_output_written_byte_by_byte_can_be_read(tmp_path: Path) -> None:
             )
             await at.nodes.AppendTaskLogs(iter([request]))
         await worker.report(task)
-        assert sum([len(output.data) async for output in client.logs(task_id)]) == count
+        outputs = [output async for output in client.logs(task_id)]
+        assert outputs.pop(0).missing_bytes == 2**61 + many
+        assert sum(len(output.data) for output in outputs) == count
 
 
 async def test_more_nodes_than_a_message_holds_are_all_listed(tmp_path: Path) -> None:

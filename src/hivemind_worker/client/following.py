@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -16,12 +16,16 @@ from hivemind_worker.wire import calls, verdicts
 class Output:
     """A run of bytes that a task wrote. ``stream`` is ``stdout`` or ``stderr``, or ``system`` for what its node says of
     it; ``offset`` counts within it.
+
+    Where output is missing a line of the stream ``system`` says so: ``missing_bytes`` of what the task wrote, of the
+    stream that the line names, are in nobody's hands.
     """
 
     stream: str
     offset: int
     data: bytes
     attempt: int
+    missing_bytes: int = 0
 
 
 _STREAMS = {
@@ -86,8 +90,10 @@ async def logs(pool: connection.Connection, task_id: str, *, follow: bool, attem
     """Yield what a task wrote, in the order it came; with ``follow`` until the task has ended.
 
     ``attempt`` 0 is the newest. Where a task is tried again while it is followed, the new attempt's output comes after.
+    Where bytes are missing a line says how many.
     """
     reading, following = attempt, 0  # the attempt being read, and the first chunk that we do not have of it
+    ends: dict[str, int] = {}  # what we have of each stream of it
     pinned = bool(attempt)  # whether we name the attempt, instead of having the pool go on from one to the next
     tries = pool.tries()
     while True:
@@ -102,15 +108,37 @@ async def logs(pool: connection.Connection, task_id: str, *, follow: bool, attem
                     tries.worked()
                     got = True
                     if answer.attempt != reading:
-                        reading, following = answer.attempt, 0
+                        reading, following, ends = answer.attempt, 0, {}
                     for chunk in answer.chunks:
-                        if chunk.sequence >= following and chunk.stream in _STREAMS:
-                            following = chunk.sequence + 1
-                            yield Output(_STREAMS[chunk.stream], chunk.offset, chunk.data, reading)
+                        if chunk.stream not in _STREAMS or not _is_new(chunk, following, ends):
+                            continue
+                        following = max(following, chunk.sequence + 1)
+                        for output in _with_gap(chunk, ends, reading):
+                            yield output
         except grpc.aio.AioRpcError as error:
             await tries.again(error, f"reading the output of {task_id}")
             pinned = pinned or bool(following)  # numbers of chunks mean something within their attempt alone
         else:
             if attempt or not (follow and pinned and got):
                 return
-            reading, following = reading + 1, 0  # the line broke in this attempt: is there one after it?
+            reading, following, ends = reading + 1, 0, {}  # the line broke in this attempt: is there one after it?
+
+
+def _is_new(chunk: calls.pb.LogChunk, following: int, ends: Mapping[str, int]) -> bool:
+    """Whether we do not have it: by its number, or by its place where it was put in before a later number."""
+    if chunk.sequence >= following:
+        return True
+    stream = _STREAMS[chunk.stream]
+    return stream != "system" and chunk.offset + bool(chunk.data) > ends.get(stream, 0)
+
+
+def _with_gap(chunk: calls.pb.LogChunk, ends: dict[str, int], attempt: int) -> Iterator[Output]:
+    """The chunk, after a line that says what is missing before it."""
+    stream = _STREAMS[chunk.stream]
+    missing = chunk.offset - ends.get(stream, 0)
+    if stream != "system" and missing > 0:
+        line = f"[hivemind: {missing} bytes of {stream} are missing here]\n".encode()
+        yield Output("system", ends.get("system", 0), line, attempt, missing)
+    ends[stream] = max(ends.get(stream, 0), chunk.offset + len(chunk.data))
+    if chunk.data:
+        yield Output(stream, chunk.offset, chunk.data, attempt)

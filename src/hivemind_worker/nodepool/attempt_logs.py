@@ -3,8 +3,8 @@
     root/ab/<name of the run>/0 1 7 8     segments of about 4 MiB; the first two and the last two are kept
 
 The name is a hash of the store's epoch, the task, the attempt and the run: no output of another run is ever taken for
-this one's, and nothing that a task may choose becomes a path. Chunks are not forced to the disk: the report of
-the attempt carries the head and the tail once more. All of it blocks on the disk; on an event loop use a thread.
+this one's, and nothing that a task may choose becomes a path. Chunks are not forced to the disk as they come: whoever
+takes a run's end calls `sync` before. All of it blocks on the disk; on an event loop use a thread.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import os
 import shutil
 import struct
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 SEGMENT_BYTES = 4 * 1024**2
@@ -76,13 +76,40 @@ class Page:
     end: Place
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much there is of a run's output. ``ends``: the first byte of each stream behind its last chunk.
+
+    ``missing_bytes`` never came, before those; ``is_cut``: the middle was given up here, as the output grew long.
+    """
+
+    ends: Mapping[int, int]
+    missing_bytes: int
+    is_cut: bool
+
+
 @dataclass(slots=True)
 class _Tail:
-    """Where an attempt's output stands: the segment being written and the first sequence number not there."""
+    """Where an attempt's output stands: the segment being written and the first sequence number not there.
+
+    ``unsynced``: segments that were written since they were last forced to the disk.
+    """
 
     segment: int
     size: int
     next_sequence: int
+    unsynced: set[int] = field(default_factory=set)
+    ends: dict[int, int] = field(default_factory=dict)
+    missing_bytes: int = 0
+    is_cut: bool = False
+
+    def count(self, chunk: Chunk, *, after_cut: bool = False) -> None:
+        """Take note of a chunk's bytes; what lies before it is missing, unless it was given up here."""
+        self.next_sequence = chunk.sequence + 1
+        end = self.ends.get(chunk.stream, 0)
+        if not after_cut:
+            self.missing_bytes += max(0, chunk.offset - end)
+        self.ends[chunk.stream] = max(end, chunk.offset + len(chunk.data))
 
 
 class AttemptLogs:
@@ -116,6 +143,38 @@ class AttemptLogs:
         """Return the first sequence number that is not here."""
         with self._lock:
             return self._tail(self._folder(key)).next_sequence
+
+    def extent(self, key: Key) -> Extent:
+        """Return how much there is of a run's output."""
+        with self._lock:
+            tail = self._tail(self._folder(key))
+            return Extent(dict(tail.ends), tail.missing_bytes, tail.is_cut)
+
+    def chunks(self, key: Key) -> Iterator[Chunk]:
+        """Yield all chunks of a run, page by page."""
+        start, place = 0, (0, 0)
+        while (page := self.read(key, start, SEGMENT_BYTES, place)).chunks:
+            yield from page.chunks
+            start, place = page.chunks[-1].sequence + 1, page.end
+
+    def sync(self, key: Key) -> None:
+        """Force a run's output to the disk, as far as that was not done. Appends go on meanwhile. Raises OSError."""
+        with self._lock:
+            folder = self._folder(key)
+            unsynced = self._tail(folder).unsynced
+            segments, is_new = sorted(unsynced), 0 in unsynced
+            unsynced.clear()
+        try:
+            for segment in segments:
+                with contextlib.suppress(FileNotFoundError):  # the middle, given up meanwhile
+                    _sync(folder / str(segment))
+            if segments:
+                for path in (folder, folder.parent, self._root, self._root.parent) if is_new else (folder,):
+                    _sync(path)
+        except OSError:
+            with self._lock:
+                self._tail(folder).unsynced.update(segments)
+            raise
 
     def read(self, key: Key, start: int, most_bytes: int, since: Place = (0, 0)) -> Page:
         """Return chunks from sequence number ``start`` on, about ``most_bytes`` of them.
@@ -195,6 +254,7 @@ class AttemptLogs:
             tail.segment, tail.size = tail.segment + 1, 0
             given_up = tail.segment - TAIL
             if given_up >= HEAD:
+                tail.is_cut = True
                 (folder / str(given_up)).unlink(missing_ok=True)
         record = _HEADER.pack(chunk.sequence, chunk.offset, chunk.stream, len(chunk.data)) + chunk.data
         try:
@@ -208,7 +268,16 @@ class AttemptLogs:
                 self._tails[folder] = tail
             raise
         tail.size += len(record)
-        tail.next_sequence = chunk.sequence + 1
+        tail.unsynced.add(tail.segment)
+        tail.count(chunk)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sequence(chunk: Chunk) -> int:
@@ -227,16 +296,21 @@ def _recover(folder: Path) -> _Tail:
     segments = _segments(folder)
     if not segments:
         return _Tail(0, 0, 0)
-    size, following = 0, 0
+    tail = _Tail(-1, 0, 0)
+    begun: set[int] = set()
     for segment in segments:
-        size = 0
+        if int(segment.name) != tail.segment + 1:
+            tail.is_cut, begun = True, set()
+        tail.segment, tail.size = int(segment.name), 0
+        tail.unsynced.add(tail.segment)  # as far as anybody knows
         for chunk, after in _chunks(segment):
-            size = after
-            following = chunk.sequence + 1
-    if segments[-1].stat().st_size > size:
+            tail.size = after
+            tail.count(chunk, after_cut=tail.is_cut and chunk.stream not in begun)
+            begun.add(chunk.stream)
+    if segments[-1].stat().st_size > tail.size:
         with segments[-1].open("r+b") as file:
-            file.truncate(size)
-    return _Tail(int(segments[-1].name), size, following)
+            file.truncate(tail.size)
+    return tail
 
 
 def _chunks(segment: Path, begin: int = 0) -> Iterator[tuple[Chunk, int]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import dataclasses
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 
-from hivemind_worker.nodepool import attempt_logs, changes, telling
+from hivemind_worker.nodepool import attempt_logs, changes, coverage, telling
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.wire import budget, calls
 
@@ -30,12 +31,17 @@ async def output(
 ) -> AsyncIterator[pb.GetTaskLogsResponse]:
     """Yield output, page by page; with a ``follower`` go on until the task has ended.
 
+    What never came is put in from the task's accepted report, as far as that has it, with the number of the chunk
+    before. An empty chunk behind the last byte of its stream says that bytes are missing before it.
+
     Raises :class:`errors.NoSuchTask`.
     """
     (task,) = await kept.tasks([wanted.task_id])
-    attempt = wanted.attempt or task.attempt
-    following, place = wanted.from_sequence, (0, 0)
+    attempt, first = wanted.attempt or task.attempt, wanted.from_sequence
+    # Read from the first chunk on, whatever is wanted: what is missing shows by what is there.
+    following, place, seen = 0, (0, 0), coverage.Coverage()
     while True:
+        seen.report = seen.report or _report(task, attempt)
         page = attempt_logs.Page((), place)
         assigned = await kept.assignment(task.id, attempt)
         if assigned is not None:
@@ -44,19 +50,18 @@ async def output(
         place = page.end
         if page.chunks:
             following = page.chunks[-1].sequence + 1
-            chunks = [_chunk(chunk) for chunk in page.chunks]
-            while chunks:  # of many small ones their numbers take more than their content
-                fitting = budget.page(chunks, PAGE_BYTES + calls.CHUNK_BYTES)
-                del chunks[: len(fitting)]
-                yield pb.GetTaskLogsResponse(chunks=fitting, attempt=attempt)
+            whole = [[*seen.chunk(chunk), chunk] for chunk in page.chunks]
+            for answer in _pages([_chunk(each) for run in whole if run[-1].sequence >= first for each in run], attempt):
+                yield answer
             continue
         over = task.ended or attempt < task.attempt
-        if over and following == 0:
-            for answer in _reported(task, attempt):
+        if over:
+            rest = _pages([_chunk(chunk) for chunk in seen.rest()], attempt) if following else _reported(task, attempt)
+            for answer in rest if following or first == 0 else ():
                 yield answer
         # A new attempt's output comes after the old one's.
         if attempt < task.attempt and not wanted.attempt:
-            attempt, following, place = task.attempt, 0, (0, 0)
+            attempt, following, place, seen, first = task.attempt, 0, (0, 0), coverage.Coverage(), 0
             continue
         if over or follower is None or follower.closed:
             return
@@ -74,25 +79,42 @@ def key_of(task_id: str, attempt: int, assigned: records.Assignment) -> attempt_
 _STREAMS = {int(known): known for known in (pb.LOG_STREAM_STDOUT, pb.LOG_STREAM_STDERR, pb.LOG_STREAM_SYSTEM)}
 
 
-def _reported(task: records.Task, attempt: int) -> list[pb.GetTaskLogsResponse]:
-    """The output in the result, of a node that sent none while the task ran."""
-    data = telling.result(task).logs.encode()
-    if attempt != task.attempt or not data:
+_AS_REPORTED = (
+    b"[hivemind: the output is lost but for what its report has: both streams in one, and only what is text]\n"
+)
+
+
+def _report(task: records.Task, attempt: int) -> coverage.Reported | None:
+    """What the accepted report says of this attempt's output; ``None`` before it is there."""
+    return coverage.reported(telling.result(task)) if task.ended and attempt == task.attempt else None
+
+
+def _pages(chunks: list[pb.LogChunk], attempt: int) -> Iterator[pb.GetTaskLogsResponse]:
+    while chunks:  # of many small ones their numbers take more than their content
+        fitting = budget.page(chunks, PAGE_BYTES + calls.CHUNK_BYTES)
+        del chunks[: len(fitting)]
+        yield pb.GetTaskLogsResponse(chunks=fitting, attempt=attempt)
+
+
+def _reported(task: records.Task, attempt: int) -> Iterable[pb.GetTaskLogsResponse]:
+    """The output in the result, where no chunk of it is here: a node may have sent none while the task ran."""
+    report = _report(task, attempt)
+    if report is None:
         return []
-    return [
-        pb.GetTaskLogsResponse(
-            chunks=[
-                pb.LogChunk(
-                    stream=pb.LOG_STREAM_STDOUT,
-                    offset=start,
-                    data=data[start : start + PAGE_BYTES],
-                    sequence=start // PAGE_BYTES,
-                )
-            ],
-            attempt=attempt,
-        )
+    data = telling.result(task).logs.encode()
+    if report.runs or (any(report.totals.values()) and not data):
+        pieces = coverage.Coverage(report).rest()
+        numbered = (dataclasses.replace(piece, sequence=number) for number, piece in enumerate(pieces))
+        return _pages([_chunk(piece) for piece in numbered], attempt)
+    chunks = [
+        pb.LogChunk(stream=pb.LOG_STREAM_STDOUT, offset=start, data=data[start : start + PAGE_BYTES])
         for start in range(0, len(data), PAGE_BYTES)
     ]
+    if any(report.totals.values()):
+        chunks.insert(0, pb.LogChunk(stream=pb.LOG_STREAM_SYSTEM, data=_AS_REPORTED))
+    for number, chunk in enumerate(chunks):
+        chunk.sequence = number
+    return _pages(chunks, attempt)
 
 
 def _chunk(chunk: attempt_logs.Chunk) -> pb.LogChunk:

@@ -19,6 +19,7 @@ from hivemind_worker.concurrency import stopping, supervision
 from hivemind_worker.health import report
 from hivemind_worker.nodepool import (
     attempt_logs,
+    audit,
     changes,
     checkup,
     dispatch,
@@ -97,6 +98,7 @@ class NodePool:
         self._with_reflection = with_reflection
         self._artifacts = artifact_store.Store(artifact_folder or data / "artifacts")
         self._scrub = scrub.Scrub(self._artifacts, scrub_bytes_per_second)
+        output = attempt_logs.AttemptLogs(data / "logs")
         ready = readiness.Readiness()
         places = artifact_folder or data / "artifacts"
         self._space = free_space.FreeSpace(
@@ -106,7 +108,8 @@ class NodePool:
             store=self.store,
             files=files.Files(self._artifacts, artifact_limit_bytes, self._space),
             readiness=ready,
-            logs=attempt_logs.AttemptLogs(data / "logs"),
+            logs=output,
+            audit=audit.Audit(output),
             dispatch=dispatch.Dispatch(self.store),
             followers=changes.Followers(),
             lease_seconds=lease_seconds,
@@ -185,6 +188,7 @@ class NodePool:
                 await self._loops
         finally:
             self._parts.files.close()
+            self._parts.audit.close()
             await self.store.close()
             for lock in self._locks:
                 lock.release()

@@ -13,8 +13,10 @@ from hivemind_worker import __version__
 from hivemind_worker.nodepool import (
     answering,
     attempt_logs,
+    audit,
     challenge,
     changes,
+    coverage,
     dispatch,
     files,
     following,
@@ -52,6 +54,7 @@ class Parts:
     logs: attempt_logs.AttemptLogs
     dispatch: dispatch.Dispatch
     followers: changes.Followers
+    audit: audit.Audit
     lease_seconds: float
     max_attempts: int
     readiness: readiness.Readiness
@@ -170,6 +173,7 @@ class NodeManager(calls.NodeManagerServicer):
         kept = pb.TaskResult()
         kept.CopyFrom(result)
         kept.status, kept.reason = str(said.status), str(said.reason or "")
+        kept.flags[:] = sorted({*kept.flags, *await self._output_flags(report, kept)})
         named = {file.name for file in said.results}
         data = {name: content for name, content in result.result_data.items() if name not in named}
         artifacts = await self._parts.files.keep(list(data.values())) if data else []
@@ -185,6 +189,17 @@ class NodeManager(calls.NodeManagerServicer):
             body=kept.SerializeToString(),
             missing=missing,
         )
+
+    async def _output_flags(self, report: records.Report, result: pb.TaskResult) -> list[str]:
+        """See to the output of a run that ends: what is here of it survives a power cut, what is not is flagged."""
+        told = coverage.reported(result)
+        if told.is_whole or not report.attempt:  # one that counts no attempts sends no output
+            return []
+        assigned = await self._parts.store.assignment(report.task_id, report.attempt)
+        if assigned is None:
+            return []
+        flag = await self._parts.audit.settle(following.key_of(report.task_id, report.attempt, assigned), told)
+        return [] if flag is None else [str(flag)]
 
     def _refs(self, refs: Iterable[records.Ref]) -> list[pb.AttemptRef]:
         epoch = self._parts.store.epoch

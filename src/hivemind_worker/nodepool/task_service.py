@@ -10,7 +10,7 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 
 from hivemind_worker import __version__
-from hivemind_worker.nodepool import answering, changes, following, requests, service, telling
+from hivemind_worker.nodepool import answering, changes, coverage, following, requests, service, telling
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, outcome, spec
 from hivemind_worker.wire import budget, calls
@@ -58,8 +58,19 @@ class TaskManager(calls.TaskManagerServicer):
         return pb.GetTaskResponse(task=info)
 
     async def _told(self, found: Sequence[records.Task]) -> list[pb.TaskInfo]:
+        """Return messages about tasks; the flag of missing output goes where the last of it came after the end."""
         reasons = self._parts.readiness.unready_reasons
-        return await telling.tasks(self._parts.store, self._parts.live, found, "; ".join(reasons))
+        infos = await telling.tasks(self._parts.store, self._parts.live, found, "; ".join(reasons))
+        for info in infos:
+            if str(outcome.Flag.OUTPUT_INCOMPLETE) not in info.result.flags:
+                continue
+            assigned = await self._parts.store.assignment(info.id, info.attempt)
+            if assigned is None:
+                continue
+            key = following.key_of(info.id, info.attempt, assigned)
+            if not await self._parts.audit.is_incomplete(key, coverage.reported(info.result)):
+                info.result.flags.remove(str(outcome.Flag.OUTPUT_INCOMPLETE))
+        return infos
 
     @answering.once
     async def ListTasks(self, request: pb.ListTasksRequest, context: calls.Context) -> pb.ListTasksResponse:

@@ -73,6 +73,7 @@ class Flag(enum.StrEnum):
     """What deserves a word although it is no failure."""
 
     OUTPUT_TRUNCATED = "output_truncated"
+    OUTPUT_INCOMPLETE = "output_incomplete"
     RESULTS_TRUNCATED = "results_truncated"
     LIMITS_HIT = "limits_hit"
 
