@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
-from store_parts import LEASE, Clock, ended, one, session, take, task
+from store_parts import LARGE, LEASE, SMALL, Clock, Opener, ended, one, poll, session, take, task
 
-from hivemind_worker.nodepool.store import moves, records, store
+from hivemind_worker.nodepool.store import moves, records, resting, store
 from hivemind_worker.task import outcome, state
 
 DEPLOYED = outcome.Reason.NODE_SHUTDOWN
 CRASHED = outcome.Reason.WORKER_CRASH
+
+
+def _rest(clock: Clock) -> None:
+    """Let every rest after a hand-back end."""
+    clock.seconds += resting.MAX_SHAPE_SECONDS
 
 
 async def _hands_back(
@@ -21,24 +26,26 @@ async def _hands_back(
     return await kept.report(dataclasses.replace(report, error=error))
 
 
-async def test_orderly_deployments_use_up_no_attempts(kept: store.Store) -> None:
+async def test_orderly_deployments_use_up_no_attempts(kept: store.Store, clock: Clock) -> None:
     await kept.submit([task("a", attempts=1)])
     here = await session(kept)
     for number in range(1, 4):
         await _hands_back(kept, here)
         found = await one(kept, "a")
         assert (found.state, found.attempt, found.disruptions) == (state.TaskState.QUEUED, number, number)
+        _rest(clock)
     handed = await take(kept, "n", here)
     assert handed.attempt == 4
     assert (await kept.report(ended(handed, "n", here))).verdict is records.Verdict.ACCEPTED
     assert (await one(kept, "a")).result == b"completed 4 by n"
 
 
-async def test_disruptions_have_a_bound_of_their_own_which_is_told(kept: store.Store) -> None:
+async def test_disruptions_have_a_bound_of_their_own_which_is_told(kept: store.Store, clock: Clock) -> None:
     await kept.submit([task("a", attempts=100)])
     here = await session(kept)
     for _ in range(moves.MAX_DISRUPTIONS - 1):
         await _hands_back(kept, here)
+        _rest(clock)
     assert (await one(kept, "a")).state is state.TaskState.QUEUED
     await _hands_back(kept, here, error="the node drains")
     found = await one(kept, "a")
@@ -52,7 +59,7 @@ async def test_attempts_and_disruptions_are_counted_apart_and_told(kept: store.S
     here = await session(kept)
     for reason in (DEPLOYED, CRASHED, DEPLOYED, DEPLOYED):
         await _hands_back(kept, here, reason)
-        clock.seconds += LEASE / 4  # it rests after its own fault
+        _rest(clock)
     assert (await one(kept, "a")).state is state.TaskState.QUEUED
     await _hands_back(kept, here, CRASHED)
     found = await one(kept, "a")
@@ -64,6 +71,7 @@ async def test_a_lost_lease_uses_up_an_attempt(kept: store.Store, clock: Clock) 
     await kept.submit([task("a", attempts=1)])
     here = await session(kept)
     await _hands_back(kept, here)
+    _rest(clock)
     await take(kept, "n", here)
     clock.seconds += LEASE + 1
     await kept.expire()
@@ -83,6 +91,7 @@ async def test_an_attempt_whose_lease_was_lost_is_a_disruption_once_its_node_say
     assert (await kept.report(late)).verdict is records.Verdict.ACCEPTED
     assert (await kept.report(late)).verdict is records.Verdict.DUPLICATE
     assert (await one(kept, "a")).disruptions == 1
+    _rest(clock)
     await _hands_back(kept, here, CRASHED)
     assert (await one(kept, "a")).state is state.TaskState.QUEUED  # one of its two attempts is left
     clock.seconds += LEASE / 4
@@ -97,3 +106,94 @@ async def test_a_cancelled_task_is_not_queued_again_by_a_disruption(kept: store.
     await kept.cancel(["a"])
     await kept.report(ended(handed, "n", here, outcome.Status.FAILED, DEPLOYED))
     assert (await one(kept, "a")).state is state.TaskState.CANCELLED
+
+
+# ---- a node rests from what it has handed back ----
+
+
+async def test_one_node_that_never_has_room_takes_hours_to_fail_a_task(kept: store.Store, clock: Clock) -> None:
+    await kept.submit([task("a", attempts=1)])
+    here = await session(kept)
+    began, polls = clock.seconds, 0
+    while (await one(kept, "a")).state is state.TaskState.QUEUED:
+        polls += 1
+        (given,) = await kept.hand_out([records.Poll("n", here, None)])
+        for handed in given.tasks:
+            await kept.report(ended(handed, "n", here, outcome.Status.FAILED, DEPLOYED))
+        if not given.tasks:
+            assert 0 < given.again_in <= resting.MAX_SHAPE_SECONDS
+            clock.seconds += given.again_in
+    found = await one(kept, "a")
+    assert (found.state, found.attempt) == (state.TaskState.FAILED, moves.MAX_DISRUPTIONS)
+    assert clock.seconds - began > 4 * 3600
+    assert polls < 3 * moves.MAX_DISRUPTIONS
+
+
+async def test_what_was_handed_back_is_offered_to_others_and_other_tasks_to_its_node(kept: store.Store) -> None:
+    other_shape = dataclasses.replace(SMALL, kind="python")
+    await kept.submit([task("a"), task("b", shape=other_shape)])
+    here = await session(kept)
+    await _hands_back(kept, here)
+    handed = await take(kept, "n", here)
+    assert handed.task_id == "b"
+    (found,) = await kept.nodes()
+    assert found.shape_rests == {SMALL: 1.0}
+    there = await session(kept, "other")
+    handed = await take(kept, "other", there)
+    assert (handed.task_id, handed.attempt) == ("a", 2)
+
+
+async def test_a_poll_that_waits_is_not_given_what_its_node_hands_back_meanwhile(kept: store.Store) -> None:
+    answered: list[records.Given] = []
+    kept.answer(lambda _poll, given: answered.append(given))
+    await kept.submit([task("a")])
+    here = await session(kept)
+    handed = await take(kept, "n", here)
+    known = frozenset({("a", 1)})
+    await kept.hand_out([records.Poll("n", here, None, held=known, stays=True)])
+    await kept.report(ended(handed, "n", here, outcome.Status.FAILED, DEPLOYED))
+    assert answered == []
+    assert (await one(kept, "a")).state is state.TaskState.QUEUED
+
+
+async def test_a_pause_grows_and_begins_small_again_after_a_good_end_or_a_long_time(
+    kept: store.Store, clock: Clock
+) -> None:
+    here = await session(kept)
+
+    async def pause() -> float:
+        await kept.submit([task()])
+        handed = await take(kept, "n", here)
+        clock.seconds += 0.5  # two attempts that end in one moment are one incident
+        await kept.report(ended(handed, "n", here, outcome.Status.FAILED, DEPLOYED))
+        seconds = (await poll(kept, "n", here)).again_in
+        clock.seconds += seconds
+        return seconds
+
+    assert [await pause() for _ in range(7)] == [1, 4, 16, 64, 256, 600, 600]
+    handed = await take(kept, "n", here)
+    clock.seconds += 0.5
+    await kept.report(ended(handed, "n", here))
+    assert [await pause() for _ in range(2)] == [1, 4]
+    clock.seconds += resting.MAX_SHAPE_SECONDS + 1
+    assert await pause() == 1
+
+
+async def test_rests_outlive_the_pool_within_their_bounds(opener: Opener, clock: Clock) -> None:
+    first = opener()
+    await first.open()
+    await first.submit([task("a"), task("large", shape=LARGE)])
+    here = await session(first)
+    await _hands_back(first, here)
+    await first.close()
+    second = opener()
+    await second.open()
+    assert (await poll(second, "n", here)).tasks == ()
+    await second._write.do(lambda tx: tx.sql.execute("UPDATE shape_rests SET rest_until = 1e12"))  # type: ignore[attr-defined]
+    await second.close()
+    third = opener()
+    await third.open()
+    clock.seconds += resting.MAX_SHAPE_SECONDS + 1
+    assert (await take(third, "n", here)).task_id == "a"
+    await third.expire()
+    await third.close()

@@ -49,7 +49,9 @@ async def test_one_incident_counts_once_however_many_attempts_it_took(kept: stor
 
 
 async def test_a_good_end_and_an_orderly_stop_are_no_sickness(kept: store.Store, clock: Clock) -> None:
-    await kept.submit([task("stopped"), task("fails", attempts=5)])
+    # Of another shape: what it hands back it is not offered again for a while.
+    stopped = dataclasses.replace(SMALL, kind="python")
+    await kept.submit([task("stopped", shape=stopped), task("fails", attempts=5)])
     here = await session(kept)
     await _fails(kept, "n", here, outcome.Reason.NODE_SHUTDOWN)
     await _fails(kept, "n", here, LOST)

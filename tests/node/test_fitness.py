@@ -23,7 +23,7 @@ from hivemind_worker.health import checks
 from hivemind_worker.host import monitor, readings
 from hivemind_worker.node import admission, fitness, room
 from hivemind_worker.nodepool import server
-from hivemind_worker.task import outcome, resources, state
+from hivemind_worker.task import resources, state
 
 QUICK = dataclasses.replace(node_parts.WHATEVER, interval=0.05)
 
@@ -189,11 +189,19 @@ async def test_a_wait_for_room_ends_with_a_reason_and_the_task_is_handed_back(
         place = node.node._room.reservations
         place.reserve = lambda *_: False  # type: ignore[method-assign]
         (task_id,) = await client.submit(_command("true", max_attempts=1))
-        (ended,) = await client.wait(task_id, 10)
-        assert ended.result is not None
-        assert ended.result.reason is outcome.Reason.NODE_SHUTDOWN
-        assert ended.result.error.startswith("handed back: insufficient resources: waited 0.3 s for room")
+
+        async def waits() -> bool:
+            return "node-1: it handed such a task back" in (await client.task(task_id)).waiting_because
+
+        await _until(waits, description="it was handed back and says why it waits", seconds=10)
+        handed_back = [event.details for event in (await client.task(task_id)).story if event.event == "requeue"]
+        reason = "node_shutdown: handed back: insufficient resources: waited 0.3 s for room"
+        assert all(details.startswith(reason) for details in handed_back)
         assert node.node.snapshot().reserved == resources.Resources()
+        del place.reserve  # there is room again; it is offered the task once it has rested
+        (ended,) = await client.wait(task_id, 40)
+        assert ended.status is state.TaskState.COMPLETED
+        assert ended.attempt == len(handed_back) + 1 <= 4
 
 
 async def test_l14_reservations_never_exceed_a_capacity_that_shrinks(

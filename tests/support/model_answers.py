@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import model_calls as calls
-import model_findings
 from model_calls import Done, Key, Refusal, TaskView, View
 from model_ledger import Ledger, Session, demand
 
@@ -277,8 +276,11 @@ class _Alone:
             limit = self._limit(session, node)
             demand(not limit or own <= limit or call.free is not None, f"{own} tasks at once: {self.text}")
         rests = self.answer.rests
-        demand((rests or 0.0) <= calls.MAX_REST_SECONDS, f"a rest that long: {self.text}")
-        demand(not rests or self.ledger.may_rest(call.node), f"a sound node rests: {self.text}")
+        demand((rests or 0.0) <= calls.MAX_SHAPE_REST_SECONDS, f"a rest that long: {self.text}")
+        demand(
+            not rests or self.ledger.may_rest(call.node) or session.handed_back,
+            f"a sound node rests: {self.text}",
+        )
         self._nothing_waits(call, free, zone, new)
 
     def _limit(self, session: Session, node: calls.NodeView) -> int:
@@ -310,7 +312,7 @@ class _Alone:
         """Nothing that fits is passed over, and the most urgent goes first."""
         repeated = len(new) < len(self.answer.assigned)
         session, node = self.ledger.sessions[call.node], self.after.nodes[call.node]
-        rests = self.ledger.may_rest(call.node) if self.answer.rests is None else self.answer.rests > 0
+        rests = self.ledger.may_rest(call.node) and (self.answer.rests is None or self.answer.rests > 0)
         # What is to be stopped comes first, alone.
         if call.paused or repeated or rests or self._to_cancel(call.node) or session.draining is not False:
             return
@@ -323,6 +325,8 @@ class _Alone:
             spec = self.ledger.specs[task.id]
             if task.state != "queued" or spec.zone not in {"", zone} or self._newly_queued(task):
                 continue
+            if spec.shape in session.handed_back:
+                continue  # it may rest from these
             demand(not (slots and spec.needs.fits(free)), f"{task} fits, and waits with {free} free: {self.text}")
             for item in new:
                 first = self.ledger.specs[item.key.task]

@@ -40,6 +40,8 @@ MAX_DISRUPTIONS = 30
 """The promise's own bound on disruptions of one task."""
 MAX_REST_SECONDS = 60.0
 """How long a node that failed by its own fault may rest at most: docs/why/sick-nodes.md."""
+MAX_SHAPE_REST_SECONDS = 600.0
+"""How long a node may rest at most from tasks such as it has handed back: docs/why/disruptions.md."""
 FORGET_SECONDS = 86_400.0
 TIMEOUT_SECONDS = 3_600.0
 """Every task's own timeout: sooner no attempt that its node lists is given up for having lasted too long."""
@@ -72,6 +74,11 @@ class Spec:
     zone: str = ""
     priority: int = 0
     max_attempts: int = 3
+
+    @property
+    def shape(self) -> tuple[resources.Resources, str]:
+        """What it asks of a node."""
+        return self.needs, self.zone
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import model_calls as calls
 import model_findings
 from model_calls import Done, Key, View
 
-from hivemind_worker.task import outcome
+from hivemind_worker.task import outcome, resources
 
 
 class Broken(AssertionError):
@@ -45,6 +45,8 @@ class Session:
     """A registration was lost in a crash: the session may be another."""
     faulted_at: float = -1e9
     """When it last reported an end that was its own fault: it may rest."""
+    handed_back: set[tuple[resources.Resources, str]] = field(default_factory=set)
+    """The needs and zones of tasks that it handed back: it may rest from such tasks."""
     draining: bool | None = False
 
 
@@ -235,7 +237,10 @@ class Ledger:
             key = self.fenced(call)
             if answer.lost and call.status and key not in self.accepted:
                 self.unsure.add(key)
-            if call.status and is_nodes_fault(call.reason):
+            if call.status and call.reason == outcome.Reason.NODE_SHUTDOWN:
+                if call.key.task in self.specs:
+                    session.handed_back.add(self.specs[call.key.task].shape)
+            elif call.status and is_nodes_fault(call.reason):
                 session.faulted_at = self.now
             if answer.verdict == "accepted":
                 if call.status:

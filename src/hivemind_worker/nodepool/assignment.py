@@ -49,7 +49,8 @@ class Head:
 class Site:
     """A node as far as tasks care: what it offers, whether it is free now or not.
 
-    ``unfit`` is its own word for why it takes no task at present; empty while it does.
+    ``unfit`` is its own word for why it takes no task at present; empty while it does. ``rests``: for how many seconds
+    more it is offered no task of a shape, having handed one back.
     """
 
     node_id: str
@@ -57,6 +58,7 @@ class Site:
     labels: Mapping[str, str] = field(default_factory=dict)
     capabilities: frozenset[str] = frozenset()
     unfit: str = ""
+    rests: Mapping[Shape, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,18 +162,25 @@ def assign(
     workers: Sequence[Worker],
     index: shape_index.ShapeIndex,
     heads: Callable[[int, int], Iterator[Head]],
+    excluded: Mapping[int, int] | None = None,
 ) -> list[tuple[Head, int]]:
     """Return pairs of a task and the index of the worker that gets it.
 
     ``heads(shape, count)`` yields the first ``count`` tasks of a shape's queue, in order; no more of them are read than
     are looked at. No worker gets more than its slots, its room or one message can hold; a task that fits nobody now is
     passed over, never waited for: the order, by priority and then by age, holds among those that fit.
+
+    ``excluded``: by the shape's number the workers that get no task of it, as bits.
     """
+    excluded = excluded or {}
     rooms = _Rooms(workers)
     search = index.search(_filter(workers, index.families()))
     queues: dict[int, tuple[Iterator[Head], Head | None]] = {}
     given: list[tuple[Head, int]] = []
     while rooms.free and (hit := search.next(rooms)) is not None:
+        hit.workers &= ~excluded.get(hit.number, 0)
+        if not hit.workers:
+            continue
         if hit.number not in queues:
             tasks = heads(hit.number, rooms.usable(hit.workers, hit.shape.needs))
             queues[hit.number] = (tasks, next(tasks, None))
@@ -210,9 +219,14 @@ def why_waiting(shape: Shape, sites: Iterable[Site]) -> str:
         why = _unsuited(shape, site)
         lacking = shape.needs.lacking(site.capacity)
         if not why and not lacking:
-            if not site.unfit:
+            reason = site.unfit
+            if not reason and (seconds := site.rests.get(shape, 0.0)) > 0:
+                reason = (
+                    f"it handed such a task back, for lack of room or as it stopped: offered again in {seconds:.0f} s"
+                )
+            if not reason:
                 return "waits for a node to have room"
-            unfit = unfit or f"waits for a node to be fit; {site.node_id}: {site.unfit}"
+            unfit = unfit or f"waits for a node to be fit; {site.node_id}: {reason}"
             continue
         if why:
             unsuited = unsuited or f"no node suits it; {site.node_id}: {why}"

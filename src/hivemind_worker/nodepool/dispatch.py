@@ -197,6 +197,8 @@ def _concerns(poll: records.Poll, change: records.Change) -> bool:
     """Whether a change of a task of its node is a reason to look at a waiting poll again."""
     if change.state in state.ENDED:
         return poll.free is None  # one that says itself what is free asks anew when that grows
+    if change.state is state.TaskState.QUEUED:
+        return True  # it was handed back: when the node may have it again is to be found out
     return change.cancel_requested
 
 

@@ -49,10 +49,7 @@ def opened(tx: writing.Transaction, lease_seconds: float) -> None:
     A moment that cannot be (a restored or damaged row, a clock that lost a few seconds in a crash) would otherwise make
     a node rest, or an attempt be held, for ever.
     """
-    tx.sql.execute(
-        "UPDATE nodes SET rest_until = min(rest_until, ?), faulted_at = min(faulted_at, ?)",
-        (tx.lease_time + resting.MOST_SECONDS, tx.lease_time),
-    )
+    resting.clamp(tx)
     tx.sql.execute(
         "UPDATE tasks SET given_at = min(given_at, ?) WHERE state IN ('assigned', 'running')", (tx.lease_time,)
     )
@@ -89,6 +86,7 @@ def expire(tx: writing.Transaction, lease_seconds: float, as_of: float | None = 
             tx, task, deadlines.words(task["timeout"], with_session=with_session, lease_seconds=lease_seconds)
         )
     _forget(tx)
+    resting.forget_shapes(tx)
     # A crash loses no more of the clock than this, and an idle pool writes only once a lease.
     tx.sql.execute(
         "UPDATE lease_clock SET seconds = ? WHERE seconds < ?", (tx.lease_time, tx.lease_time - lease_seconds)

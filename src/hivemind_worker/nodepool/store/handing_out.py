@@ -99,8 +99,8 @@ def hand_out(
         if worker.slots > 0:
             candidates.append(Candidate(poll, worker, row["said"], place))
     on.queue.settle(on.sql)  # of what was taken back above
-    for candidate, tasks in _give(on, candidates, waiting, lease_seconds):
-        given[candidate.place] = dataclasses.replace(given[candidate.place], tasks=tasks)
+    for candidate, tasks, rest in _give(on, candidates, waiting, lease_seconds):
+        given[candidate.place] = dataclasses.replace(given[candidate.place], tasks=tasks, again_in=rest)
     return given
 
 
@@ -112,14 +112,16 @@ def answer_waiting(on: writing.Transaction, waiting: WaitingPolls, lease_seconds
 
 def _give(
     on: writing.Transaction, fresh: Sequence[Candidate], waiting: WaitingPolls, lease_seconds: float
-) -> list[tuple[Candidate, tuple[records.Handed, ...]]]:
+) -> list[tuple[Candidate, tuple[records.Handed, ...], float]]:
     """Give tasks to the fresh polls, and where there are new tasks to those that wait; return what the fresh get.
 
-    The fresh that get nothing wait from now on, where they may.
+    The fresh that get nothing wait from now on, where they may; the number with each says in how many seconds it may
+    get something that it does not get now.
     """
     candidates = [*fresh, *(waiting.candidates() if on.queue.grown else ())]
     on.queue.grown = False
-    pairs = on.queue.assigned(on.sql, [candidate.worker for candidate in candidates])
+    rests = resting.of_shapes(on.sql, on.lease_time) if candidates else []
+    pairs = _assigned(on, candidates, rests)
     while outdated := [
         candidates[place]
         for place in sorted({place for _, place in pairs})
@@ -128,7 +130,7 @@ def _give(
         for candidate in outdated:
             _answer(on, waiting, candidate, records.Given(outdated=True))
         candidates = [candidate for candidate in candidates if candidate not in outdated]
-        pairs = on.queue.assigned(on.sql, [candidate.worker for candidate in candidates])
+        pairs = _assigned(on, candidates, rests)
     tasks: dict[int, list[records.Handed]] = {}
     for task, place in pairs:
         poll = candidates[place].poll
@@ -139,12 +141,28 @@ def _give(
     for place, candidate in enumerate(candidates):
         if place in tasks and candidate.place < 0:
             _answer(on, waiting, candidate, records.Given(tuple(tasks[place])))
-        elif place in tasks:
-            results.append((candidate, tuple(tasks[place])))
-        elif candidate.place >= 0 and candidate.poll.stays:
-            waiting.put(candidate)
-            on.undo.append((waiting.withdraw, candidate.poll))
+        elif candidate.place >= 0:
+            ends = [row["rest_until"] for row in rests if row["node_id"] == candidate.poll.node_id]
+            results.append((candidate, tuple(tasks.get(place, ())), min(ends) - on.lease_time if ends else 0.0))
+            if place not in tasks and candidate.poll.stays:
+                waiting.put(candidate)
+                on.undo.append((waiting.withdraw, candidate.poll))
     return results
+
+
+def _assigned(
+    on: writing.Transaction, candidates: Sequence[Candidate], rests: Sequence[database.Row]
+) -> list[tuple[database.Row, int]]:
+    """Which task goes to which candidate; to none that rests from its shape."""
+    excluded: dict[int, int] = {}
+    if rests:
+        bits: dict[str, int] = {}
+        for place, candidate in enumerate(candidates):
+            node_id = candidate.poll.node_id
+            bits[node_id] = bits.get(node_id, 0) | 1 << place
+        for row in rests:
+            excluded[row["shape"]] = excluded.get(row["shape"], 0) | bits.get(row["node_id"], 0)
+    return on.queue.assigned(on.sql, [candidate.worker for candidate in candidates], excluded)
 
 
 def _as_it_was(on: writing.Transaction, candidate: Candidate) -> bool:

@@ -132,7 +132,8 @@ def _count(task: database.Row, *, disruption: bool) -> str:
 
 MAX_DISRUPTIONS = 30
 """The disruption with this number fails the task. A deployment every working hour of three days disrupts a long task 24
-times; beyond that something is wrong that another attempt does not mend."""
+times; beyond that something is wrong that another attempt does not mend. Rests (`resting`) keep one node from so many
+within four hours."""
 
 _UNDONE = frozenset({str(state.Move.REQUEUE), "late_report"})
 _TOLD_CHARS = 200

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from hivemind_worker.nodepool.store import database, moves, records, sessions, shapes
+from hivemind_worker.nodepool.store import database, moves, records, resting, sessions, shapes
 from hivemind_worker.task import errors, resources, state
 
 T = TypeVar("T")
@@ -127,12 +127,18 @@ def _result(sql: database.Connection, task: database.Row) -> bytes | None:
 def nodes(sql: database.Connection, lease_time: float, *, alive_only: bool) -> tuple[records.Node, ...]:
     """See :meth:`store.Store.nodes`."""
     rows = sql.execute(_ALIVE if alive_only else "SELECT * FROM nodes ORDER BY node_id").fetchall()
+    rests: dict[str, dict[int, float]] = {}
+    for rest in resting.of_shapes(sql, lease_time):
+        rests.setdefault(rest["node_id"], {})[rest["shape"]] = rest["rest_until"] - lease_time
     found = []
     for row in rows:
         held = moves.held_by(sql, row["node_id"])
         wants = shapes.shapes(sql, (task["shape"] for task in held))
         used = sum((wants[task["shape"]].needs for task in held), resources.Resources())
-        found.append(sessions.node_from(row, lease_time, tuple(moves.ref(task) for task in held), used))
+        own = rests.get(row["node_id"], {})
+        shape_rests = {shape: own[number] for number, shape in shapes.shapes(sql, own).items()}
+        attempts = tuple(moves.ref(task) for task in held)
+        found.append(sessions.node_from(row, lease_time, attempts, used, shape_rests))
     return tuple(found)
 
 

@@ -148,6 +148,7 @@ class Node:
     """A node as the pool knows it. ``alive``: its lease has not run out.
 
     ``faults``: incidents in a row that were its own fault; it is given nothing for another ``rest_seconds``.
+    ``shape_rests``: for how many seconds more it is given no task of a shape, having handed one back.
     ``registered_at`` and ``heartbeat_at`` are the wall's time.
     """
 
@@ -171,12 +172,18 @@ class Node:
     rest_seconds: float = 0.0
     attempts: tuple[Ref, ...] = ()
     used: resources.Resources = field(default_factory=resources.Resources)
+    shape_rests: Mapping[assignment.Shape, float] = field(default_factory=dict)
 
     @property
     def site(self) -> assignment.Site:
         """The node as far as tasks care."""
         return assignment.Site(
-            self.node_id, self.capacity, self.labels, frozenset(self.capabilities), unfit=self.message
+            self.node_id,
+            self.capacity,
+            self.labels,
+            frozenset(self.capabilities),
+            unfit=self.message,
+            rests=self.shape_rests,
         )
 
 
@@ -242,8 +249,8 @@ class Handed:
 class Given:
     """What one poll is answered. ``refused`` stands for the error where the poll itself was not in order.
 
-    ``again_in``: the node rests for so many more seconds, and is to be looked at again then. ``outdated``: something
-    about its node has changed while it waited, and it is to be looked at again now.
+    ``again_in``: the node rests for so many more seconds, from all tasks or some, and is to be looked at again then.
+    ``outdated``: something about its node has changed while it waited, and it is to be looked at again now.
     """
 
     tasks: tuple[Handed, ...] = ()

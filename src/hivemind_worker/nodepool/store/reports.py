@@ -103,7 +103,7 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
             "MISSING_ARTIFACT",
         )
     _keep(on, task, task["attempt"], said, records.Verdict.ACCEPTED)
-    resting.after_end(on, said.node_id, task["given_at"], said.reason)
+    resting.after_end(on, said.node_id, task, said.reason)
     queued = task["state"] == state.TaskState.QUEUED
     disruption = said.reason == outcome.Reason.NODE_SHUTDOWN
     if said.try_again and not task["cancel_requested"] and moves.may_try_again(task, disruption=disruption):

@@ -179,6 +179,19 @@ _STATE_LOCK = """
 ALTER TABLE nodes ADD COLUMN state_lock_id TEXT NOT NULL DEFAULT '';  -- which locked state folder its process has
 """
 
+_SHAPE_RESTS = """
+-- Which tasks a node is not offered for a while: it has handed such a one back.
+CREATE TABLE shape_rests (
+    node_id TEXT NOT NULL,
+    shape INTEGER NOT NULL REFERENCES shapes,
+    hand_backs INTEGER NOT NULL,          -- in a row
+    handed_back_at REAL NOT NULL,         -- lease clock
+    rest_until REAL NOT NULL,             -- lease clock
+    PRIMARY KEY (node_id, shape)
+) WITHOUT ROWID;
+CREATE INDEX shape_rests_end ON shape_rests (rest_until);
+"""
+
 _STEPS: tuple[tuple[str, str], ...] = (
     ("the first tables", _FIRST),
     ("nodes that fail by their own fault rest", _RESTING),
@@ -188,6 +201,7 @@ _STEPS: tuple[tuple[str, str], ...] = (
     ("a drain that is over is not shown", _TOLD_TO_DRAIN),
     ("large submissions come in slices", _BATCHES),
     ("a living session is not taken over", _STATE_LOCK),
+    ("nodes rest from what they have handed back", _SHAPE_RESTS),
 )
 """What each version added, from version 1 on. A step that was released is never changed."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from hivemind_worker.nodepool import assignment
 from hivemind_worker.nodepool.store import attempts, database, moves, records, resting, submissions, takeover, writing
 from hivemind_worker.task import errors, resources, state
 
@@ -260,6 +261,7 @@ def node_from(
     lease_time: float,
     attempts: tuple[records.Ref, ...] = (),
     used: resources.Resources | None = None,
+    shape_rests: Mapping[assignment.Shape, float] | None = None,
 ) -> records.Node:
     """Return a row as the node it stands for."""
     said = json.loads(row["said"])
@@ -284,4 +286,5 @@ def node_from(
         rest_seconds=resting.left(row, lease_time),
         attempts=attempts,
         used=used or resources.Resources(),
+        shape_rests=shape_rests or {},
     )

@@ -102,6 +102,7 @@ def renew(path: Path, now: float, reason: str) -> str:
             "UPDATE nodes SET session_id = ?, boot_id = ?, alive = 0, lease_until = ?, rest_until = 0, faults = 0",
             (tx.epoch, RESTORED, lease_time),
         )
+        sql.execute("DELETE FROM shape_rests")
         sql.execute("COMMIT")
         database.close_as_one_file(sql)
         return tx.epoch

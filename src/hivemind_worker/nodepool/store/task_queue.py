@@ -6,7 +6,7 @@ undoes is read anew. So the index says at every moment what the tables say, also
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from hivemind_worker.nodepool import assignment, shape_index
 from hivemind_worker.nodepool.store import database, shapes
@@ -85,9 +85,12 @@ class TaskQueue:
             self._unsettled.discard(number)
 
     def assigned(
-        self, sql: database.Connection, workers: Sequence[assignment.Worker]
+        self, sql: database.Connection, workers: Sequence[assignment.Worker], excluded: Mapping[int, int]
     ) -> list[tuple[database.Row, int]]:
-        """Return the rows of the tasks that are to be given out now, each with the place of its worker."""
+        """Return the rows of the tasks that are to be given out now, each with the place of its worker.
+
+        ``excluded``: see :func:`assignment.assign`.
+        """
         if not workers:
             return []
         rows: dict[int, database.Row] = {}
@@ -100,7 +103,7 @@ class TaskQueue:
                 rows[row["number"]] = row
                 yield assignment.Head(row["number"], row["priority"], row["image"], row["size"])
 
-        pairs = assignment.assign(workers, self.index, heads)
+        pairs = assignment.assign(workers, self.index, heads, excluded)
         for cursor in cursors:
             cursor.close()  # before anything is changed of what it would still read
         return [(rows[head.number], place) for head, place in pairs]
