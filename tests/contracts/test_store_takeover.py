@@ -66,6 +66,34 @@ async def test_what_a_clash_of_folders_loses_is_a_disruption(kept: store.Store) 
     assert "started anew without it" in found.error
 
 
+@pytest.mark.parametrize("newcomer", [_other(state_lock_id="a fresh folder"), _other(), _other(boot_id="")])
+@pytest.mark.parametrize("went", [False, True])
+async def test_a_fresh_process_under_the_same_name_costs_no_attempt(
+    kept: store.Store, clock: Clock, newcomer: records.NewNode, went: bool
+) -> None:
+    await kept.submit([task("a", attempts=1)])
+    here = await session(kept)
+    handed = await take(kept, "n", here)
+    if went:
+        listed = records.Ref("a", handed.attempt, "running")
+        await kept.heartbeat(records.Beat("n", here, status="offline", held=(listed,)))
+    there = (await kept.register(newcomer, (), "" if went else here)).session_id
+    found = await one(kept, "a")
+    assert (found.state, found.attempt, found.disruptions) == (state.TaskState.QUEUED, 1, 1)
+    assert (await poll(kept, "n", there)).tasks == ()  # such takeovers can follow each other within seconds
+    clock.seconds += 1
+    assert (await take(kept, "n", there)).attempt == 2
+
+
+async def test_a_restart_in_the_same_folder_that_lists_nothing_is_a_crash(kept: store.Store) -> None:
+    await kept.submit([task("a", attempts=1)])
+    await take(kept, "n", await session(kept))
+    await session(kept, boot_id="boot 2")
+    found = await one(kept, "a")
+    assert (found.state, found.disruptions) == (state.TaskState.FAILED, 0)
+    assert "worker_crash" in found.reason
+
+
 async def test_whether_a_session_may_be_on_its_way_back_is_told(opener: Opener, clock: Clock) -> None:
     first = opener()
     await first.open()

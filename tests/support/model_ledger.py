@@ -221,6 +221,9 @@ class Ledger:
             return
         if answer.session != session.current:
             session.past.add(session.current)
+            # What a process with another state folder loses it is not offered for a while, as what it hands back.
+            if call.lock != session.lock:
+                session.handed_back |= {spec.shape for spec in self.specs.values()}
             session.current = answer.session
         session.boot, session.lock, session.unsure = call.boot, call.lock, False
         session.renewed = self.now

@@ -86,6 +86,8 @@ def register(
             if (task["id"], task["attempt"]) not in listed:
                 clash = takeover.is_clash(incumbent, node.state_lock_id)
                 reason = "was taken over by another state folder" if clash else "started anew"
+                if clash:  # such takeovers can follow each other within seconds, too
+                    resting.after_hand_back(on, node.node_id, task)
                 moves.give_up(on, task, f"{node.node_id} {reason} without it", disruption=clash)
     return records.Registration(session_id, drop)
 

@@ -51,12 +51,14 @@ def decide(incumbent: Incumbent | None, boot_id: str, state_lock_id: str, silent
 
 
 def is_clash(incumbent: Incumbent | None, state_lock_id: str) -> bool:
-    """Whether two state folders have used one node id: what is lost by that is no fault of a task, nor of a crash."""
+    """Whether a node id goes over to a process that has not locked the incumbent's state folder.
+
+    What is lost by that is no fault of a task, nor of a crash: the newcomer knows nothing of what the other was given.
+    A newcomer that names no folder has none to know it from; of an incumbent that named none nothing can be told.
+    """
     return bool(
         incumbent is not None
         and incumbent.leased
-        and not incumbent.offline
-        and state_lock_id
         and incumbent.state_lock_id
         and state_lock_id != incumbent.state_lock_id
     )
