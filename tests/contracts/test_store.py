@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from store_parts import LEASE, Clock, ended, node, one, poll, session, take, task
+from store_parts import LEASE, ROOM, Clock, ended, node, one, poll, session, take, task
 
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.task import errors, outcome, state
@@ -224,3 +224,18 @@ async def test_reports_of_what_never_was(kept: store.Store) -> None:
     nameless = dataclasses.replace(handed, attempt=0)
     assert (await kept.report(ended(nameless, "other", other))).verdict is records.Verdict.STALE
     assert (await kept.report(ended(handed, "n", here))).verdict is records.Verdict.ACCEPTED
+
+
+async def test_a_node_that_lets_the_pool_count_gets_no_more_tasks_than_it_takes_at_once(kept: store.Store) -> None:
+    await kept.submit([task(f"t{number}") for number in range(6)])
+    here = (await kept.register(dataclasses.replace(node(), max_concurrent_tasks=3), ())).session_id
+    handed = (await poll(kept, "n", here, most=2)).tasks
+    handed += (await poll(kept, "n", here, *handed, most=3)).tasks
+    assert len(handed) == 3
+    assert (await poll(kept, "n", here, *handed, most=3)).tasks == ()
+    await kept.report(ended(handed[0], "n", here))
+    assert len((await poll(kept, "n", here, *handed[1:], most=3)).tasks) == 1
+    # One that says what is free counts for itself: what it has ended and not yet reported takes no slot there.
+    known = frozenset((f"t{number}", 1) for number in range(1, 4))
+    (given,) = await kept.hand_out([records.Poll("n", here, ROOM, most=2, held=known)])
+    assert len(given.tasks) == 2

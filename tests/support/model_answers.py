@@ -287,7 +287,7 @@ class _Alone:
         """How many tasks at once a node takes; 0: as many as fit. Without sessions: one at a time."""
         if not session.boot:
             return 1
-        return 0 if model_findings.MAX_TASKS in model_findings.OPEN else node.max_tasks
+        return node.max_tasks
 
     def _is_new(self, key: Key) -> bool:
         old = self.before.tasks.get(key.task)

@@ -6,6 +6,5 @@ Each entry names the finding. It goes with the change that mends it; the list is
 from __future__ import annotations
 
 LAZY_RENEWAL = "a poll renews a lease only once a quarter of it is over: it may end up to a quarter too early"
-MAX_TASKS = "a node that lets the pool count, with max_concurrent_tasks, is given more than so many at once"
 
-OPEN: frozenset[str] = frozenset({LAZY_RENEWAL, MAX_TASKS})
+OPEN: frozenset[str] = frozenset({LAZY_RENEWAL})

@@ -213,6 +213,8 @@ def _worker(
     slots = poll.most
     if not poll.session_id:
         slots = 0 if held else 1  # the reference's client does one thing at a time
+    elif free is None and node.max_concurrent_tasks:
+        slots = min(slots, node.max_concurrent_tasks - len(held))
     if free is None:
         free = node.capacity
         if held:
