@@ -63,7 +63,7 @@ def test_the_store_keeps_its_promises_for_longer(seed: str) -> None:
 
 @pytest.mark.parametrize("mutant", model_mutants.QUICK, ids=lambda mutant: mutant.__name__)
 def test_the_model_finds_a_planted_fault(mutant: type[model_mutants.Mutant]) -> None:
-    assert model_runs.finds(mutant, 150, STEPS)
+    assert model_runs.finds(mutant, 300, STEPS)
 
 
 @pytest.mark.long
