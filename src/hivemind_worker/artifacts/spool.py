@@ -2,11 +2,12 @@
 them. Bounded: what does not fit is left out, and the offsets of what follows show it.
 
 Written without waiting for the disk: it is the end of our process that must not cost anything. Where the machine itself
-goes, the task goes with it.
+goes, the task goes with it. What a full disk does not take waits in memory, within bounds, until it does.
 """
 
 from __future__ import annotations
 
+import collections
 import os
 import struct
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ LIMIT_BYTES = 16 * 1024 * 1024
 
 AFRESH_BYTES = 1024 * 1024
 """A file whose chunks have all arrived is begun afresh from this size on."""
+
+MEMORY_BYTES = 256 * 1024
+"""Output of one attempt that waits in memory while the disk takes none: as much as one message to the pool."""
 
 _HEADER = struct.Struct(">QQBI")  # sequence number, offset in its stream, stream, length
 _RECORD_COST = _HEADER.size
@@ -46,6 +50,8 @@ class Spool:
         self._begin = self._end = 0
         self._next = 0
         self._ends: dict[int, int] = {}
+        self._memory: collections.deque[Chunk] = collections.deque()  # all of it after what is in the file
+        self._memory_bytes = 0
         self.left_out_bytes = 0
         if path.exists():
             self._go_on()
@@ -53,7 +59,7 @@ class Spool:
     @property
     def waiting_bytes(self) -> int:
         """How much waits for the pool, with 21 bytes beside each chunk."""
-        return self._end - self._begin
+        return self._end - self._begin + self._memory_bytes
 
     def add(self, stream: int, offset: int, data: bytes) -> None:
         """Take output. What is here already is passed over: a capsule that is entered again repeats itself."""
@@ -62,12 +68,19 @@ class Spool:
             data, offset = data[known:], offset + known
         if not data:
             return
-        if self.waiting_bytes + len(data) + _RECORD_COST > self._limit or not self._write(stream, offset, data):
+        chunk = Chunk(self._next, stream, offset, data)
+        if self.waiting_bytes + len(data) + _RECORD_COST > self._limit or not self._take(chunk):
             self.left_out_bytes += len(data)
+        else:
+            self._next += 1
         self._ends[stream] = offset + len(data)
 
     def batch(self, most: int) -> list[Chunk]:
-        """Return the oldest chunks that wait, about ``most`` bytes of them and at least one."""
+        """Return the oldest chunks that wait, about ``most`` bytes of them and at least one.
+
+        Not from memory: a process after this one must find what the pool may have, or it would send that again.
+        """
+        self._empty_memory()
         found: list[Chunk] = []
         size = 0
         for chunk, _ in self._chunks(self._begin):
@@ -83,17 +96,20 @@ class Spool:
             if chunk.sequence >= following:
                 return
             self._begin = after
-        if self._begin == self._end >= AFRESH_BYTES:
+        if self._begin == self._end >= AFRESH_BYTES and not self._memory:
             self._afresh()
 
     def close(self) -> None:
-        """Keep what waits for another process."""
+        """Keep what waits for another process, as far as the disk takes it."""
+        self._empty_memory()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def remove(self) -> None:
         """Nobody wants it any more."""
+        self._memory.clear()
+        self._memory_bytes = 0
         self.close()
         self._path.unlink(missing_ok=True)
 
@@ -102,8 +118,27 @@ class Spool:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         return self._fd
 
-    def _write(self, stream: int, offset: int, data: bytes) -> bool:
-        record = _HEADER.pack(self._next, offset, stream, len(data)) + data
+    def _take(self, chunk: Chunk) -> bool:
+        """Put a chunk into the file, after what waits in memory, else into memory; whether there was room."""
+        self._empty_memory()
+        if not self._memory and self._write(chunk):
+            return True
+        cost = len(chunk.data) + _RECORD_COST
+        if self._memory_bytes + cost > MEMORY_BYTES:
+            return False
+        self._memory.append(chunk)
+        self._memory_bytes += cost
+        return True
+
+    def _empty_memory(self) -> None:
+        while self._memory and self._write(self._memory[0]):
+            self._forget_first()
+
+    def _forget_first(self) -> None:
+        self._memory_bytes -= len(self._memory.popleft().data) + _RECORD_COST
+
+    def _write(self, chunk: Chunk) -> bool:
+        record = _HEADER.pack(chunk.sequence, chunk.offset, chunk.stream, len(chunk.data)) + chunk.data
         try:
             done = os.pwrite(self._open(), record, self._end)
         except OSError:
@@ -111,7 +146,6 @@ class Spool:
         if done < len(record):
             return False  # written over by the next
         self._end += len(record)
-        self._next += 1
         return True
 
     def _go_on(self) -> None:

@@ -1,7 +1,8 @@
 """A task's output on its way to the pool while it runs: batches, acknowledged and resumed by number.
 
 A slow or absent pool never holds the task back: what waits for it lies in a file, and what does not fit there is left
-out; the offsets of the chunks that follow show the gap. The report at the end carries head and tail in any case.
+out and logged; the offsets of the chunks that follow show the gap, and the pool marks it. The report at the end carries
+head and tail in any case.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class LogStream:
         self._more = asyncio.Event()
         self._off = False
         self._refused = False
+        self._left_out = False
 
     @property
     def waiting(self) -> bool:
@@ -67,6 +69,9 @@ class LogStream:
             return
         for start in range(0, len(data), BATCH_BYTES):
             self._spool.add(_STREAMS[stream], offset + start, data[start : start + BATCH_BYTES])
+        if self._spool.left_out_bytes and not self._left_out:
+            self._left_out = True
+            self._warn("the outbox has no room for all of it: its disk is full, or the pool takes it too slowly")
         self._more.set()
 
     async def pump(self) -> None:
@@ -91,8 +96,8 @@ class LogStream:
         """
         try:
             async with asyncio.timeout(LAST_SECONDS):
-                while self.waiting:
-                    await self._send()
+                while self.waiting and await self._send():
+                    pass
         except TimeoutError:
             self._give_up("the pool was too slow for the last of it")
         except errors.Unavailable:
@@ -114,8 +119,11 @@ class LogStream:
         except TimeoutError:
             return
 
-    async def _send(self) -> None:
-        """Send one batch until it is acknowledged, or there is no use in it. Raises :class:`errors.Unavailable`."""
+    async def _send(self) -> bool:
+        """Send one batch until it is acknowledged, or there is no use in it; whether there was one.
+
+        Raises :class:`errors.Unavailable`.
+        """
         batch = [
             calls.pb.LogChunk(
                 stream=calls.pb.LogStream.ValueType(chunk.stream),
@@ -127,7 +135,7 @@ class LogStream:
         ]
         if not batch:  # the disk took none of it
             await asyncio.sleep(GATHER_SECONDS)
-            return
+            return False
         try:
             answer = await self._line.call(lambda session_id: self._append(session_id, batch))
         except errors.Unavailable:
@@ -143,6 +151,7 @@ class LogStream:
             # A pool that acknowledges nothing of a batch does not want it: no endless loop.
             got = max(answer.next_sequence, batch[0].sequence + 1) if answer.success else batch[-1].sequence + 1
             self._spool.arrived(got)
+        return True
 
     async def _append(self, session_id: str, batch: list[calls.pb.LogChunk]) -> calls.pb.AppendTaskLogsResponse:
         if self._line.plain:
