@@ -226,13 +226,15 @@ class Attempt:
             return _stopped(stopped.reason)
         except errors.EngineLost as error:
             return _failed(outcome.Reason.ENGINE_LOST, str(error))
-        except errors.NoRoom as error:
-            return _failed(outcome.Reason.NODE_SHUTDOWN, f"handed back: {error}")
-        except errors.NodeFault as error:
-            return _failed(outcome.Reason.INTERNAL, str(error))
         except errors.PeerError as error:
             return _failed(outcome.Reason.INVALID_TASK, f"input_files: cannot be fetched: {error}")
         except Exception as error:  # noqa: BLE001  (a defect of ours must not end the other attempts)
+            if self._kept.lacks_room(error):
+                # Before anything else is awaited: the next poll must be a paused one.
+                self._means.room.suspend(self._means.books.unready_reasons)
+                return _failed(outcome.Reason.NODE_SHUTDOWN, f"handed back: {error}")
+            if isinstance(error, errors.NodeFault):
+                return _failed(outcome.Reason.INTERNAL, str(error))
             error_id = uuid.uuid4().hex[:12]
             log.log_task_event("internal_error", self.about.task_id, {"id": error_id}, level="error", error=error)
             self._means.troubles.note(f"internal error {error_id}: {type(error).__name__}", self.about.task_id)
@@ -248,6 +250,7 @@ class Attempt:
         assert self._ready is not None
         (ready, needs), self._ready = self._ready, None
         if not self._has_room:
+            await self._kept.accepted()  # what cannot be written down waits for no room
             self.note(f"waits for room on this node: {self._means.room.why(needs)}")
             await self.stop.until(stopping.StopLevel.CANCEL, self._means.room.take(self.about, needs))
         if needs.gpus:

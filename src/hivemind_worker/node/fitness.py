@@ -108,6 +108,7 @@ class Fitness:
         self._cpu = overload.Watch(limits.overload_cpu_percent)
         self._memory = overload.Watch(limits.overload_memory_percent)
         self._looked_at = clock.now()
+        self._causes: Mapping[str, str] = {}
 
     def adopt(self, limits: Limits) -> None:
         """Judge by other limits from the next look on; the interval stays."""
@@ -217,9 +218,10 @@ class Fitness:
         return checks.disk_space(self.limits.unhealthy, disk.percent, disk.free_bytes, str(disk.folder))
 
     def _hold(self, found: Mapping[str, str]) -> None:
-        before = self._room.holds
+        before = self._causes  # not the room's: what an attempt met with is there already, and is told now
         now = {cause: why for cause, why in found.items() if why}
         self._room.hold(now)
+        self._causes = now
         if before.keys() == now.keys():
             return
         self.changed.set()

@@ -96,6 +96,11 @@ class Room:
             self._let_in()
             self.changed.set()
 
+    def suspend(self, unready_reasons: Mapping[str, str]) -> None:
+        """Let nobody in for these reasons, by cause, until the next look at the node (`hold`) finds them gone."""
+        if unready_reasons:
+            self.hold({**self.holds, **unready_reasons})
+
     def rest(self) -> None:
         """Ask for nothing for a moment: an attempt has failed by this node's own fault, and the next would as well.
 
