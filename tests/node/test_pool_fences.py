@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -168,3 +169,24 @@ async def test_a_poll_without_the_session_takes_no_place_of_the_one_that_waits(a
     assert not polling.done()
     (task_id,) = await at.submit()
     assert [task.id for task in (await polling).tasks] == [task_id]
+
+
+async def test_files_in_a_report_without_the_nodes_session_are_not_stored(
+    at: pool_parts.Running, tmp_path: Path
+) -> None:
+    await at.submit(pb.Task(id="a", command="true"))
+    worker = await at.worker()
+    task = await worker.take()
+    content = b"from whoever knows the node's name"
+    for session_id in ("", "another"):
+        request = pb.ReportTaskResultRequest(
+            task_id=task.id, attempt=task.attempt, node_id="n", session_id=session_id, status="completed"
+        )
+        request.result.CopyFrom(pb.TaskResult(status="completed", result_data={"x": content}))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await at.nodes.ReportTaskResult(request)
+    assert not _is_stored(tmp_path, content)
+
+
+def _is_stored(folder: Path, content: bytes) -> bool:
+    return any(folder.rglob(f"*{hashlib.sha256(content).hexdigest()}*"))

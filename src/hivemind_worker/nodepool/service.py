@@ -176,6 +176,8 @@ class NodeManager(calls.NodeManagerServicer):
         kept.flags[:] = sorted({*kept.flags, *await self._output_flags(report, kept)})
         named = {file.name for file in said.results}
         data = {name: content for name, content in result.result_data.items() if name not in named}
+        if data:  # nobody stores anything here who may not report
+            await self._parts.store.verify(report.node_id, report.session_id)
         artifacts = await self._parts.files.keep(list(data.values())) if data else []
         kept.result_data.clear()
         for name, artifact in zip(data, artifacts, strict=True):
