@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import model_calls as calls
-import model_findings
 from model_calls import Done, Key, View
 
 from hivemind_worker.task import outcome, resources
@@ -234,8 +233,9 @@ class Ledger:
             return
         session.maybe_renewed = self.now
         if answer.fine and not isinstance(call, calls.Report):
-            lazy = isinstance(call, calls.Poll) and model_findings.LAZY_RENEWAL in model_findings.OPEN
-            session.renewed = max(session.renewed, self.now - lazy * self.lease / 4)
+            # A poll leaves three quarters of a lease at least: docs/why/leases.md.
+            spent = self.lease / 4 if isinstance(call, calls.Poll) else 0.0
+            session.renewed = max(session.renewed, self.now - spent)
         if isinstance(call, calls.Report):
             key = self.fenced(call)
             if answer.lost and call.status and key not in self.accepted:
