@@ -198,6 +198,16 @@ async def test_a_newer_attempt_fences_the_older_and_an_older_is_not_begun(tmp_pa
     assert node.runs.ran == [("t", 2), ("t", 3)]
 
 
+async def test_an_older_attempt_is_not_begun_after_a_newer_has_ended(tmp_path: Path) -> None:
+    pool = ScriptedPool()
+    async with serving(pool) as address, node_parts.running(address, tmp_path) as node:
+        await pool.give(_task("t", "echo new", attempt=2))
+        await waiting.wait_until(lambda: node.node.snapshot().ended == 1, description="the newer has ended")
+        await pool.give(_task("t", "echo old", attempt=1), _task("u", "echo other"))
+        await waiting.wait_until(lambda: "u" in pool.ends(), description="what came with the older has ended")
+    assert node.runs.ran == [("t", 2), ("u", 1)]
+
+
 async def test_a_pool_without_log_streams_and_uploads_still_gets_small_results(tmp_path: Path) -> None:
     pool = ScriptedPool()
     no = [errors.NotImplementedByPeer("no such call")] * 9

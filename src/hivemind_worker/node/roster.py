@@ -65,7 +65,9 @@ class Roster:
         if len(self._attempts) >= MOST_HELD:
             return False
         others = [known for known in self._attempts if known.task_id == message.id]
-        if any(known.attempt > about.attempt and known.is_of(about.store_epoch) for known in others):
+        # One that has ended here fences as one that runs: an older poll's answer may come after both.
+        newest = (*others, *(run.attempt_id for run in self._ended if run.attempt_id.task_id == message.id))
+        if any(known.attempt > about.attempt and known.is_of(about.store_epoch) for known in newest):
             log.log_task_event("stale_attempt_ignored", message.id, {"attempt": message.attempt}, level="warning")
             return True
         for known in others:
