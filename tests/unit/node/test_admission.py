@@ -61,6 +61,15 @@ def test_a_full_node_is_full_by_number_by_cores_or_by_memory() -> None:
         assert [*seen, reservations.full] == [False, True, False]
 
 
+def test_l14_not_a_sliver_more_is_given_out_than_there_is() -> None:
+    reservations = admission.Admission(CAPACITY, 0)
+    assert reservations.reserve("a", resources.Resources(CAPACITY.cpu_cores - 2))
+    assert not reservations.reserve("b", resources.Resources(2.0005))
+    assert reservations.reserve("c", resources.Resources(0.1))
+    assert reservations.reserve("d", resources.Resources(0.2))
+    assert reservations.reserve("e", resources.Resources(2 - 0.1 - 0.2))
+
+
 def test_a_key_reserves_once() -> None:
     reservations = admission.Admission(CAPACITY, 0)
     assert reservations.reserve("a", resources.Resources(1.0))
