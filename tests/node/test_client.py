@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import node_parts
 import pytest
@@ -11,6 +13,7 @@ import pytest_asyncio
 
 from hivemind_worker.client import asynchronous
 from hivemind_worker.nodepool import server
+from hivemind_worker.nodepool.store import reading
 from hivemind_worker.task import errors, state
 from hivemind_worker.wire import calls, channels
 
@@ -84,6 +87,26 @@ async def test_watching_for_the_end_alone(
         assert not (await anext(aiter(told))).HasField("task")  # the pool watches, and says nothing of the queued task
         async with node_parts.running(pool.address, tmp_path / "work"):
             assert [answer.task.state async for answer in told] == ["completed"]
+
+
+async def test_waiting_for_a_task_that_goes_on_reads_nothing(
+    pool: server.NodePool, there: asynchronous.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions: list[object] = []
+    ask = reading.Reader.ask
+
+    async def noted(reader: reading.Reader, question: Any) -> Any:
+        questions.append(question)
+        return await ask(reader, question)
+
+    monkeypatch.setattr(reading.Reader, "ask", noted)
+    (task_id,) = await there.submit({"command": "true"})
+    waits = asyncio.create_task(there.wait(task_id, 20))
+    async with node_parts.running(pool.address, tmp_path / "work"):
+        (task,) = await waits
+    assert (task.status, questions) == (state.TaskState.COMPLETED, [])
+    await there.wait(task_id, 20)  # it has ended: that has to be read
+    assert questions
 
 
 async def test_what_cannot_be_asked_is_refused_in_our_words(there: asynchronous.AsyncClient, tmp_path: Path) -> None:

@@ -213,10 +213,13 @@ class ScriptedPool(calls.NodeManagerServicer):
 
 
 @contextlib.asynccontextmanager
-async def serving(pool: calls.NodeManagerServicer, port: int = 0) -> AsyncIterator[str]:
+async def serving(pool: calls.NodeManagerServicer | calls.TaskManagerServicer, port: int = 0) -> AsyncIterator[str]:
     """Serve ``pool`` on a loopback port and give its address."""
     server = grpc.aio.server(options=calls.SERVER_OPTIONS)
-    calls.add_node_manager(pool, server)
+    if isinstance(pool, calls.TaskManagerServicer):
+        calls.add_task_manager(pool, server)
+    else:
+        calls.add_node_manager(pool, server)
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:

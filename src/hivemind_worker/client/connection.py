@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator
 from typing import Protocol, TypeVar
 
 import grpc
@@ -23,6 +24,9 @@ PAUSE_SECONDS = 0.2
 """Ceiling of the first pause between two tries; it doubles up to `LONGEST_PAUSE`."""
 
 LONGEST_PAUSE = 3.0
+
+END_SECONDS = 1.0
+"""How long a stream that has said everything may take to end: after that it is cancelled."""
 
 Asked_contra = TypeVar("Asked_contra", contravariant=True)
 Answer_co = TypeVar("Answer_co", covariant=True)
@@ -49,10 +53,20 @@ class Connection:
         self.pool = calls.task_manager(channel)
         self._channel = channel
         self._patience = patience
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """Let go of the channel."""
+        """Let go of the channel, once the streams that end have ended: that takes a moment."""
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=END_SECONDS)
+        await stopping.settle(*self._ending)
         await self._channel.close()
+
+    def finish(self, stream: AsyncGenerator[object, None]) -> None:
+        """Read a stream that has said all that it had to say to its end, beside whatever follows."""
+        ending = asyncio.create_task(_read_to_its_end(stream), name="client/stream's end")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     def tries(self) -> Tries:
         """Return a fresh count of failures: what may be tried again, and after which pause."""
@@ -109,6 +123,15 @@ class Tries:
             raise _told(verdict, doing, self._address) from error
         self._failures += 1
         await _NEVER.wait(timeout=min(pause, left))
+
+
+async def _read_to_its_end(stream: AsyncGenerator[object, None]) -> None:
+    """Nothing that goes wrong with it is news any more: all that it was opened for has come."""
+    async with contextlib.aclosing(stream):
+        with contextlib.suppress(errors.HiveMindError, TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                async for _ in stream:
+                    pass
 
 
 _NEVER = stopping.Stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -37,7 +37,7 @@ _STREAMS = {
 
 async def watch(
     pool: connection.Connection, ids: Sequence[str], *, ended_only: bool = False
-) -> AsyncIterator[shapes.Task]:
+) -> AsyncGenerator[shapes.Task, None]:
     """Yield each task now and whenever it changes, until all have ended.
 
     With ``ended_only`` a pool that knows the word says nothing of a task before its end.
@@ -75,10 +75,14 @@ async def wait(
     ended: dict[str, shapes.Task] = {}
     try:
         async with asyncio.timeout(seconds):
-            async for task in watch(pool, ids, ended_only=True):
+            changes = watch(pool, ids, ended_only=True)
+            async for task in changes:
                 if task.ended:
                     ended[task.id] = await fetching.complete(pool, task)
                     told(ended[task.id])
+                if len(ended) == len(set(ids)):
+                    pool.finish(changes)  # all that was to come has come: the stream's own end is nobody's to wait for
+                    break
     except TimeoutError:
         left = [task_id for task_id in ids if task_id not in ended]
         shown = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 from hivemind_worker.concurrency import backoff, clock, stopping
 from hivemind_worker.node import attempt, roster
@@ -31,6 +32,9 @@ SETTLE_SECONDS = 0.005
 """How long after tasks have come the next question waits for the first of them to end: a short task is told of before,
 and the question then says what is free at once, instead of being taken back and put anew."""
 
+TELL_SECONDS = 0.02
+"""How long it waits after that for the pool's answer to the first report: whoever waits for the result comes first."""
+
 log = logs.StructuredLogger(__name__)
 
 
@@ -47,7 +51,9 @@ class Intake:
         self._line = means.line
         self._room = means.room
         self._attempts = attempts
+        self._delivered = means.reporter.delivered
         self._asked_paused = False
+        self._changed: asyncio.Task[Any] | None = None
         self._executor = means.executor
         self._log = rationed.RationedLogger(log)
         self._pauses = backoff.Backoff(stopping.Stop())
@@ -55,6 +61,13 @@ class Intake:
     async def run(self, stop: stopping.Stop) -> None:
         """Ask until the stop. What goes wrong is told and tried again."""
         pauses = self._pauses = backoff.Backoff(stop, base=1.0, cap=15.0)
+        stopped = asyncio.create_task(stop.wait(), name="intake/stopped")
+        try:
+            await self._ask(stop, stopped, pauses)
+        finally:
+            await stopping.settle(stopped, *(() if self._changed is None else (self._changed,)))
+
+    async def _ask(self, stop: stopping.Stop, stopped: asyncio.Task[bool], pauses: backoff.Backoff) -> None:
         idle = backoff.Backoff(
             stop, base=2 * EMPTY_TOO_SOON_SECONDS, cap=MAX_IDLE_SECONDS, least=EMPTY_TOO_SOON_SECONDS
         )
@@ -63,7 +76,7 @@ class Intake:
             asked = clock.now()
             self._room.changed.clear()
             try:
-                answer = await self._unless_changed(stop)
+                answer = await self._unless_changed(stopped)
                 trouble = ""
                 pauses.reset()
             except errors.HiveMindError as error:
@@ -86,18 +99,19 @@ class Intake:
             else:  # an answer at once that brought nothing that we could use: the next would bring no more
                 await self._rest(stop, idle.next_delay())
 
-    async def _unless_changed(self, stop: stopping.Stop) -> calls.pb.GetAssignedTasksResponse | None:
+    async def _unless_changed(self, stopped: asyncio.Task[bool]) -> calls.pb.GetAssignedTasksResponse | None:
         """One poll's answer; None when it was taken back because the stop came or what is free has changed."""
         poll = asyncio.create_task(self._poll(), name="intake/poll")
-        changed = asyncio.create_task(self._room.changed.wait(), name="intake/changed")
-        stopped = asyncio.create_task(stop.wait(), name="intake/stopped")
+        if self._changed is None or self._changed.done():  # one that nothing woke serves the next poll as well
+            self._changed = asyncio.create_task(self._room.changed.wait(), name="intake/changed")
         try:
-            await asyncio.wait({poll, changed, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not self._asked_paused and not self._room.paused:
+            await asyncio.wait({poll, self._changed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not poll.done() and not self._asked_paused and not self._room.paused:
                 # It can still bring work as it is: only that there is more room now is news, and that can wait.
                 await asyncio.wait({poll, stopped}, timeout=GATHER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await stopping.settle(changed, stopped, poll)
+            if not poll.done():
+                await stopping.settle(poll)
         return None if poll.cancelled() else poll.result()
 
     async def _poll(self) -> calls.pb.GetAssignedTasksResponse:
@@ -134,11 +148,13 @@ class Intake:
         return len(self._attempts.held()) - before
 
     async def _settle(self) -> None:
-        """Let what was taken begin, and end where it is short."""
+        """Let what was taken begin, and where it is short, end and be told of."""
+        self._delivered.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_SECONDS):
+            async with asyncio.timeout(SETTLE_SECONDS) as patience:
                 await self._room.changed.wait()
-                await asyncio.sleep(SETTLE_SECONDS / 4)  # its report first
+                patience.reschedule(asyncio.get_running_loop().time() + TELL_SECONDS)
+                await self._delivered.wait()
 
     async def _rest(self, stop: stopping.Stop, seconds: float) -> None:
         """Pause, but not when room has come free."""

@@ -43,6 +43,8 @@ class Reporter:
         self._uploads = transfers.Uploads(pool, files)
         self._node_id = node_id
         self.turns = turns.Turns(lambda: line.heard_at)
+        self.delivered = asyncio.Event()
+        """Set by each end that the pool has answered; cleared by whoever waits for the next one."""
 
     async def running(self, run: attempt_id.RunKey) -> None:
         """Say once that the task's own process runs. The heartbeats say it too, so a failure is only logged."""
@@ -85,6 +87,7 @@ class Reporter:
             except errors.HiveMindError as error:
                 return f"rejected: {error}"
             else:
+                self.delivered.set()
                 if verdict := _final(answer):
                     return verdict
                 if tries.refused():

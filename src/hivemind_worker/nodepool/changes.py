@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import state
 
+MAX_GOING_ON = 10_000
+"""Tasks of which it is remembered that they go on, of some 100 bytes each; of others the store is asked."""
+
 MAX_WHOLE = 64
 """Whole tasks that wait for one follower, of some 20 KB each; of more it is told the ids."""
 
@@ -60,6 +63,8 @@ class Followers:
 
     def __init__(self) -> None:
         self._of: dict[str, set[Follower]] = {}
+        self._going_on: dict[str, None] = {}
+        """In the order in which they were first heard of."""
         self._closed = False
 
     @contextmanager
@@ -81,7 +86,21 @@ class Followers:
     def heard(self, changes: Sequence[records.Change]) -> None:
         """Tell the followers of what the store has committed."""
         for change in changes:
-            self.tell(change.task_id, ended=change.state in state.ENDED, task=change.task)
+            ended = change.state in state.ENDED
+            if ended:
+                self._going_on.pop(change.task_id, None)
+            else:
+                self._going_on[change.task_id] = None
+                if len(self._going_on) > MAX_GOING_ON:
+                    del self._going_on[next(iter(self._going_on))]
+            self.tell(change.task_id, ended=ended, task=change.task)
+
+    def goes_on(self, task_id: str) -> bool:
+        """Whether a task is known to be there and not to have ended, by the last that was heard of it.
+
+        Whoever follows it already is told of its end, and need not read how it stands to learn that it has not.
+        """
+        return task_id in self._going_on
 
     def tell(self, task_id: str, *, ended: bool = False, task: records.Task | None = None) -> None:
         """Tell the followers of one task; ``ended``: that it has ended; ``task``: how it stands since."""

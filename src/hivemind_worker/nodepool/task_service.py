@@ -111,7 +111,9 @@ class TaskManager(calls.TaskManagerServicer):
         with self._parts.followers.follow(wanted, ended_only=request.ended_only) as follower:
             if request.ended_only:
                 yield pb.WatchTasksResponse()
-            look: Sequence[str] = wanted
+            # What is known to go on is not read: its end is told to whoever follows it.
+            goes_on = self._parts.followers.goes_on if request.ended_only else (lambda _: False)
+            look: Sequence[str] = [task_id for task_id in wanted if not goes_on(task_id)]
             while True:
                 for start in range(0, len(look), WATCHED_AT_ONCE):
                     tasks = await self._as_they_stand(follower, look[start : start + WATCHED_AT_ONCE])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from hivemind_worker.nodepool import assignment, changes
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import resources, state
@@ -66,3 +68,15 @@ async def test_an_end_that_is_told_whole_need_not_be_read_and_never_hides_a_late
         followers.heard([records.Change(name, state.TaskState.COMPLETED, task=task) for name in many])
         assert await follower.changed() == set(many)
         assert len([name for name in many if follower.take(name) is not None]) == changes.MAX_WHOLE
+
+
+async def test_a_task_that_goes_on_is_known_to_until_its_end_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "MAX_GOING_ON", 2)
+    followers = changes.Followers()
+    assert not followers.goes_on("a")  # it may have ended, or not be there at all
+    followers.heard([change("a", state.TaskState.QUEUED), change("b"), change("a")])
+    assert followers.goes_on("a")
+    followers.heard([change("b", state.TaskState.FAILED)])
+    assert not followers.goes_on("b")
+    followers.heard([change("c"), change("d")])
+    assert [followers.goes_on(task_id) for task_id in "acd"] == [False, True, True]

@@ -62,7 +62,9 @@ class Writer:
         finish: Callable[[Transaction], None],
         sound: soundness.Soundness,
     ) -> None:
-        """``finish`` is done at the end of each transaction, in it. Where ``sound`` knows of damage nothing is."""
+        """``finish`` is done at the end of each transaction in which a queue has grown. Where ``sound`` knows of
+        damage nothing is done.
+        """
         self._sound = sound
         self._path = path
         self._times = times
@@ -153,9 +155,13 @@ class Writer:
         try:
             connection.execute("BEGIN IMMEDIATE")
             self._queue.settle(connection)
-            for request in batch:
-                _do(transaction, request)
-            _do(transaction, _Request(self._finish, None))
+            if len(batch) == 1:
+                _do_alone(transaction, batch[0])
+            else:
+                for request in batch:
+                    _do(transaction, request)
+            if self._queue.grown:
+                _do(transaction, _Request(self._finish, None))
             connection.execute("COMMIT")
         except database.Error as error:
             with contextlib.suppress(database.Error):
@@ -191,6 +197,30 @@ def _do(transaction: Transaction, request: _Request) -> None:
     """One request of a batch: what it raises is its own, unless the database itself has failed."""
     changes, answers, undo = len(transaction.changes), len(transaction.answers), len(transaction.undo)
     transaction.sql.execute("SAVEPOINT request")
+    _try(transaction, request)
+    if request.error is not None:
+        del transaction.changes[changes:]
+        del transaction.answers[answers:]
+        transaction.sql.execute("ROLLBACK TO request")
+        _undo(transaction, undo)
+    transaction.sql.execute("RELEASE request")
+    transaction.queue.settle(transaction.sql)
+
+
+def _do_alone(transaction: Transaction, request: _Request) -> None:
+    """The only request of its batch: the transaction itself is its savepoint, which saves a lonely one two steps."""
+    _try(transaction, request)
+    if request.error is not None:
+        transaction.changes.clear()
+        transaction.answers.clear()
+        transaction.sql.execute("ROLLBACK")
+        _undo(transaction, 0)
+        transaction.sql.execute("BEGIN IMMEDIATE")  # for those who wait, and may have to be looked at again
+    transaction.queue.settle(transaction.sql)
+
+
+def _try(transaction: Transaction, request: _Request) -> None:
+    """Do it, and note what it raises, unless that is the database's own failure."""
     try:
         request.result = request.work(transaction)
     except database.Trouble:
@@ -201,13 +231,6 @@ def _do(transaction: Transaction, request: _Request) -> None:
         request.error = error
     except Exception as error:  # noqa: BLE001  (it is raised where the request was made)
         request.error = error
-    if request.error is not None:
-        del transaction.changes[changes:]
-        del transaction.answers[answers:]
-        transaction.sql.execute("ROLLBACK TO request")
-        _undo(transaction, undo)
-    transaction.sql.execute("RELEASE request")
-    transaction.queue.settle(transaction.sql)
 
 
 def _undo(transaction: Transaction, since: int) -> None:
