@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import grpc
@@ -66,3 +67,48 @@ def test_no_call_costs_more_than_its_answer(tmp_path: Path) -> None:
         process, address = running.pool()
         peaks = asyncio.run(attack(address, process.pid))
     assert max(peaks.values()) < MARGIN_MIB, peaks
+
+
+IDLE = 600
+
+
+async def leave_uploads_idle(address: str, pid: int) -> float:
+    """How much the pool grew at so many uploads that each send 1 MiB of 2, and no more."""
+    async with contextlib.AsyncExitStack() as open_channels:
+        channels = [
+            await open_channels.enter_async_context(grpc.aio.insecure_channel(address, options=calls.CLIENT_OPTIONS))
+            for _ in range(4)
+        ]
+        node = pb.RegisterNodeRequest(node_id="n", cpu_cores=4, memory_gb=8, disk_gb=50, boot_id="b")
+        session = (await calls.node_manager(channels[0]).RegisterNode(node)).session_id
+        begin_peak_anew(pid)
+        before = peak_mib(pid)
+        uploads = [calls.node_manager(channels[n % 4]).UploadArtifact() for n in range(IDLE)]
+        writes = [asyncio.create_task(write_half(upload, session, n)) for n, upload in enumerate(uploads)]
+        await asyncio.wait(writes, timeout=20)  # those that find no room are refused before
+        grown = peak_mib(pid) - before
+        assert (await calls.node_manager(channels[0]).Ping(pb.PingRequest())).version, "the pool still answers"
+        for upload, write in zip(uploads, writes, strict=True):
+            upload.cancel()
+            write.cancel()
+        await asyncio.wait(writes)
+    return grown
+
+
+async def write_half(
+    upload: grpc.aio.StreamUnaryCall[pb.UploadArtifactRequest, pb.UploadArtifactResponse], session: str, number: int
+) -> None:
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        await upload.write(
+            pb.UploadArtifactRequest(
+                node_id="n", session_id=session, sha256=f"{number:064x}", size=2 * MIB, data=bytes(MIB)
+            )
+        )
+
+
+@pytest.mark.timeout(120)
+def test_uploads_that_stand_idle_cost_little(tmp_path: Path) -> None:
+    with services.Services(installed.Shell(tmp_path)) as running:
+        process, address = running.pool()
+        grown = asyncio.run(leave_uploads_idle(address, process.pid))
+    assert grown < 128, f"{grown} MiB for {IDLE} idle uploads"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NoReturn, Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import NoReturn, Protocol, TypeVar, cast
+
+from google.protobuf import message as protobuf
 
 from hivemind_worker.artifacts import store as artifact_store
 from hivemind_worker.artifacts import writing
 from hivemind_worker.concurrency import clock
 from hivemind_worker.nodepool import measuring
+from hivemind_worker.nodepool import streams as pool_streams
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import calls, verdicts
@@ -23,10 +27,14 @@ class Measured(Protocol):
     def told(self) -> measuring.Measuring:
         """What is told of each call."""
 
+    @property
+    def streams(self) -> pool_streams.Streams:
+        """What its streams may have in memory."""
+
 
 Servicer = TypeVar("Servicer", bound=Measured)
 Asked = TypeVar("Asked")
-Told = TypeVar("Told")
+Told = TypeVar("Told", bound=protobuf.Message)
 
 log = logs.StructuredLogger(__name__)
 
@@ -41,6 +49,7 @@ def once(
         began, well = clock.now(), False
         try:
             told = await method(servicer, request, context)
+            _check_size(method.__name__, told)
             well = True
         except Exception as error:  # noqa: BLE001  (whatever it is, the other end must hear of it)
             await _fail(context, method.__name__, error)
@@ -53,34 +62,58 @@ def once(
 
 
 def many(
-    method: Callable[[Servicer, Asked, calls.Context], AsyncIterator[Told]],
+    method: Callable[[Servicer, Asked, calls.Context], AsyncGenerator[Told, None]],
 ) -> Callable[[Servicer, Asked, calls.Context], AsyncIterator[Told]]:
-    """Wrap a call with a stream of answers."""
+    """Wrap a call with a stream of answers: each is counted until it is written, and must be read in time."""
 
-    @functools.wraps(method)
-    async def answered(servicer: Servicer, request: Asked, context: calls.Context) -> AsyncIterator[Told]:
+    async def answered(servicer: Servicer, request: Asked, context: calls.Context) -> None:
+        stands_still = contextlib.AsyncExitStack()
+        async with stands_still:
+            try:
+                async with contextlib.aclosing(method(servicer, request, context)) as messages:
+                    async for told in messages:
+                        await _write(servicer.streams, method.__name__, context, told, stands_still)
+                        del told  # whoever waits for the next one holds none
+            except Exception as error:  # noqa: BLE001  (as above)
+                with contextlib.suppress(calls.Gone):  # the other end is gone, and hears nothing
+                    await _fail(context, method.__name__, error)
+
+    # gRPC takes a coroutine that writes for one that yields, and only its writes can have a deadline.
+    return cast("Callable[[Servicer, Asked, calls.Context], AsyncIterator[Told]]", functools.wraps(method)(answered))
+
+
+async def _write(
+    streams: pool_streams.Streams,
+    call: str,
+    context: calls.Context,
+    told: protobuf.Message,
+    stands_still: contextlib.AsyncExitStack,
+) -> None:
+    """Write one message. Raises :class:`errors.Unavailable` where the other end does not read it."""
+    _check_size(call, told)
+    room = contextlib.AsyncExitStack()
+    async with room:
+        await room.enter_async_context(streams.answers.room(pool_streams.peer(context), told.ByteSize()))
         try:
-            async for told in method(servicer, request, context):
-                yield told
-        except Exception as error:  # noqa: BLE001  (as above)
-            await _fail(context, method.__name__, error)
+            async with asyncio.timeout(streams.write_seconds):
+                await context.write(told)
+        except TimeoutError:
+            # gRPC holds the message until the other end reads or is gone: so long it counts.
+            stands_still.push_async_exit(room.pop_all())
+            raise errors.Unavailable(
+                f"nothing was read for {streams.write_seconds:.0f} s: the stream is ended; ask again"
+            ) from None
 
-    return answered
 
-
-@contextlib.asynccontextmanager
-async def listening(stream: AsyncIterator[Asked]) -> AsyncIterator[AsyncIterator[Asked]]:
-    """Yield what reads a call's incoming stream, and let go of it at the end, read or not.
-
-    gRPC leaves a stream that was not read to its end to the garbage collector, with the message it holds.
-    """
-    pieces = aiter(stream)
-    try:
-        yield pieces
-    finally:
-        close: Callable[[], Awaitable[None]] | None = getattr(pieces, "aclose", None)
-        if close is not None:
-            await close()
+def _check_size(call: str, told: protobuf.Message) -> None:
+    """Raise :class:`errors.Rejected` for an answer that gRPC would not take: with words instead of its own error."""
+    size = told.ByteSize()
+    if size > calls.MESSAGE_BYTES:
+        log.log_system_event("answer_too_large", {"call": call, "bytes": size}, level="error")
+        raise errors.Rejected(
+            f"{call}: the answer has {size} bytes, and a message takes {calls.MESSAGE_BYTES}: ask for less at once",
+            str(verdicts.Reason.TOO_LARGE),
+        )
 
 
 async def _fail(context: calls.Context, call: str, error: Exception) -> NoReturn:

@@ -9,6 +9,8 @@ takes a run's end calls `sync` before. All of it blocks on the disk; on an event
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
@@ -16,12 +18,18 @@ import os
 import shutil
 import struct
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 SEGMENT_BYTES = 4 * 1024**2
 """A segment that has reached this size is ended: four of them bound an attempt's output to 16 MiB and one batch."""
+
+THREADS = 2
+"""One reads or writes at a time; another may wait for it and go on at once."""
 
 HEAD = 2
 TAIL = 2
@@ -121,6 +129,16 @@ class AttemptLogs:
         self._tails: dict[Path, _Tail] = {}
         self._joined: dict[Path, Path] = {}
         self._lock = threading.Lock()
+        # Threads of its own: output waits for no upload, nor anybody for it.
+        self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="pool-logs")
+
+    async def on_thread(self, work: Callable[..., T], *values: object) -> T:
+        """Do one of the below in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *values)
+
+    def close(self) -> None:
+        """Let go of the threads, once no call is under way."""
+        self._threads.shutdown(wait=False)
 
     def append(self, key: Key, chunks: Sequence[Chunk]) -> int:
         """Add what is new of ``chunks``; return the first sequence number that is not here.

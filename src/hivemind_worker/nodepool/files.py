@@ -30,6 +30,14 @@ class Piece(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """Which file comes: its sum and its size in bytes, as they were said."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """How an upload ended: all of it is here, or so many bytes are."""
 
@@ -56,49 +64,52 @@ class Files:
     async def _run(self, work: Callable[..., T], *values: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *values)
 
-    async def upload(self, first: Piece, rest: AsyncIterator[Piece], *, spare_results: bool) -> Stored:
-        """Take a file whose name and size ``first`` says, and return how it stands when the stream has ended.
+    async def upload(self, head: Head, pieces: AsyncGenerator[Piece, None], *, spare_results: bool) -> Stored:
+        """Take the file that ``head`` names, and return how it stands when the stream has ended.
 
         With ``spare_results`` it leaves the room that results need. A stream without data only asks, and takes no other
-        upload's place. Bytes that are here already are passed over.
+        upload's place. Bytes that are here already are passed over. While it waits for a piece it holds none.
 
         Raises :class:`errors.Rejected` for a file that is too large, `writing.WrongContent` for a gap or a wrong sum.
         """
-        sha256 = _sum(first.sha256)
-        if first.size < 0 or first.size > self._limit:
+        sha256 = _sum(head.sha256)
+        if head.size < 0 or head.size > self._limit:
             raise errors.Rejected(
-                f"a file of {first.size} bytes; this pool takes files up to {self._limit}",
+                f"a file of {head.size} bytes; this pool takes files up to {self._limit}",
                 str(verdicts.Reason.TOO_LARGE),
             )
-        stored = await self._stored(sha256, first.size)
+        stored = await self._stored(sha256, head.size)
         if stored is not None:
             return stored
         there = await self._run(self._artifacts.staged, sha256)
         try:
-            await self._run(lambda: self._space.need(max(first.size - there, 0), spare_results=spare_results))
+            await self._run(lambda: self._space.need(max(head.size - there, 0), spare_results=spare_results))
         except errors.Unavailable:
             await self._space.look()  # the next task must not be handed out before the next look
             raise
         try:
-            return await self._receive(sha256, first, rest)
+            return await self._receive(sha256, head.size, pieces)
         except OSError as error:
             self._space.write_failed(error)
             raise
 
-    async def _receive(self, sha256: str, first: Piece, rest: AsyncIterator[Piece]) -> Stored:
-        async with contextlib.aclosing(_with_data(first, rest)) as pieces:
-            begun = first if first.size == 0 else await anext(pieces, None)
-            if begun is None:
+    async def _receive(self, sha256: str, size: int, incoming: AsyncGenerator[Piece, None]) -> Stored:
+        async with contextlib.aclosing(incoming) as pieces:
+            begun = await anext(pieces, None) if size else None
+            if begun is None and size:
                 return Stored(complete=False, stored_bytes=await self._run(self._artifacts.staged, sha256))
             # Closing keeps what came, and does nothing after the end.
-            with contextlib.closing(await self._run(self._artifacts.upload, sha256, first.size)) as upload:
-                await self._run(upload.write, begun.offset, begun.data)
+            with contextlib.closing(await self._run(self._artifacts.upload, sha256, size)) as upload:
+                if begun is not None:
+                    await self._run(upload.write, begun.offset, begun.data)
+                    begun = None
                 async for piece in pieces:
                     await self._run(upload.write, piece.offset, piece.data)
-                if upload.offset < first.size:
+                    del piece
+                if upload.offset < size:
                     return Stored(complete=False, stored_bytes=upload.offset)
                 await self._run(self._artifacts.store_upload, upload)
-                return Stored(complete=True, stored_bytes=first.size)
+                return Stored(complete=True, stored_bytes=size)
 
     async def _stored(self, sha256: str, size: int) -> Stored | None:
         """What is here already, if it is what its name says. A size that differs is a reason to look."""
@@ -173,10 +184,17 @@ def _sum(sha256: str) -> str:
         raise errors.Rejected(str(error)) from None
 
 
-async def _with_data(first: Piece, rest: AsyncIterator[Piece]) -> AsyncGenerator[Piece, None]:
-    """The messages that carry something."""
-    if first.data:
-        yield first
+def begun(first: Piece, rest: AsyncIterator[Piece]) -> tuple[Head, AsyncGenerator[Piece, None]]:
+    """Return what an upload says of its file, and its pieces. Let go of ``first`` then: it may be large."""
+    return Head(first.sha256, first.size), _with_data([first], rest)
+
+
+async def _with_data(first: list[Piece], rest: AsyncIterator[Piece]) -> AsyncGenerator[Piece, None]:
+    """The messages that carry something. None stays here."""
+    if first[0].data:
+        yield first.pop()
+    first.clear()
     async for piece in rest:
         if piece.data:
             yield piece
+        del piece

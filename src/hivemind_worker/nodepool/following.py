@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
@@ -46,7 +45,7 @@ async def output(
         assigned = await kept.assignment(task.id, attempt)
         if assigned is not None:
             key = key_of(task.id, attempt, assigned)
-            page = await asyncio.to_thread(logs.read, key, following, PAGE_BYTES, place)
+            page = await logs.on_thread(logs.read, key, following, PAGE_BYTES, place)
         place = page.end
         if page.chunks:
             following = page.chunks[-1].sequence + 1

@@ -29,6 +29,7 @@ from hivemind_worker.nodepool import (
     locks,
     readiness,
     service,
+    streams,
     task_service,
 )
 from hivemind_worker.nodepool.store import sqlite
@@ -63,7 +64,8 @@ class NodePool:
     loopback addresses only, unless ``insecure``. ``lease_seconds`` is how long a node may be silent,
     ``max_attempts`` how often a task is tried that names no number, ``artifact_limit_bytes`` the largest file taken,
     ``scrub_bytes_per_second`` how fast stored files are read again (0: never), ``min_free_bytes`` what must be free on
-    its disks for tasks to be handed out, ``preload_images`` what nodes are asked to have ready.
+    its disks for tasks to be handed out, ``preload_images`` what nodes are asked to have ready,
+    ``budgets`` what streams may have in memory.
     """
 
     def __init__(  # noqa: PLR0913  (each is a setting of its own; all but the folder have defaults)
@@ -82,6 +84,7 @@ class NodePool:
         insecure: bool = False,
         with_reflection: bool = False,
         preload_images: tuple[str, ...] = (),
+        budgets: streams.Streams | None = None,
     ) -> None:
         self.store = sqlite.SqliteStore(store_path or data / "pool.sqlite", lease_seconds)
         self._locks = [
@@ -115,6 +118,7 @@ class NodePool:
             lease_seconds=lease_seconds,
             max_attempts=max_attempts,
             preload_images=preload_images,
+            streams=budgets or streams.Streams(),
         )
         ready.listen(lambda is_ready: self._parts.dispatch.pause(paused=not is_ready))
         self._stop = stopping.Stop()
@@ -189,6 +193,7 @@ class NodePool:
         finally:
             self._parts.files.close()
             self._parts.audit.close()
+            self._parts.logs.close()
             await self.store.close()
             for lock in self._locks:
                 lock.release()

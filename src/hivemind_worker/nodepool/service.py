@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from hivemind_worker import __version__
@@ -24,6 +23,7 @@ from hivemind_worker.nodepool import (
     measuring,
     readiness,
     requests,
+    streams,
 )
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.task import errors, outcome
@@ -58,6 +58,7 @@ class Parts:
     lease_seconds: float
     max_attempts: int
     readiness: readiness.Readiness
+    streams: streams.Streams = field(default_factory=streams.Streams)
     preload_images: tuple[str, ...] = ()
     told: measuring.Measuring = field(default_factory=measuring.Measuring)
     live: live.Live = field(default_factory=live.Live)
@@ -70,6 +71,7 @@ class NodeManager(calls.NodeManagerServicer):
         self._parts = parts
         self._challenges = challenge.Challenges(parts.store, parts.dispatch, parts.lease_seconds)
         self.told = parts.told
+        self.streams = parts.streams
         self._unstored: set[attempt_logs.Key] = set()
 
     @answering.once
@@ -224,7 +226,7 @@ class NodeManager(calls.NodeManagerServicer):
         """Keep output as it comes."""
         key: attempt_logs.Key | None = None
         next_sequence = 0
-        async with answering.listening(stream) as pieces:
+        async with self.streams.incoming(self.streams.output, stream, context) as pieces:
             async for request in pieces:
                 self._challenges.heard(request.node_id, request.session_id)
                 if key is None:
@@ -252,7 +254,7 @@ class NodeManager(calls.NodeManagerServicer):
 
     async def _append(self, key: attempt_logs.Key, said: Iterable[pb.LogChunk]) -> int:
         chunks = [requests.chunk(message) for message in said]
-        next_sequence = await asyncio.to_thread(self._parts.logs.append, key, chunks)
+        next_sequence = await self._parts.logs.on_thread(self._parts.logs.append, key, chunks)
         if chunks:
             self._parts.followers.tell(key.task_id)
         return next_sequence
@@ -273,18 +275,20 @@ class NodeManager(calls.NodeManagerServicer):
         self, stream: AsyncIterator[pb.UploadArtifactRequest], context: calls.Context
     ) -> pb.UploadArtifactResponse:
         """Store a result file."""
-        async with answering.listening(stream) as pieces:
+        async with self.streams.incoming(self.streams.files, stream, context) as pieces:
             async for first in pieces:
                 self._challenges.heard(first.node_id, first.session_id)
                 await self._parts.store.verify(requests.node_id(first.node_id), first.session_id)
-                stored = await self._parts.files.upload(first, pieces, spare_results=False)
+                head, rest = files.begun(first, pieces)
+                del first
+                stored = await self._parts.files.upload(head, rest, spare_results=False)
                 return pb.UploadArtifactResponse(success=stored.complete, stored_bytes=stored.stored_bytes)
         raise errors.UserError("an upload begins with the file's sha256 and size; nothing came")
 
     @answering.many
     async def DownloadArtifact(
         self, request: pb.DownloadArtifactRequest, context: calls.Context
-    ) -> AsyncIterator[pb.DownloadArtifactResponse]:
+    ) -> AsyncGenerator[pb.DownloadArtifactResponse, None]:
         """Send an input file."""
         self._challenges.heard(request.node_id, request.session_id)
         await self._parts.store.verify(requests.node_id(request.node_id), request.session_id)

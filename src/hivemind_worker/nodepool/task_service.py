@@ -7,15 +7,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from hivemind_worker import __version__
-from hivemind_worker.nodepool import answering, changes, coverage, following, requests, service, telling
+from hivemind_worker.nodepool import answering, changes, coverage, files, following, requests, service, telling
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, outcome, spec
 from hivemind_worker.wire import budget, calls
 
 pb = calls.pb
+
+NODES_AT_ONCE = 100
+"""Nodes that are read together."""
 
 WATCHED_AT_ONCE = 64
 """Tasks that a watcher looks at together, without their results; those are read one at a time."""
@@ -27,6 +30,7 @@ class TaskManager(calls.TaskManagerServicer):
     def __init__(self, parts: service.Parts) -> None:
         self._parts = parts
         self.told = parts.told
+        self.streams = parts.streams
 
     @answering.once
     async def SubmitTasks(self, request: pb.SubmitTasksRequest, context: calls.Context) -> pb.SubmitTasksResponse:
@@ -103,7 +107,7 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.many
     async def WatchTasks(
         self, request: pb.WatchTasksRequest, context: calls.Context
-    ) -> AsyncIterator[pb.WatchTasksResponse]:
+    ) -> AsyncGenerator[pb.WatchTasksResponse, None]:
         """Tell of tasks now and whenever they change, or of their end alone, until all have ended."""
         wanted = list(dict.fromkeys(requests.ids(request.task_ids)))
         seen: dict[str, int] = {}
@@ -155,7 +159,7 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.many
     async def GetTaskLogs(
         self, request: pb.GetTaskLogsRequest, context: calls.Context
-    ) -> AsyncIterator[pb.GetTaskLogsResponse]:
+    ) -> AsyncGenerator[pb.GetTaskLogsResponse, None]:
         """Send a task's output."""
         wanted = following.Wanted(request.task_id, max(request.attempt, 0), max(request.from_sequence, 0))
         with self._parts.followers.follow([request.task_id]) as follower:
@@ -182,7 +186,7 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.many
     async def DownloadResult(
         self, request: pb.DownloadResultRequest, context: calls.Context
-    ) -> AsyncIterator[pb.DownloadResultResponse]:
+    ) -> AsyncGenerator[pb.DownloadResultResponse, None]:
         """Send a result file."""
         result = await self._result(request.task_id)
         named = [file for file in result.files if file.name == request.name]
@@ -201,9 +205,11 @@ class TaskManager(calls.TaskManagerServicer):
         self, stream: AsyncIterator[pb.UploadInputRequest], context: calls.Context
     ) -> pb.UploadInputResponse:
         """Store an input file."""
-        async with answering.listening(stream) as pieces:
+        async with self.streams.incoming(self.streams.files, stream, context) as pieces:
             async for first in pieces:
-                stored = await self._parts.files.upload(first, pieces, spare_results=True)
+                head, rest = files.begun(first, pieces)
+                del first
+                stored = await self._parts.files.upload(head, rest, spare_results=True)
                 return pb.UploadInputResponse(success=stored.complete, stored_bytes=stored.stored_bytes)
         raise errors.UserError("an upload begins with the file's sha256 and size; nothing came")
 
@@ -228,10 +234,16 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.once
     async def ListNodes(self, request: pb.ListNodesRequest, context: calls.Context) -> pb.ListNodesResponse:
         """Tell of every node, page by page, in the order of their names."""
-        nodes = [node for node in await self._parts.store.nodes() if node.node_id > request.page_token]
-        taken = budget.page(telling.node(node, self._parts.live) for node in nodes)
-        more = len(taken) < len(nodes)
-        return pb.ListNodesResponse(nodes=taken, next_page_token=taken[-1].node_id if more else "")
+        taken: list[pb.NodeInfo] = []
+        last, more, full = request.page_token, True, False
+        while more:
+            nodes = await self._parts.store.nodes(after=last, max_count=NODES_AT_ONCE)
+            fitting = budget.page(itertools.chain(taken, (telling.node(node, self._parts.live) for node in nodes)))
+            full = len(fitting) < len(taken) + len(nodes)
+            taken = fitting
+            last = taken[-1].node_id if taken else ""
+            more = len(nodes) == NODES_AT_ONCE and not full
+        return pb.ListNodesResponse(nodes=taken, next_page_token=last if full else "")
 
     @answering.once
     async def DrainNode(self, request: pb.DrainNodeRequest, context: calls.Context) -> pb.DrainNodeResponse:

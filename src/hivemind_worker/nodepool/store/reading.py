@@ -124,9 +124,11 @@ def _result(sql: database.Connection, task: database.Row) -> bytes | None:
     return body
 
 
-def nodes(sql: database.Connection, lease_time: float, *, alive_only: bool) -> tuple[records.Node, ...]:
+def nodes(
+    sql: database.Connection, lease_time: float, *, alive_only: bool, after: str = "", max_count: int = -1
+) -> tuple[records.Node, ...]:
     """See :meth:`store.Store.nodes`."""
-    rows = sql.execute(_ALIVE if alive_only else "SELECT * FROM nodes ORDER BY node_id").fetchall()
+    rows = sql.execute(_ALIVE if alive_only else _NODES, (after, max_count)).fetchall()
     rests: dict[str, dict[int, float]] = {}
     for rest in resting.of_shapes(sql, lease_time):
         rests.setdefault(rest["node_id"], {})[rest["shape"]] = rest["rest_until"] - lease_time
@@ -143,7 +145,9 @@ def nodes(sql: database.Connection, lease_time: float, *, alive_only: bool) -> t
 
 
 # By the index of those alive: dead ones may be thousands.
-_ALIVE = "SELECT * FROM nodes INDEXED BY leases WHERE alive = 1 ORDER BY node_id"
+_ALIVE = "SELECT * FROM nodes INDEXED BY leases WHERE alive = 1 AND node_id > ? ORDER BY node_id LIMIT ?"
+
+_NODES = "SELECT * FROM nodes WHERE node_id > ? ORDER BY node_id LIMIT ?"
 
 
 def lost_nodes(sql: database.Connection) -> int:

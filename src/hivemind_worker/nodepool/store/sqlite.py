@@ -261,9 +261,13 @@ class SqliteStore:
         """See :meth:`store.Store.find`."""
         return await self._read.ask(lambda sql: reading.find(sql, wanted))
 
-    async def nodes(self, *, alive_only: bool = False) -> tuple[records.Node, ...]:
+    async def nodes(
+        self, *, alive_only: bool = False, after: str = "", max_count: int = -1
+    ) -> tuple[records.Node, ...]:
         """See :meth:`store.Store.nodes`."""
-        return await self._read.ask(lambda sql: reading.nodes(sql, self.lease_time(), alive_only=alive_only))
+        return await self._read.ask(
+            lambda sql: reading.nodes(sql, self.lease_time(), alive_only=alive_only, after=after, max_count=max_count)
+        )
 
     async def lost_nodes(self) -> int:
         """See :meth:`store.Store.lost_nodes`."""

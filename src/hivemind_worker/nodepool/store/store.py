@@ -210,8 +210,13 @@ class Store(Protocol):
     async def find(self, wanted: records.Filter) -> tuple[records.Task, ...]:
         """Return a page of tasks, newest first."""
 
-    async def nodes(self, *, alive_only: bool = False) -> tuple[records.Node, ...]:
-        """Return every node, or those alone that are alive, by name. The latter costs nothing for lost ones."""
+    async def nodes(
+        self, *, alive_only: bool = False, after: str = "", max_count: int = -1
+    ) -> tuple[records.Node, ...]:
+        """Return every node, or those alone that are alive, by name. The latter costs nothing for lost ones.
+
+        ``after``: those whose names come behind it; ``max_count``: so many of them at most, -1 for all.
+        """
 
     async def lost_nodes(self) -> int:
         """Return how many nodes are known and not alive."""

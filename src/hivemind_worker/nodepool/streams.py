@@ -1,0 +1,182 @@
+"""What streams may have in the pool's memory: bytes on their way, by caller and in all, and how long they stand still.
+
+gRPC has a message of a stream in memory while it comes and until the other end has taken it, and nobody else says how
+many. So each is counted before it is read or written; what finds no room waits, and is then refused for another try.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Generic, TypeVar
+
+from hivemind_worker.task import errors
+from hivemind_worker.wire import calls
+
+T = TypeVar("T")
+
+MAX_BYTES = 256 * 1024**2
+"""Of all callers together, for each kind of stream: 64 of the largest messages."""
+
+MAX_PEER_BYTES = 64 * 1024**2
+"""Of one caller's address: 16 of the largest messages. More at once would make no disk faster."""
+
+MAX_WAITING = 2_000
+"""Streams that wait for room; one more is refused at once."""
+
+WAIT_SECONDS = 10.0
+"""How long a stream waits for room: less than the 15 s that a worker waits for the answer to a call."""
+
+IDLE_SECONDS = 30.0
+"""How long a message of an upload may take to come: 1 MiB takes 16 s on the slowest line that a worker puts up with."""
+
+WRITE_SECONDS = 120.0
+"""How long a message may take to be read: one of 4 MiB takes 64 s on such a line."""
+
+
+class Budget:
+    """Bytes of one kind of stream. Whoever waits for room gets it in turn, but for those whose caller has none left."""
+
+    def __init__(
+        self,
+        max_bytes: int = MAX_BYTES,
+        max_peer_bytes: int = MAX_PEER_BYTES,
+        max_waiting: int = MAX_WAITING,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._max_peer_bytes = max_peer_bytes
+        self._max_waiting = max_waiting
+        self._wait_seconds = wait_seconds
+        self._used = 0
+        self._used_by: collections.Counter[str] = collections.Counter()
+        self._waiting: dict[asyncio.Future[None], tuple[str, int]] = {}
+
+    @property
+    def used_bytes(self) -> int:
+        """What is counted now."""
+        return self._used
+
+    @contextlib.asynccontextmanager
+    async def room(self, peer: str, size: int) -> AsyncIterator[None]:
+        """Count ``size`` bytes of ``peer`` within the block. Raises :class:`errors.Unavailable` for lack of room."""
+        await self._take(peer, size)
+        try:
+            yield
+        finally:
+            self._give(peer, size)
+
+    async def _take(self, peer: str, size: int) -> None:
+        if self._fits(peer, size):
+            self._count(peer, size)
+            return
+        if len(self._waiting) >= self._max_waiting:
+            raise errors.Unavailable("the pool has no room for another stream now: too many wait for it already")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = (peer, size)
+        try:
+            # Not `wait_for`: a turn that comes in the moment of the deadline is taken.
+            await asyncio.wait({turn}, timeout=self._wait_seconds)
+        except asyncio.CancelledError:
+            if turn.done():
+                self._give(peer, size)
+            raise
+        finally:
+            self._waiting.pop(turn, None)
+        if not turn.done():
+            raise errors.Unavailable(
+                f"the pool has no room for another stream from {peer} now: "
+                f"{self._used_by[peer] // 1024**2} MiB of its streams are under way, {self._used // 1024**2} MiB in all"
+            )
+
+    def _fits(self, peer: str, size: int) -> bool:
+        """What is larger than all the room goes alone."""
+        used, used_by = self._used, self._used_by[peer]
+        return (not used or used + size <= self._max_bytes) and (not used_by or used_by + size <= self._max_peer_bytes)
+
+    def _count(self, peer: str, size: int) -> None:
+        self._used += size
+        self._used_by[peer] += size
+
+    def _give(self, peer: str, size: int) -> None:
+        self._count(peer, -size)
+        if not self._used_by[peer]:
+            del self._used_by[peer]
+        for turn, (waiting_peer, waiting_size) in list(self._waiting.items()):
+            if self._used + waiting_size > self._max_bytes:
+                break
+            if not turn.done() and self._fits(waiting_peer, waiting_size):
+                self._count(waiting_peer, waiting_size)
+                del self._waiting[turn]
+                turn.set_result(None)
+
+
+class Incoming(Generic[T]):
+    """The messages of a call's incoming stream. None is kept here, and none may keep us waiting.
+
+    Raises :class:`errors.Unavailable` where the next one does not come within ``idle_seconds``.
+    """
+
+    def __init__(self, stream: AsyncIterator[T], idle_seconds: float) -> None:
+        self._stream = aiter(stream)
+        self._idle_seconds = idle_seconds
+
+    def __aiter__(self) -> Incoming[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                return await anext(self._stream)
+        except TimeoutError:
+            raise errors.Unavailable(
+                f"nothing came for {self._idle_seconds:.0f} s: the stream is ended, to be taken up where it stands"
+            ) from None
+
+    async def close(self) -> None:
+        """Let go of the stream, read or not.
+
+        gRPC leaves one that was not read to its end to the garbage collector, with the message it holds.
+        """
+        close: Callable[[], Awaitable[None]] | None = getattr(self._stream, "aclose", None)
+        if close is not None:
+            await close()
+
+
+class Streams:
+    """The budgets of a pool's streams: files that come, output that comes, and what is sent."""
+
+    def __init__(
+        self,
+        *,
+        files: Budget | None = None,
+        output: Budget | None = None,
+        answers: Budget | None = None,
+        idle_seconds: float = IDLE_SECONDS,
+        write_seconds: float = WRITE_SECONDS,
+    ) -> None:
+        self.files = files or Budget()
+        self.output = output or Budget()
+        self.answers = answers or Budget()
+        self.idle_seconds = idle_seconds
+        self.write_seconds = write_seconds
+
+    @contextlib.asynccontextmanager
+    async def incoming(
+        self, budget: Budget, stream: AsyncIterator[T], context: calls.Context
+    ) -> AsyncIterator[Incoming[T]]:
+        """Yield what reads a call's incoming stream, once there is room for it, and let go of it at the end."""
+        async with budget.room(peer(context), calls.MESSAGE_BYTES):
+            pieces = Incoming(stream, self.idle_seconds)
+            try:
+                yield pieces
+            finally:
+                await pieces.close()
+
+
+def peer(context: calls.Context) -> str:
+    """Return the caller's address without its port: connections cost nothing, and would each have a budget."""
+    address = context.peer()
+    return address.rpartition(":")[0] if address.startswith(("ipv4:", "ipv6:")) else address

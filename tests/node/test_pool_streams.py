@@ -1,0 +1,117 @@
+"""Streams that stand still: ended in time, with words, and neither they nor their number take the pool's memory."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import pool_parts
+import pytest
+import waiting
+
+from hivemind_worker.nodepool import streams
+from hivemind_worker.task import errors
+from hivemind_worker.wire import calls
+
+pb = calls.pb
+MIB = 1024**2
+
+
+def half_a_file(worker: pool_parts.Worker, sha256: str) -> pb.UploadArtifactRequest:
+    return pb.UploadArtifactRequest(
+        node_id=worker.name, session_id=worker.session_id, sha256=sha256, size=2 * MIB, data=bytes(MIB)
+    )
+
+
+async def test_an_upload_that_stands_still_is_ended_and_keeps_what_came(tmp_path: Path) -> None:
+    async with pool_parts.running(tmp_path, budgets=streams.Streams(idle_seconds=0.3)) as at:
+        worker = await at.worker()
+        upload = at.nodes.UploadArtifact()
+        await upload.write(half_a_file(worker, "a" * 64))
+        with pytest.raises(grpc.aio.AioRpcError, match="nothing came for") as ended:
+            await asyncio.wait_for(upload, 20)
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        (there,) = (await at.tasks.FindArtifacts(pb.FindArtifactsRequest(sha256=["a" * 64]))).artifacts
+        assert there.stored_bytes == MIB
+
+
+async def test_one_caller_s_uploads_are_counted_and_those_too_many_are_told_to_come_again(tmp_path: Path) -> None:
+    files = streams.Budget(max_peer_bytes=2 * calls.MESSAGE_BYTES, wait_seconds=0.3)
+    async with pool_parts.running(tmp_path, budgets=streams.Streams(files=files)) as at:
+        worker = await at.worker()
+        idle = [at.nodes.UploadArtifact() for _ in range(2)]
+        for number, upload in enumerate(idle):
+            await upload.write(half_a_file(worker, f"{number:064x}"))
+        await waiting.wait_until(
+            lambda: files.used_bytes == 2 * calls.MESSAGE_BYTES, description="both are under way", seconds=20
+        )
+        with pytest.raises(grpc.aio.AioRpcError, match="no room for another stream") as refused:
+            await at.nodes.UploadArtifact(iter([half_a_file(worker, "c" * 64)]))
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert await at.submit(), "nobody else waits"
+        idle[0].cancel()
+        answer = await at.nodes.UploadArtifact(iter([half_a_file(worker, "c" * 64)]))
+        assert answer.stored_bytes == MIB
+        idle[1].cancel()
+
+
+async def test_a_watcher_that_does_not_read_is_ended_and_may_ask_again(tmp_path: Path) -> None:
+    budgets = streams.Streams(write_seconds=0.5)
+    async with pool_parts.running(tmp_path, budgets=budgets) as at:
+        worker = await at.worker()
+        ids = await at.submit(*[pb.Task(command="true", cpu_quota=1_000, memory_limit="6m") for _ in range(20)])
+        ended = 0
+        while ended < len(ids):
+            for task in (await worker.poll(5, most=64)).tasks:
+                await worker.report(task, logs="x" * 3 * MIB)
+                ended += 1
+        watched = at.tasks.WatchTasks(pb.WatchTasksRequest(task_ids=ids))
+        first = await watched.read()
+        assert isinstance(first, pb.WatchTasksResponse)
+        followers = at.pool._parts.followers
+        await waiting.wait_until(lambda: not followers._of, description="the pool follows nothing", seconds=20)
+        assert budgets.answers.used_bytes > 0, "what the reader has not taken is in memory, and counts"
+        with pytest.raises(grpc.aio.AioRpcError, match="nothing was read") as stopped:
+            await asyncio.wait_for(read_all(watched), 30)
+        assert stopped.value.code() is grpc.StatusCode.UNAVAILABLE
+        await waiting.wait_until(lambda: budgets.answers.used_bytes == 0, description="nothing is counted", seconds=20)
+
+
+async def read_all(watched: grpc.aio.UnaryStreamCall[pb.WatchTasksRequest, pb.WatchTasksResponse]) -> None:
+    while await watched.read() is not grpc.aio.EOF:
+        pass
+
+
+async def test_room_goes_round_in_turn_and_a_caller_without_any_holds_up_nobody() -> None:
+    room = streams.Budget(max_bytes=3, max_peer_bytes=2, wait_seconds=20)
+    order: list[str] = []
+    free = asyncio.Event()
+
+    async def take(peer: str, name: str) -> None:
+        async with room.room(peer, 1):
+            order.append(name)
+            await free.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for peer, name in (("a", "a1"), ("a", "a2"), ("a", "a3"), ("b", "b1"), ("c", "c1")):
+            group.create_task(take(peer, name))
+        await waiting.wait_until(lambda: len(order) == 3, description="three are in")
+        assert order == ["a1", "a2", "b1"]
+        free.set()
+    assert order == ["a1", "a2", "b1", "a3", "c1"]
+    assert room.used_bytes == 0
+
+
+async def test_whoever_stops_waiting_takes_no_room_and_too_many_may_not_wait() -> None:
+    room = streams.Budget(max_bytes=1, max_peer_bytes=1, max_waiting=1, wait_seconds=20)
+    async with room.room("a", 1):
+        waiter = asyncio.create_task(room._take("b", 1))
+        await asyncio.sleep(0)
+        with pytest.raises(errors.Unavailable, match="too many wait"):
+            await room._take("c", 1)
+        waiter.cancel()
+        await asyncio.wait({waiter})
+    assert room.used_bytes == 0
+    async with room.room("b", 1):
+        assert room.used_bytes == 1
