@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from pathlib import Path
 
 import node_parts
@@ -25,7 +23,7 @@ pytestmark = pytest.mark.skipif(not small_disk.can_mount(), reason="only root ma
 async def test_a_full_artifact_disk_costs_no_result_and_makes_nobody_spin(tmp_path: Path) -> None:
     with small_disk.mounted(tmp_path / "disk", 16) as disk:
         async with (
-            pool_parts.running(tmp_path / "pool", artifact_folder=disk.path / "artifacts") as at,
+            pool_parts.running(tmp_path / "pool", artifact_folder=disk.path / "artifacts", lease_seconds=6) as at,
             node_parts.running(at.pool.address, tmp_path / "node", undelivered_count=100) as node,
             asynchronous.AsyncClient(at.pool.address) as client,
         ):
@@ -37,9 +35,9 @@ async def test_a_full_artifact_disk_costs_no_result_and_makes_nobody_spin(tmp_pa
             assert "free, less than pool_min_free_bytes" in at.pool.health.ready()[1]
             info = await client.info()
             assert info.unready_reasons
-            polls = _polls(at)
-            await asyncio.sleep(3)  # what is not to happen takes its time
-            assert _polls(at) - polls <= 12, "a node that is given nothing asks now and then"
+            polls = _calls(at, "GetAssignedTasks")
+            await _heartbeats(at, 2)
+            assert _calls(at, "GetAssignedTasks") - polls <= 12, "a node that is given nothing asks now and then"
             # Some had been handed out before the pool saw it; a node takes no more than it has slots for.
             held = len(node.node.snapshot().attempts)
             assert held <= 64
@@ -52,44 +50,59 @@ async def test_a_full_artifact_disk_costs_no_result_and_makes_nobody_spin(tmp_pa
             assert at.pool.health.ready() == (True, "")
 
 
-def _polls(at: pool_parts.Running) -> int:
-    text = b"".join(_exposed(at)).decode()
-    return int(
-        float(
-            text.split('hivemind_pool_call_seconds_count{method="GetAssignedTasks",result="answered"} ')[1].split()[0]
-        )
+def _calls(at: pool_parts.Running, method: str) -> int:
+    """How many calls the pool has answered, by its own metrics."""
+    text = at.pool._parts.told._meters.exposition()[0].decode()
+    counted = f'hivemind_pool_call_seconds_count{{method="{method}",result="answered"}} '
+    return int(float(text.split(counted)[1].split()[0]))
+
+
+async def _heartbeats(at: pool_parts.Running, count: int) -> None:
+    """Wait for so many: they come every two seconds here, whatever else the node does."""
+    until = _calls(at, "UpdateNodeStatus") + count
+    await waiting.wait_until(
+        lambda: _calls(at, "UpdateNodeStatus") >= until, description=f"{count} heartbeats", seconds=60
     )
-
-
-def _exposed(at: pool_parts.Running) -> list[bytes]:
-    return [at.pool._parts.told._meters.exposition()[0]]
 
 
 async def test_a_node_with_too_many_ends_undelivered_begins_nothing_more(tmp_path: Path) -> None:
     with small_disk.mounted(tmp_path / "disk", 16) as disk:
         async with (
-            # A pool that does not look at its disk's room: this is the node's own side.
-            pool_parts.running(tmp_path / "pool", artifact_folder=disk.path / "artifacts", min_free_bytes=0) as at,
+            pool_parts.running(tmp_path / "pool", artifact_folder=disk.path / "artifacts", lease_seconds=6) as at,
             node_parts.running(at.pool.address, tmp_path / "node", undelivered_count=5) as node,
             asynchronous.AsyncClient(at.pool.address) as client,
         ):
-            at.pool._space._stat = _plenty  # type: ignore[assignment]
-            at.pool._space.write_failed = lambda _error: None  # type: ignore[method-assign,assignment]
-            disk.fill()
-            ids = await client.submit([{"command": f"echo {n} > results/f"} for n in range(80)])
+            # Above the mark, so that the pool hands out, and not enough for any result: this is the node's own side.
+            disk.fill(leave_bytes=2 * MIB)
+            made = {"command": f"head -c {4 * MIB} /dev/zero > results/f"}
+            ids = await client.submit([made] * 80)
             await waiting.wait_until(
-                lambda: node.node._books.outbox.full, description="five ends wait for the pool", seconds=20
+                lambda: node.node._books.outbox.full, description="five ends wait for the pool", seconds=60
             )
+            assert at.pool.health.ready() == (True, "")
             held = len(node.node.snapshot().attempts)
-            await asyncio.sleep(2)
+            await _heartbeats(at, 2)
             assert len(node.node.snapshot().attempts) <= max(held, 5 + 4)
             disk.clear()
             ended = await client.wait(ids, 90)
             assert {task.status for task in ended} == {"completed"}
 
 
-def _plenty(path: Path) -> object:
-    return os.statvfs(path.parent.parent.parent)
+async def test_a_disk_without_inodes_makes_the_pool_unready_and_it_recovers(tmp_path: Path) -> None:
+    with small_disk.mounted(tmp_path / "disk", 16, inodes=400) as disk:
+        async with pool_parts.running(tmp_path / "pool", artifact_folder=disk.path / "artifacts") as at:
+            worker = await at.worker()
+            files = [disk.path / f"{number}" for number in range(disk.free_inodes - 5)]  # the mark is at 20
+            for file in files:
+                file.touch()
+            await waiting.wait_until(lambda: not at.pool.health.ready()[0], description="not ready", seconds=20)
+            assert "inodes free, less than 20" in at.pool.health.ready()[1]
+            await at.submit()
+            assert not (await worker.poll(0.2)).tasks
+            for file in files:
+                file.unlink()
+            await waiting.wait_until(lambda: at.pool.health.ready()[0], description="ready again", seconds=20)
+            assert len((await worker.poll(10)).tasks) == 1
 
 
 async def test_a_write_that_fails_makes_the_pool_unready_until_one_succeeds(tmp_path: Path) -> None:

@@ -24,17 +24,23 @@ class SmallDisk:
         self._filler = path / "filler"
 
     @property
+    def free_inodes(self) -> int:
+        """How many files may still be made."""
+        return os.statvfs(self.path).f_favail
+
+    @property
     def free_bytes(self) -> int:
         """What is left."""
         found = os.statvfs(self.path)
         return found.f_bavail * found.f_frsize
 
-    def fill(self) -> None:
-        """Leave no byte."""
+    def fill(self, leave_bytes: int = 0) -> None:
+        """Leave so many bytes, in whole pages."""
         with contextlib.suppress(OSError), self._filler.open("ab", buffering=0) as file:
             while True:
                 # A piece that does not fit whole is written as far as it does; the next one fails.
                 file.write(PIECE)
+        os.truncate(self._filler, self._filler.stat().st_size - leave_bytes)
 
     def clear(self) -> None:
         """Give back what `fill` took."""
@@ -42,10 +48,11 @@ class SmallDisk:
 
 
 @contextlib.contextmanager
-def mounted(path: Path, mebibytes: int) -> Iterator[SmallDisk]:
-    """Have it within this block; everything on it is gone afterwards."""
+def mounted(path: Path, mebibytes: int, inodes: int = 0) -> Iterator[SmallDisk]:
+    """Have it within this block, with so many inodes (0: as many as usual); everything on it is gone afterwards."""
     path.mkdir(parents=True, exist_ok=True)
     options = f"size={mebibytes}m,mode=0711"
+    options += f",nr_inodes={inodes}" if inodes else ""
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "hivemind-test", str(path)], check=True)
     try:
         yield SmallDisk(path)

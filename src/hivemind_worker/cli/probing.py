@@ -138,6 +138,9 @@ def judged(isolation: str, said: str) -> list[Row]:
     return rows
 
 
+_ROOM = "do what it says on the pool's machine; it goes on by itself"
+
+
 async def pool(settings: schema.Settings) -> list[Row]:
     """Ask the pool who it is."""
     try:
@@ -145,6 +148,8 @@ async def pool(settings: schema.Settings) -> list[Row]:
             info = await client.info()
     except errors.HiveMindError as error:
         return [Row("pool", in_force=False, why=str(error), fix="start it, or set node_pool_address")]
+    if info.unready_reasons:
+        return [Row("pool", in_force=False, why=f"hands out nothing: {'; '.join(info.unready_reasons)}", fix=_ROOM)]
     return [Row("pool", in_force=True, why=f"{settings.node.node_pool_address}: version {info.version}")]
 
 

@@ -52,6 +52,7 @@ def _rows(task: shapes.Task) -> Iterator[tuple[str, str]]:
         ("ended", words.moment(task.ended_at)),
         ("labels", ", ".join(f"{name}={value}" for name, value in sorted(task.labels.items()))),
         ("retry of", task.retry_of),
+        ("cut", "a message has no room for all of it: some is left out here" if task.truncated else ""),
         ("step", task.phase),
         ("uses", words.usage(task.usage)),
         ("trace", task.traceparent),
