@@ -33,7 +33,8 @@ SETTLE_SECONDS = 0.005
 and the question then says what is free at once, instead of being taken back and put anew."""
 
 TELL_SECONDS = 0.02
-"""How long it waits after that for the pool's answer to the first report: whoever waits for the result comes first."""
+"""How long it waits after that, where one task came alone, for the pool's answer to its report: whoever waits for the
+result comes first."""
 
 log = logs.StructuredLogger(__name__)
 
@@ -93,7 +94,7 @@ class Intake:
                 await self._rest(stop, self._short_seconds)
             elif taken:
                 idle.reset()
-                await self._settle()
+                await self._settle(taken)
             elif clock.now() - asked >= EMPTY_TOO_SOON_SECONDS:
                 idle.reset()
             else:  # an answer at once that brought nothing that we could use: the next would bring no more
@@ -147,12 +148,15 @@ class Intake:
                 break
         return len(self._attempts.held()) - before
 
-    async def _settle(self) -> None:
+    async def _settle(self, taken: int) -> None:
         """Let what was taken begin, and where it is short, end and be told of."""
         self._delivered.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_SECONDS) as patience:
                 await self._room.changed.wait()
+                if taken > 1:  # of many, others end meanwhile: their node must not stand idle
+                    await asyncio.sleep(SETTLE_SECONDS / 4)
+                    return
                 patience.reschedule(asyncio.get_running_loop().time() + TELL_SECONDS)
                 await self._delivered.wait()
 
