@@ -10,8 +10,10 @@ import pytest
 import small_disk
 import waiting
 
+from hivemind_worker.cli import probing
 from hivemind_worker.client import asynchronous
 from hivemind_worker.nodepool import free_space
+from hivemind_worker.settings import sources
 from hivemind_worker.wire import calls
 
 pb = calls.pb
@@ -35,6 +37,9 @@ async def test_a_full_artifact_disk_costs_no_result_and_makes_nobody_spin(tmp_pa
             assert "free, less than pool_min_free_bytes" in at.pool.health.ready()[1]
             info = await client.info()
             assert info.unready_reasons
+            (row,) = await probing.pool(sources.load({"node_pool_address": at.pool.address}, {}))
+            assert not row.in_force
+            assert "less than pool_min_free_bytes" in row.why
             polls = _calls(at, "GetAssignedTasks")
             await _heartbeats(at, 2)
             assert _calls(at, "GetAssignedTasks") - polls <= 12, "a node that is given nothing asks now and then"

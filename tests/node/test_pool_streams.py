@@ -10,7 +10,7 @@ import pool_parts
 import pytest
 import waiting
 
-from hivemind_worker.nodepool import streams
+from hivemind_worker.nodepool import answering, streams
 from hivemind_worker.task import errors
 from hivemind_worker.wire import calls
 
@@ -81,6 +81,12 @@ async def test_a_watcher_that_does_not_read_is_ended_and_may_ask_again(tmp_path:
 async def read_all(watched: grpc.aio.UnaryStreamCall[pb.WatchTasksRequest, pb.WatchTasksResponse]) -> None:
     while await watched.read() is not grpc.aio.EOF:
         pass
+
+
+def test_an_answer_that_no_message_holds_is_refused_with_words() -> None:
+    answering._check_size("UploadInput", pb.UploadInputResponse(message="x" * (calls.MESSAGE_BYTES - 100)))
+    with pytest.raises(errors.Rejected, match="UploadInput: the answer has"):
+        answering._check_size("UploadInput", pb.UploadInputResponse(message="x" * calls.MESSAGE_BYTES))
 
 
 async def test_room_goes_round_in_turn_and_a_caller_without_any_holds_up_nobody() -> None:
