@@ -15,6 +15,7 @@ import pytest
 import waiting
 
 from hivemind_worker.nodepool import challenge
+from hivemind_worker.nodepool.store import resting
 from hivemind_worker.wire import calls
 
 pb = calls.pb
@@ -122,6 +123,9 @@ async def test_one_sound_node_brings_every_task_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(challenge, "CHALLENGE_SECONDS", 0.05)
+    # Liars hand back and fail what they can: rests as long as real ones would leave them nothing to lie about.
+    monkeypatch.setattr(resting, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(resting, "FACTOR", 1.0)
     async with pool_parts.running(tmp_path, lease_seconds=LEASE) as at:
         ids = await at.submit(*[pb.Task(command="true", max_attempts=100) for _ in range(TASKS)])
         liars = [Liar(at, f"liar{number}", random.Random(f"{seed}/{number}")) for number in range(3)]
