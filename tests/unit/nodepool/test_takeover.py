@@ -34,11 +34,11 @@ def test_a_living_session_is_only_ever_taken_over_with_proof() -> None:
             assert silent == "s" or (lock == old_lock and lock), (boot, lock, old_lock, silent)
 
 
-def test_a_clash_is_of_two_folders_that_are_both_known() -> None:
+def test_a_clash_is_with_whoever_has_not_locked_the_incumbents_folder() -> None:
     assert takeover.is_clash(_incumbent(), "copied")
     assert not takeover.is_clash(_incumbent(), "lock")
-    assert not takeover.is_clash(_incumbent(), "")
+    assert takeover.is_clash(_incumbent(), "")
     assert not takeover.is_clash(_incumbent(state_lock_id=""), "lock")
-    assert not takeover.is_clash(_incumbent(offline=True), "copied")
+    assert takeover.is_clash(_incumbent(offline=True), "copied")  # what it said it would leave is no crash either
     assert not takeover.is_clash(_incumbent(leased=False), "copied")
     assert not takeover.is_clash(None, "lock")
