@@ -32,6 +32,10 @@ WAIT_SECONDS = 10.0
 IDLE_SECONDS = 30.0
 """How long a message of an upload may take to come: 1 MiB takes 16 s on the slowest line that a worker puts up with."""
 
+DRAIN_SECONDS = 1.0
+DRAIN_MESSAGES = 8
+"""What is read and dropped of a stream that needs no more: the few messages that are on their way already."""
+
 WRITE_SECONDS = 120.0
 """How long a message may take to be read: one of 4 MiB takes 64 s on such a line."""
 
@@ -138,8 +142,13 @@ class Incoming(Generic[T]):
     async def close(self) -> None:
         """Let go of the stream, read or not.
 
-        gRPC leaves one that was not read to its end to the garbage collector, with the message it holds.
+        gRPC leaves one that was not read to its end to the garbage collector, with the message it holds. And a caller
+        that is amid a message when its call ends keeps its connection open for good: what it has begun is read first.
         """
+        with contextlib.suppress(Exception):  # its end, a deadline, a caller that is gone: nobody needs what comes here
+            async with asyncio.timeout(DRAIN_SECONDS):
+                for _ in range(DRAIN_MESSAGES):
+                    await anext(self._stream)
         close: Callable[[], Awaitable[None]] | None = getattr(self._stream, "aclose", None)
         if close is not None:
             await close()

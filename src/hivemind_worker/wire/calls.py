@@ -112,7 +112,7 @@ SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     # A second server on a port that is taken must fail, not share it.
     ("grpc.so_reuseport", 0),
     # What a stream may send before anybody reads it. With its probes gRPC takes 1 MiB and more of each, also of those
-    # that wait for room: 600 idle uploads took 618 MiB, and take 90 so. Once a message is read its whole length may
+    # that wait for room: 600 idle uploads took 618 MiB. Once a message is read its whole length may
     # come: uploads over loopback are as fast as before.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 128 * 1024),
