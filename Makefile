@@ -27,9 +27,9 @@ test-long: setup ## everything that takes minutes
 check: setup ## format, lint, types, floors, dependencies, generated code
 	@$(RUN) scripts/check.py
 
-bench: ## measured beside what a user would write instead, printing ratios
+bench: ## measured beside what a user would write instead, printing ratios; NAME=dispatch for one
 	@$(PYTHON) scripts/bootstrap.py bench
-	@$(RUN) scripts/run_bench.py
+	@$(RUN) scripts/run_bench.py $(NAME)
 
 SEED ?= 1
 TASKS ?= 1000
