@@ -11,6 +11,7 @@ import json
 import secrets
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,7 @@ def worker(folder: Path, **variables: str) -> Iterator[Worker]:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    folder = tmp_path_factory.mktemp("reference")
-    folder.chmod(0o755)
-    for above in folder.parents[:2]:  # pytest's own are closed to the user that sandboxes are made under
-        above.chmod(above.stat().st_mode | 0o011)
+def told() -> Iterator[Worker]:
     variables: Mapping[str, str] = {
         "MAX_CPU_CORES": "1",
         "MAX_MEMORY_GB": "0.5",
@@ -101,8 +98,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
         "TEMP_DIR": "./temp",
         "LOG_DIR": "./logs",
     }
-    with worker(folder, **variables) as found:
-        yield found
+    # Not in pytest's own folder, which every session of pytest closes to the user that sandboxes are made under.
+    with tempfile.TemporaryDirectory(prefix="hivemind-reference-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with worker(folder, **variables) as found:
+            yield found
 
 
 def running(told: Worker, tasks: Sequence[str]) -> list[str]:
