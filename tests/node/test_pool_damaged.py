@@ -13,6 +13,7 @@ import grpc
 import pool_parts
 import pytest
 import waiting
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from hivemind_worker.nodepool import backup, restore
 from hivemind_worker.nodepool.store import database, soundness, sqlite
@@ -55,6 +56,9 @@ async def refuses(at: pool_parts.Running) -> None:
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     ready, reason = at.pool.health.ready()
     assert not ready
+    async with grpc.aio.insecure_channel(at.pool.address) as channel:
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
     assert "hivemind pool restore DIR --replace" in reason
     assert at.pool.health.live()
     info = await at.tasks.GetPoolInfo(pb.GetPoolInfoRequest())

@@ -36,7 +36,7 @@ def checker(
         return checks.disk_space(checks.Thresholds(disk_percent=DISK_PERCENT), percent, disk.free, str(folder))
 
     def ready() -> tuple[bool, str]:
-        reason = serving() or kept.damage or "; ".join(hands_out.unready_reasons)
+        reason = serving() or "; ".join(hands_out.unready_reasons)
         return not reason, reason
 
     return report.HealthChecker({"store": stored, "disk_space": disk_space}, live=lambda: not serving(), ready=ready)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health, health_pb2_grpc  # type: ignore[import-untyped]
 
 from hivemind_worker.artifacts import scrub
 from hivemind_worker.artifacts import store as artifact_store
@@ -29,6 +29,7 @@ from hivemind_worker.nodepool import (
     locks,
     readiness,
     service,
+    serving_status,
     streams,
     task_service,
 )
@@ -124,7 +125,7 @@ class NodePool:
         self._stop = stopping.Stop()
         self._loops: asyncio.Task[supervision.Ending] | None = None
         self._server: grpc.aio.Server | None = None
-        self._health = health.aio.HealthServicer()
+        self._status = serving_status.ServingStatus(ready)
         self.health: report.Health = checkup.checker(self.store, data, self._not_serving, ready)
 
     async def start(self) -> str:
@@ -147,11 +148,11 @@ class NodePool:
             self.store.listen(self._parts.followers.heard)
             self.store.listen(self._parts.told.heard)
             self.store.listen(self._parts.live.heard)
+            self.store.on_unusable(functools.partial(self._parts.readiness.set_unready, "store"))
             server = self._serve()
             self.address = self._bind(server, credentials)
             await server.start()
-            for name in ("", *calls.service_names()):
-                await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            await self._status.update()
             self._server = server
             self._loops = asyncio.create_task(self._run_loops(), name="pool")
             undo.pop_all()
@@ -182,7 +183,7 @@ class NodePool:
         server, self._server = self._server, None
         if server is None:
             return
-        await self._health.enter_graceful_shutdown()
+        await self._status.servicer.enter_graceful_shutdown()
         self._parts.dispatch.close()
         self._parts.followers.close()
         await server.stop(GRACE_SECONDS)
@@ -204,20 +205,28 @@ class NodePool:
         loops.add("dispatch", "all", self._parts.dispatch.run)
         loops.add("scrub", "all", self._scrub.run)
         loops.add("free space", "all", self._space.run)
+        loops.add("serving status", "all", self._status.run)
+        loops.add("store", "all", self._watch_store)
         loops.add("leases", "all", functools.partial(leases.watch, self.store, self._parts.lease_seconds))
         try:
             return await loops.run(self._stop)
         except errors.HiveMindError as error:
             log.log_system_event("pool_failed", level="error", error=error)
             # Without its loops a pool answers nobody: waiting workers must not wait for nothing.
+            self._parts.readiness.set_unready("loops", str(error))
+            await self._status.update()
             self._parts.dispatch.close()
             raise
+
+    async def _watch_store(self, stop: stopping.Stop) -> None:
+        with contextlib.suppress(stopping.Stopped):
+            await stop.until(stopping.StopLevel.DRAIN, self.store.failed())
 
     def _serve(self) -> grpc.aio.Server:
         server = grpc.aio.server(options=calls.SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_AT_ONCE)
         calls.add_node_manager(service.NodeManager(self._parts), server)
         calls.add_task_manager(task_service.TaskManager(self._parts), server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._status.servicer, server)
         if self._with_reflection:
             from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]  # noqa: PLC0415  (35 ms few need)
                 reflection,

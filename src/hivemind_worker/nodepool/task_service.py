@@ -277,6 +277,4 @@ class TaskManager(calls.TaskManagerServicer):
         except errors.Unavailable:
             if not store.damage:
                 raise
-        if store.damage:
-            info.unready_reasons.append(store.damage)
         return info

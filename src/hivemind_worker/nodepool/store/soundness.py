@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from hivemind_worker.nodepool.store import database, schema
@@ -20,11 +21,12 @@ log = logs.StructuredLogger(__name__)
 class Soundness:
     """What is known of a store's file. ``damage`` is empty until something is found; then nothing is written any more.
 
-    Set from any thread, once.
+    Set from any thread, once; ``on_damage`` is then called on that thread.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_damage: Callable[[], None] = lambda: None) -> None:
         self._path = path
+        self._on_damage = on_damage
         self._problem = ""
         self._guard = threading.Lock()
         self._connection: database.Connection | None = None
@@ -86,3 +88,4 @@ class Soundness:
                 return
             self._problem = problem
         log.log_system_event("store_damaged", {"path": str(self._path), "problem": problem}, level="error")
+        self._on_damage()

@@ -48,6 +48,7 @@ class SqliteStore:
         self._locks: list[locks.InodeLock] = []
         self._heard: list[Callable[[Sequence[records.Change]], None]] = []
         self._answered: list[Callable[[records.Poll, records.Given], None]] = []
+        self._on_unusable: list[Callable[[str], None]] = []
         self._waiting = handing_out.WaitingPolls()
         self._writer: writing.Writer | None = None
         self._sound = soundness.Soundness(path)
@@ -74,6 +75,27 @@ class SqliteStore:
         """See :attr:`store.Store.damage`."""
         return self._sound.damage
 
+    def on_unusable(self, callback: Callable[[str], None]) -> None:
+        """See :meth:`store.Store.on_unusable`."""
+        self._on_unusable.append(callback)
+        if self._unusable:
+            callback(self._unusable)
+
+    async def failed(self) -> None:
+        """See :meth:`store.Store.failed`."""
+        if self._writer is None:  # a damaged store is no defect of ours: it waits for its restore
+            await asyncio.get_running_loop().create_future()
+        else:
+            await self._writer.failed()
+
+    @property
+    def _unusable(self) -> str:
+        return self.damage or (self._writer.failure if self._writer is not None else "")
+
+    def _report_unusable(self) -> None:
+        for callback in self._on_unusable:
+            callback(self._unusable)
+
     def listen(self, heard: Callable[[Sequence[records.Change]], None]) -> None:
         """See :meth:`store.Store.listen`."""
         self._heard.append(heard)
@@ -86,7 +108,13 @@ class SqliteStore:
         try:
             database.check_one_name(self._path)
             database.check_restored(self._path)
-            sound = self._sound = soundness.Soundness(self._path)
+            loop = asyncio.get_running_loop()
+
+            def report_damage() -> None:
+                with contextlib.suppress(RuntimeError):  # the loop is gone: its process ends
+                    loop.call_soon_threadsafe(self._report_unusable)
+
+            sound = self._sound = soundness.Soundness(self._path, report_damage)
             await sound.begin()
             if sound.damage:
                 # Nothing is written into it, not even what every opening writes.
@@ -98,6 +126,7 @@ class SqliteStore:
                 self._tell,
                 lambda on: handing_out.answer_waiting(on, waiting, self._lease),
                 sound,
+                self._report_unusable,
             )
             try:
                 await writer.start()

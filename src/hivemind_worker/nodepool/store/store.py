@@ -45,6 +45,19 @@ class Store(Protocol):
         file stays as it is; calls that only read answer for as long as they can.
         """
 
+    def on_unusable(self, callback: Callable[[str], None]) -> None:
+        """Have ``callback`` called on the event loop with the reason once nothing can be written any more.
+
+        That is damage, or a defect that ended the writing; at once where it is so already. It must not raise or wait.
+        """
+
+    async def failed(self) -> None:
+        """Wait until the store is closed. Raises :class:`errors.Unavailable` once a defect has ended the writing.
+
+        Then every call that writes raises that as well, those under way included: what they did may be there or not,
+        and each may be made again once the store was opened anew.
+        """
+
     def listen(self, heard: Callable[[Sequence[records.Change]], None]) -> None:
         """Have ``heard`` called on the event loop after each commit with what changed. It must not raise or wait."""
 

@@ -13,8 +13,11 @@ from typing import Any, TypeVar
 
 from hivemind_worker.nodepool.store import clocks, database, records, schema, soundness, task_queue
 from hivemind_worker.task import errors
+from hivemind_worker.telemetry import logs
 
 T = TypeVar("T")
+
+log = logs.StructuredLogger(__name__)
 
 MOST_AT_ONCE = 256
 """Most requests in one transaction: beyond it a commit's cost is spread thin enough, and nobody waits for the rest."""
@@ -61,10 +64,12 @@ class Writer:
         heard: Heard,
         finish: Callable[[Transaction], None],
         sound: soundness.Soundness,
+        failed: Callable[[], None],
     ) -> None:
         """``finish`` is done at the end of each transaction in which a queue has grown. Where ``sound`` knows of
-        damage nothing is done.
+        damage nothing is done. ``failed`` is called on the loop if the thread has died: see :attr:`failure`.
         """
+        self._failed = failed
         self._sound = sound
         self._path = path
         self._times = times
@@ -76,12 +81,18 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="pool-store", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._batch: list[_Request] = []
         self._closing = False
         self.epoch = ""
         """The store's epoch, from ``start`` on."""
+        self.failure = ""
+        """Why nothing is written any more, where a defect of ours has ended the thread; empty while there is none."""
 
     async def start(self) -> None:
-        """Open the database on the writer's thread. Raises :class:`errors.BadSettings`."""
+        """Open the database on the writer's thread.
+
+        Raises :class:`errors.BadSettings`, :class:`errors.Unavailable` where the thread died.
+        """
         self._thread.start()
         await self._opened
 
@@ -91,8 +102,8 @@ class Writer:
         What ``work`` raises undoes its own writes alone and is raised here. A caller that is cancelled meanwhile does
         not undo it. Raises :class:`errors.Unavailable` where the store cannot be written.
         """
-        if self._closing:
-            raise errors.Unavailable("the pool is closing")
+        if self.failure or self._closing:
+            raise errors.Unavailable(self.failure or "the pool is closing")
         future: asyncio.Future[T] = self._loop.create_future()
         self._requests.put(_Request(work, future))
         result: T = await future
@@ -101,17 +112,53 @@ class Writer:
     async def close(self) -> None:
         """Do what was asked for, then end the thread."""
         self._closing = True
-        if self._thread.is_alive():
+        if self._thread.ident is not None:
             self._requests.put(None)
             await self._ended
             self._thread.join()
 
+    async def failed(self) -> None:
+        """Wait until the thread has ended. Raises :class:`errors.Unavailable` where it died by a defect of ours."""
+        await asyncio.shield(self._ended)
+        if self.failure:
+            raise errors.Unavailable(self.failure)
+
     def _run(self) -> None:
+        problem: BaseException | None = None
+        try:
+            self._serve()
+        except BaseException as error:  # noqa: BLE001  (whatever it is, those who wait must hear that nobody works)
+            problem = error
+            log.log_system_event("store_failed", {"path": str(self._path)}, level="error", error=error)
+        finally:
+            self._say(self._end, problem)
+
+    def _end(self, problem: BaseException | None) -> None:
+        """On the loop, as `do`: the thread takes nothing more. What is still asked of it is answered with an error."""
+        if problem is not None:
+            self.failure = (
+                f"the thread that writes the pool's store {self._path} has died ({type(problem).__name__}: {problem}): "
+                "a defect of the pool, whose log says more; start the pool again"
+            )
+        reason = self.failure or "the pool is closing"
+        _fail(self._opened, errors.Unavailable(reason))
+        left = list(self._batch)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (request := self._requests.get_nowait()) is not None:
+                    left.append(request)
+        for request in left:
+            if request.future is not None:
+                _fail(request.future, errors.Unavailable(reason))
+        _resolve(self._ended)
+        if problem is not None:
+            self._failed()
+
+    def _serve(self) -> None:
         try:
             connection = database.writing(self._path)
         except errors.HiveMindError as error:
             self._say(_fail, self._opened, error)
-            self._say(_resolve, self._ended)
             return
         with contextlib.closing(connection):
             try:
@@ -121,17 +168,15 @@ class Writer:
             except (errors.HiveMindError, database.Error) as error:
                 named = errors.BadSettings(f"{self._path}: {error}")
                 self._say(_fail, self._opened, named)
-                self._say(_resolve, self._ended)
                 return
             self._say(_resolve, self._opened)
             self._work(connection)
             if not self._sound.damage:
                 database.checkpoint(connection)
-        self._say(_resolve, self._ended)
 
     def _work(self, connection: database.Connection) -> None:
         while (first := self._requests.get()) is not None:
-            batch = [first]
+            batch = self._batch = [first]
             last = False
             with contextlib.suppress(queue.Empty):
                 while len(batch) < MOST_AT_ONCE:
@@ -245,6 +290,6 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _fail(future: asyncio.Future[None], error: Exception) -> None:
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
