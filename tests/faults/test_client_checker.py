@@ -14,6 +14,7 @@ from typing import Any
 import client_checker
 import client_figures
 import client_history
+import client_losses
 import pytest
 
 NONCES = ("aaaaaaaa-0001", "aaaaaaaa-0002", "bbbbbbbb-0001", "cccccccc-0001")
@@ -114,6 +115,16 @@ def _given_up(attempt: int, reason: str = "worker_crash", story: Story = MOVED[:
     return _seen(_read("moved", 50, "failed", attempt, (*story, ("fail", attempt, "n2")), reason=reason), drop="moved")
 
 
+def _lost(reason: str, kind: str, who: str = "n1") -> Change:
+    """Its first attempt was lost for this reason, while this blow was all that fell."""
+
+    def change(run: client_history.History) -> client_history.History:
+        seen = (dataclasses.replace(read, losses={"1": reason}) if read.task == "moved" else read for read in run.seen)
+        return dataclasses.replace(run, seen=tuple(seen), faults=(client_history.Fault(kind, who, 8, 10, 18),))
+
+    return change
+
+
 NOT_FOUND = client_history.Call(9, "status", {"task": "plain"}, 8, 9, "refused", None, "NoSuchTask")
 OUTPUT = MOVED_PLAN.output(NONCES[1])
 PLANTED: list[tuple[str, Change]] = [
@@ -158,7 +169,15 @@ PLANTED: list[tuple[str, Change]] = [
     ("ids_in_use_are_refused", _calls(_call(9, "submit_other", 30, ["plain"], task="plain"))),
     ("nothing_is_left", _without(leftovers=("process 7: bwrap",))),
     ("costs_are_bounded", _without(recoveries=(("n1", 61.0),))),
-    ("costs_are_bounded", _without(faults=())),
+    ("each_loss_has_its_blow", _without(faults=())),
+    # A blow that had healed before, one to another node, one that does not silence a node, one that falls afterwards.
+    ("each_loss_has_its_blow", _without(faults=(client_history.Fault("kill", "n1", 1, 2, 4),))),
+    ("each_loss_has_its_blow", _without(faults=(client_history.Fault("kill", "n2", 8, 10, 18),))),
+    ("each_loss_has_its_blow", _lost("worker_crash: no word for a whole lease", "clock")),
+    ("each_loss_has_its_blow", _lost("worker_crash: no word for a whole lease", "fill_logs")),
+    ("each_loss_has_its_blow", _lost("engine_lost: no answer", "part")),
+    ("each_loss_has_its_blow", _lost("timeout: of something", "kill")),
+    ("each_loss_has_its_blow", _without(faults=(client_history.Fault("kill", "n1", 16, 17, 25),))),
     ("costs_are_bounded", _ran(*(("moved.0", f"dddddddd-000{number}", "n1", 5, 6) for number in range(4)))),
 ]  # fmt: skip
 
@@ -214,6 +233,24 @@ def test_figures_count_what_was_executed_again_and_wasted() -> None:
     figures = client_figures.figures(sound())
     assert (figures.executions, figures.reexecutions, figures.wasted, figures.unexplained) == (3, 1, 1, 0)
     assert "2.5  seconds to recover, max" in figures.text
+    assert "1  lost (?) by kill of a node" in figures.text
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "who"),
+    [
+        ("worker_crash: nothing was heard of n1 for a whole lease", "part", "n1"),
+        ("worker_crash: nothing was heard of n1 for a whole lease", "stall", "machine"),
+        ("worker_crash: n1 holds it no more", "power", "n1"),
+        ("node_shutdown: handed back: no room", "fill", "n1"),
+        ("internal: no space left", "fill_artifacts", "n1"),
+    ],
+)
+def test_a_loss_names_the_blow_that_explains_it(reason: str, kind: str, who: str) -> None:
+    lost = _lost(reason, kind, who)(sound())
+    assert client_checker.check(lost) == []
+    (loss,) = client_figures.figures(lost).losses
+    assert loss.blow == f"{kind} of {who} at 8.0"
 
 
 def test_a_history_file_is_read_as_it_was_written_even_if_its_last_line_was_cut(tmp_path: Path) -> None:
@@ -239,7 +276,7 @@ def test_a_history_file_is_read_as_it_was_written_even_if_its_last_line_was_cut(
     assert (checked.returncode, checked.stderr) == (1, "")
 
 
-@pytest.mark.parametrize("module", [client_checker, client_figures, client_history])
+@pytest.mark.parametrize("module", [client_checker, client_figures, client_history, client_losses])
 def test_the_checker_imports_nothing_of_the_product_and_nothing_that_is_installed(module: object) -> None:
     tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))  # type: ignore[attr-defined]
     names = {
@@ -248,4 +285,4 @@ def test_the_checker_imports_nothing_of_the_product_and_nothing_that_is_installe
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
         + ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
     }
-    assert names <= set(sys.stdlib_module_names) | {"client_history", "client_figures"}, names
+    assert names <= set(sys.stdlib_module_names) | {"client_history", "client_figures", "client_losses"}, names

@@ -96,6 +96,18 @@ def _seen(*more: history.Sighting) -> Change:
     return lambda run: dataclasses.replace(run, sightings=(*run.sightings, *more))
 
 
+def _in_second_epoch(*more: history.Sighting, epoch_at: float = 50.0) -> Change:
+    """Two capsules ran when the store was wiped or restored; node a was away for some time from then on."""
+    first = (history.Sighting(epoch_at - 1, "earlier.0", capsule, "b") for capsule in ("e1", "e2"))
+    away = history.Absence("a", epoch_at, epoch_at + 10)
+
+    def change(run: history.History) -> history.History:
+        sightings, absences = (*run.sightings, *first, *more), (*run.absences, away)
+        return dataclasses.replace(run, sightings=sightings, absences=absences, epoch_at=epoch_at)
+
+    return change
+
+
 def _ended(state: str, reason: str = "", **changes: object) -> Change:
     move = {"completed": "complete", "failed": "fail", "cancelled": "cancel"}[state]
 
@@ -135,6 +147,13 @@ PLANTED: list[tuple[str, Change]] = [
     ("no_capsule_outlives_its_lease", _seen(history.Sighting(40.0, "moved", "a1", "a"))),
     ("no_capsule_outlives_its_lease", _seen(history.Sighting(3.0, "again", "a9", "a"))),
     ("no_capsule_outlives_its_lease", lambda run: dataclasses.replace(run, absences=())),
+    ("no_capsule_outlives_its_lease", _in_second_epoch(history.Sighting(60.0, "moved", "n1", "a"))),
+    ("no_capsule_outlives_its_epoch", _in_second_epoch(history.Sighting(58.0, "earlier.0", "e1", "b"))),
+    ("no_capsule_outlives_its_epoch", _in_second_epoch(history.Sighting(68.0, "earlier.0", "e2", "a"))),
+    ("no_capsule_outlives_its_epoch", _in_second_epoch(history.Sighting(58.0, "earlier.0", "begun later", "b"))),
+    ("an_attempt_runs_once", _in_second_epoch(history.Sighting(12.5, "moved", "b9", "b"), epoch_at=0.0)),
+    ("reserved_within_capacity",
+     _in_second_epoch(*(history.Sighting(51.0, "earlier.0", capsule, "a") for capsule in ("e1", "e2", "e3")))),
     ("an_attempt_runs_once", _seen(history.Sighting(12.5, "moved", "b9", "b"))),
     ("reserved_within_capacity", _seen(history.Sighting(8.0, "moved", "b1", "b"))),
     ("reserved_within_capacity",
@@ -154,6 +173,12 @@ def test_a_planted_violation_is_caught(invariant: str, change: Change) -> None:
 
 def test_every_invariant_has_a_planted_violation() -> None:
     assert {invariant for invariant, _ in PLANTED} == set(invariants.INVARIANTS)
+
+
+def test_what_ran_for_an_earlier_store_has_the_time_that_its_node_needs_to_hear_of_it() -> None:
+    roomy = dataclasses.replace(sound(), rooms={})
+    for seen in (history.Sighting(54.0, "earlier.0", "e1", "b"), history.Sighting(64.0, "earlier.0", "e2", "a")):
+        assert invariants.check(_in_second_epoch(seen)(roomy)) == []
 
 
 def test_what_the_submitter_asked_for_and_what_was_tried_to_the_end_are_no_violations() -> None:

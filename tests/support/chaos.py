@@ -143,6 +143,7 @@ async def _run(terms: Terms, folder: Path, pace: chaos_pace.Pace, recorder: chao
             rooms={name: history.Room(_ANYTHING, world.slots) for name in world.nodes},
             stored=chaos_evidence.stored(folder / "pool" / "pool-artifacts"),
             left=remains,
+            epoch_at=world.epoch_at,
         )
         counts = _counted(world, stored, watch)
     violations = [str(violation) for violation in invariants.check(stored)]
@@ -290,13 +291,13 @@ def _evidence(
 
 
 def _sightings(clients: chaos_clients.Clients, watch: chaos_evidence.Watch) -> tuple[history.Sighting, ...]:
-    """Those of submissions that count at the end, and whose program no second task has."""
+    """All but those whose program a second task has; those of submissions that count no more under their label."""
     labels = collections.Counter(plan.client.label for plan in clients.current.values())
     tasks = {plan.client.label: plan.client.task for plan in clients.current.values()}
     return tuple(
-        dataclasses.replace(seen, task_id=tasks[seen.task_id])
+        dataclasses.replace(seen, task_id=tasks.get(seen.task_id, seen.task_id))
         for seen in watch.sightings
-        if labels[seen.task_id] == 1 and not clients.era
+        if labels[seen.task_id] <= 1
     )
 
 

@@ -185,10 +185,17 @@ def row(task: shapes.Task) -> dict[str, object]:
         }
     if task.story:
         fields["story"] = [(event.event, event.attempt, event.node_id) for event in task.story]
+        fields["losses"] = {
+            str(event.attempt): event.details[:MAX_REASON] for event in task.story if event.event in _LOSSES
+        }
     return fields
 
 
 MAX_NAMES = 100
+MAX_REASON = 200
+"""Characters of why an attempt was lost; its first word is the reason, and the rest is for people."""
+
+_LOSSES = frozenset({"requeue", "late_report", "fail"})
 
 
 def planned(plan: object, recorder: Recorder) -> None:

@@ -88,6 +88,7 @@ async def _set_back(world: chaos_world.World, clients: chaos_clients.Clients, ki
             saved = float((world.folder / "backup-begun").read_text())
             await asyncio.to_thread(_restore, world)
         world.pool.old = None
+        world.epoch_at = time.time()  # no pool runs now: from here on all is of its new store
         await world.until_ready(world.pool)
     finally:
         world.busy.discard("pool")

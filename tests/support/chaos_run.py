@@ -21,6 +21,9 @@ import client_history
 SUPPORT = Path(__file__).resolve().parent
 HOME = SUPPORT.parent.parent
 
+LOSSES = "losses.txt"
+"""Each attempt that brought no end, with the blow that explains it, one a line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -61,6 +64,8 @@ def run(terms: chaos.Terms, folder: Path) -> Verdict:
     history_path = folder / chaos.HISTORY
     history = client_history.load(history_path) if history_path.exists() else client_history.History()
     history = dataclasses.replace(history, leftovers=(*history.leftovers, *left))
+    losses = client_figures.figures(history).losses
+    (folder / LOSSES).write_text("".join(f"{loss}\n" for loss in losses), encoding="utf-8")
     violations = client_checker.check(history)
     if result is None:
         violations.append(f"the run itself broke off, with exit code {code}")

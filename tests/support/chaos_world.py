@@ -73,6 +73,8 @@ class World:
     complaints: list[str] = field(default_factory=list)
     alive: dict[str, float] = field(default_factory=dict)
     """When (monotonic seconds) the pool last showed a node as able to act."""
+    epoch_at: float = float("-inf")
+    """Since when (wall clock) the pool has the store of today: it was wiped or restored then."""
     busy: set[str] = field(default_factory=set)
     extras: list[subprocess.Popen[bytes]] = field(default_factory=list)
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)

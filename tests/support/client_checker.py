@@ -15,6 +15,7 @@ from pathlib import Path
 
 import client_figures
 import client_history
+import client_losses
 from client_history import NODE_FAULTS, OK, REFUSED, Call, Execution, History, Planned, Seen
 
 Findings = Iterator[tuple[str, str]]
@@ -163,15 +164,12 @@ def _last_reads(history: History, name: str) -> Iterator[Call]:
 def finished_output_is_whole(history: History) -> Findings:
     """At the end a completed task's output is there to the last byte, unless its result says that some was dropped.
 
-    Output is not synced before it is acknowledged: after a power cut of pool or node its newest bytes may be missing.
+    Power cuts are no excuse: the pool syncs output before it accepts an end, so that it can still be marked as missing.
     """
     final = client_figures.final(history)
-    cuts = {fault.who for fault in history.faults if fault.what == "power"}
     for call in _last_reads(history, "logs"):
         seen = final.get(call.args["task"])
         if seen is None or seen.state != "completed" or seen.flags:
-            continue
-        if cuts & {"pool", *(node for _, _, node in seen.story)}:
             continue
         plan = history.plan(seen.task, len(history.rollbacks))
         shown = client_figures.outputs(call.value).get(seen.attempt, [])
@@ -228,8 +226,9 @@ def failures_are_earned(history: History) -> Findings:
         if seen.attempt - seen.disruptions < plan.max_attempts and seen.disruptions < history.bounds.max_disruptions:
             counted = f"{seen.attempt} attempts of {plan.max_attempts}, {seen.disruptions} disruptions"
             yield task, f"{seen.reason} ended it after {counted}"
-        for attempt in client_figures.unexplained(history, seen):
-            yield task, f"{seen.reason} ended it, and nothing struck its attempt {attempt}"
+        for loss in client_losses.losses(history, seen):
+            if not loss.blow:
+                yield task, f"{seen.reason} ended it, and nothing struck its attempt {loss.attempt}"
 
 
 def cancels_are_respected(history: History) -> Findings:
@@ -302,6 +301,14 @@ def nothing_is_left(history: History) -> Findings:
     yield from (("this machine", f"left behind: {name}") for name in history.leftovers)
 
 
+def each_loss_has_its_blow(history: History) -> Findings:
+    """Each attempt that brought no end was struck by a blow that explains how it was lost, and was not healed then."""
+    for seen in client_figures.final(history).values():
+        for loss in client_losses.losses(history, seen):
+            if not loss.blow:
+                yield loss.task, f"{loss}, between {loss.begin:.1f} and {loss.end:.1f}"
+
+
 def costs_are_bounded(history: History) -> Findings:
     """Executions, attempts and time that faults cost stay within the run's bounds."""
     figures, bounds = client_figures.figures(history), history.bounds
@@ -314,8 +321,6 @@ def costs_are_bounded(history: History) -> Findings:
     for name, count, share in shares:
         if count > max(3.0, share * tasks):
             yield "the run", f"{count} {name} of {tasks} tasks, more than {share:.0%}"
-    if figures.unexplained > bounds.max_unexplained:
-        yield "the run", f"{figures.unexplained} attempts were lost while nothing struck them: {figures.examples}"
     for who, seconds in history.recoveries:
         if seconds > bounds.max_recovery_seconds:
             yield who, f"took {seconds:.1f} s to recover, more than {bounds.max_recovery_seconds:g} s"
@@ -342,6 +347,7 @@ RULES: Mapping[str, Callable[[History], Findings]] = {
         no_execution_outlives_its_attempt,
         ids_in_use_are_refused,
         nothing_is_left,
+        each_loss_has_its_blow,
         costs_are_bounded,
     )
 }

@@ -6,10 +6,10 @@ import collections
 import math
 import re
 import statistics
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import client_losses
 from client_history import NODE_FAULTS, OK, UNKNOWN, History, Seen
 
 NONCE = re.compile(r"(?:^|\n)(?:run |end )?([0-9a-f]{8}-[0-9a-f]{4})(?= |\n|$)")
@@ -31,7 +31,7 @@ class Figures:
     given_up: int
     disruptions: int
     recoveries: tuple[float, ...]
-    examples: str = ""
+    losses: tuple[client_losses.Loss, ...] = ()
 
     @property
     def text(self) -> str:
@@ -51,7 +51,9 @@ class Figures:
         lines = [f"{count:7d}  {name}" for count, name in rows]
         if self.recoveries:
             lines.append(f"{statistics.median(self.recoveries):7.1f}  seconds to recover, p50")
+            lines.append(f"{_share(self.recoveries, 0.95):7.1f}  seconds to recover, p95")
             lines.append(f"{max(self.recoveries):7.1f}  seconds to recover, max")
+        lines += client_losses.table(list(self.losses))
         return "\n".join(lines)
 
 
@@ -63,20 +65,26 @@ def figures(history: History) -> Figures:
     for execution in history.executions:
         era = sum(execution.first >= rollback.end for rollback in history.rollbacks)
         executions[execution.label, era].add(execution.nonce)
-    unexplained_attempts = [(task, attempt) for task, seen in ends.items() for attempt in unexplained(history, seen)]
+    losses = tuple(loss for seen in ends.values() for loss in client_losses.losses(history, seen))
     return Figures(
         tasks=len(ends),
         calls=len(history.calls),
         unknown=sum(call.outcome == UNKNOWN for call in history.calls),
         executions=sum(len(nonces) for nonces in executions.values()),
         reexecutions=sum(len(nonces) - 1 for nonces in executions.values()),
-        wasted=sum(wasted(seen) for seen in ends.values()),
-        unexplained=len(unexplained_attempts),
+        wasted=len(losses),
+        unexplained=sum(not loss.blow for loss in losses),
         given_up=sum(seen.state == "failed" and seen.reason in NODE_FAULTS for seen in ends.values()),
         disruptions=sum(seen.disruptions for seen in ends.values()),
         recoveries=tuple(seconds for _, seconds in history.recoveries),
-        examples=", ".join(f"{task} attempt {attempt}" for task, attempt in unexplained_attempts[:5]),
+        losses=losses,
     )
+
+
+def _share(values: tuple[float, ...], share: float) -> float:
+    """The smallest value that so large a share of them does not exceed."""
+    ordered = sorted(values)
+    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
 
 
 def final(history: History) -> dict[str, Seen]:
@@ -86,29 +94,6 @@ def final(history: History) -> dict[str, Seen]:
         full = [seen for seen in reads if seen.call == "status"]
         ends[task] = (full or reads)[-1]
     return ends
-
-
-def wasted(seen: Seen) -> int:
-    """How many attempts of a task did not bring its end."""
-    lost = seen.reason in NODE_FAULTS or not seen.ended
-    return max(seen.attempt - (0 if lost else 1), 0)
-
-
-def unexplained(history: History, seen: Seen) -> Iterator[int]:
-    """Yield the wasted attempts of a task that no fault struck while they lasted, as far as reads can tell."""
-    reads = [read for read in history.by_task(last_era=True)[seen.task] if read.end <= seen.end]
-    nodes = {attempt: node for event, attempt, node in seen.story if event == "assign"}
-    for attempt in range(1, wasted(seen) + 1):
-        begin = max((read.begin for read in reads if read.attempt < attempt), default=-math.inf)
-        end = min((read.end for read in reads if _over(read, attempt)), default=math.inf)
-        node = nodes.get(attempt, "")
-        struck = any(fault.hits(node) and fault.begin < end and fault.settled > begin for fault in history.faults)
-        if not struck and not any(begin < rollback.end and end > rollback.begin for rollback in history.rollbacks):
-            yield attempt
-
-
-def _over(read: Seen, attempt: int) -> bool:
-    return read.attempt > attempt or (read.attempt == attempt and (read.ended or read.state == "queued"))
 
 
 def absence(history: History, node: str, begin: float, end: float) -> float:

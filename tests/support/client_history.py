@@ -38,7 +38,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A task's state as one read showed it. ``story`` is empty where that read carries none."""
+    """A task's state as one read showed it. ``story`` is empty where that read carries none.
+
+    ``losses``: why an attempt was lost, in the words of that history, by the attempt's number as text.
+    """
 
     task: str
     begin: float
@@ -52,6 +55,7 @@ class Seen:
     story: tuple[tuple[str, int, str], ...] = ()
     flags: tuple[str, ...] = ()
     disruptions: int = 0
+    losses: Mapping[str, str] = field(default_factory=dict)
     call: str = ""
 
     @property
@@ -142,8 +146,7 @@ class Bounds:
     max_disruptions: int = 30
     max_reexecuted_share: float = 0.6
     max_wasted_share: float = 0.8
-    max_unexplained: int = 0
-    max_given_up_share: float = 0.15
+    max_given_up_share: float = 0.08
     max_recovery_seconds: float = 60.0
 
 

@@ -103,7 +103,8 @@ class Room:
 class History:
     """All of one run. ``stored`` holds the SHA-256 of every whole artifact of the pool, computed anew.
 
-    ``left`` names what is still there after the end and should not be: containers, processes, files.
+    ``left`` names what is still there after the end and should not be: containers, processes, files. ``epoch_at``: when
+    the store was wiped or set back to a backup for the last time, by the clock of the sightings.
     """
 
     expected: Mapping[str, Expected]
@@ -115,6 +116,13 @@ class History:
     rooms: Mapping[str, Room] = field(default_factory=dict)
     stored: frozenset[str] = frozenset()
     left: tuple[str, ...] = ()
+    epoch_at: float = float("-inf")
+
+    @property
+    def of_this_epoch(self) -> tuple[Sighting, ...]:
+        """Sightings of capsules that began in the life of this store; it knows nothing of the others."""
+        earlier = {seen.capsule for seen in self.sightings if seen.at < self.epoch_at}
+        return tuple(seen for seen in self.sightings if seen.capsule not in earlier)
 
 
 def in_force(task: Task, node_id: str = "", until: float = float("inf")) -> list[tuple[float, float]]:

@@ -156,7 +156,7 @@ def no_capsule_outlives_its_lease(run: history.History) -> Found:
     """None lives on, longer than lease and grace, once its attempt is nobody's, but while nobody there could act."""
     tasks = {task.id: task for task in run.tasks}
     told = set()
-    for seen in sorted(run.sightings, key=lambda seen: seen.at):
+    for seen in sorted(run.of_this_epoch, key=lambda seen: seen.at):
         if seen.capsule in told or seen.task_id not in tasks:
             continue
         ends = [end for begin, end in history.in_force(tasks[seen.task_id], seen.node_id) if begin <= seen.at + 1.0]
@@ -169,6 +169,24 @@ def no_capsule_outlives_its_lease(run: history.History) -> Found:
         if over - excused > run.lease_seconds + run.grace_seconds + SLACK_SECONDS:
             told.add(seen.capsule)
             yield seen.task_id, f"{seen.capsule} still runs at {seen.node_id} {over:.1f} s after its attempt's end"
+
+
+def no_capsule_outlives_its_epoch(run: history.History) -> Found:
+    """What ran for a store that was wiped or set back ends soon after: once its node could hear that it is another."""
+    last: dict[str, history.Sighting] = {}
+    there = {task.id for task in run.tasks}
+    set_back = run.epoch_at > float("-inf")
+    earlier = {
+        seen.capsule for seen in run.sightings if set_back and (seen.at < run.epoch_at or seen.task_id not in there)
+    }
+    for seen in sorted(run.sightings, key=lambda seen: seen.at):
+        if seen.capsule in earlier:
+            last[seen.capsule] = seen
+    for seen in last.values():
+        over = seen.at - run.epoch_at
+        excused = _absent(run, seen.node_id, run.epoch_at, seen.at) if over > 0 else 0.0
+        if over - excused > run.lease_seconds + run.grace_seconds + SLACK_SECONDS:
+            yield seen.task_id, f"{seen.capsule} still runs at {seen.node_id} {over:.1f} s after its store was set back"
 
 
 def _absent(run: history.History, node_id: str, begin: float, end: float) -> float:
@@ -189,7 +207,7 @@ def _absent(run: history.History, node_id: str, begin: float, end: float) -> flo
 def an_attempt_runs_once(run: history.History) -> Found:
     """A task's processes are at most as many as its attempts."""
     runs: dict[str, set[str]] = collections.defaultdict(set)
-    for seen in run.sightings:
+    for seen in run.of_this_epoch:
         runs[seen.task_id].add(seen.capsule)
     for task in run.tasks:
         if len(runs[task.id]) > task.attempt:
@@ -235,6 +253,7 @@ INVARIANTS: Mapping[str, Callable[[history.History], Found]] = {
         the_right_end,
         the_right_bytes,
         no_capsule_outlives_its_lease,
+        no_capsule_outlives_its_epoch,
         an_attempt_runs_once,
         reserved_within_capacity,
         nothing_is_left,
