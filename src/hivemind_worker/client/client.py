@@ -55,6 +55,7 @@ class _Loop:
         try:
             self.loop.run_forever()
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.run_until_complete(_rest())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
         finally:
             self.loop.close()
@@ -190,6 +191,16 @@ class Client:
     def info(self) -> shapes.PoolInfo:
         """Return what the pool says of itself."""
         return self._do(self._client.info())
+
+
+async def _rest() -> None:
+    """Wait until gRPC has said how each call ended, also those that were cancelled as the last client went.
+
+    What it says after its loop is closed nobody takes: it then keeps the call, and the connection, for good.
+    """
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    if rest:
+        await asyncio.wait(rest, timeout=connection.END_SECONDS)
 
 
 async def _next(many: AsyncIterator[T]) -> T | None:
