@@ -1,6 +1,8 @@
 # Each target brings what it needs, from a bare Python 3.11 and make; run again, it costs next to nothing.
 PYTHON ?= python3
 RUN := .venv/bin/python
+# Where the shell forbids it, each of the hundreds of programs that the tests start would compile all it imports: a second.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-long check bench chaos proto init release format
