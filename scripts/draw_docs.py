@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import draw_estimators
@@ -25,24 +26,9 @@ WRITTEN_BY = "<!-- written by scripts/draw_docs.py from {source}: change it ther
 
 def main() -> int:
     """Write the pages."""
-    for name, text in pages().items():
-        (DOCS / name).write_text(text, encoding="utf-8")
+    for name, draw in PAGES.items():
+        (DOCS / name).write_text(draw(), encoding="utf-8")
     return 0
-
-
-def pages() -> dict[str, str]:
-    """File name in docs/ → what it must say."""
-    events = draw_events.page(WRITTEN_BY.format(source="the calls that log them"))
-    estimators = draw_estimators.page(WRITTEN_BY.format(source="src/hivemind_worker/task/estimators.py"))
-    return {
-        "files.md": files_page(),
-        "settings.md": settings_page(),
-        "states.md": states_page(),
-        "events.md": events,
-        "metrics.md": metrics_page(),
-        "estimators.md": estimators,
-        "faults.md": faults_page(),
-    }
 
 
 # As in ARCHITECTURE.md, from the top down; a test there proves that no room is missing.
@@ -180,6 +166,28 @@ def faults_page() -> str:
     )
     parts.append("## What a worker does when the pool refuses\n" + "\n".join(draw_faults.courses()))
     return "\n\n".join(parts) + "\n"
+
+
+def events_page() -> str:
+    """Every event, read from the calls that log them."""
+    return draw_events.page(WRITTEN_BY.format(source="the calls that log them"))
+
+
+def estimators_page() -> str:
+    """Every estimator that an ml task may name."""
+    return draw_estimators.page(WRITTEN_BY.format(source="src/hivemind_worker/task/estimators.py"))
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "files.md": files_page,
+    "settings.md": settings_page,
+    "states.md": states_page,
+    "events.md": events_page,
+    "metrics.md": metrics_page,
+    "estimators.md": estimators_page,
+    "faults.md": faults_page,
+}
+"""File name in docs/ → what draws it."""
 
 
 if __name__ == "__main__":

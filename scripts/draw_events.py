@@ -58,7 +58,10 @@ def events() -> list[Event]:
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.relative_to(PACKAGE).as_posix() in {"telemetry/logs.py", "telemetry/rationed.py"}:
             continue  # they define the calls
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if not any(f".{call}(" in text for call in CALLS):
+            continue
+        tree = ast.parse(text)
         for function in [tree, *(node for node in ast.walk(tree) if isinstance(node, FUNCTIONS))]:
             for call in _calls(function):
                 found.add(_event(call, function, path.relative_to(PACKAGE).as_posix()))

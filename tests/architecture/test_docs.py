@@ -92,10 +92,10 @@ def test_the_looks_above_find_what_is_wrong() -> None:
     assert resolves("hivemind_worker.task.state.TaskState")
 
 
-@pytest.mark.parametrize("drawn", draw_docs.pages())
+@pytest.mark.parametrize("drawn", draw_docs.PAGES)
 def test_drawn_pages_are_up_to_date(drawn: str) -> None:
     stands_there = (ROOT / "docs" / drawn).read_text(encoding="utf-8")
-    assert stands_there == draw_docs.pages()[drawn], "run: .venv/bin/python scripts/draw_docs.py"
+    assert stands_there == draw_docs.PAGES[drawn](), "run: .venv/bin/python scripts/draw_docs.py"
 
 
 def test_no_room_is_missing_from_the_list_of_files() -> None:

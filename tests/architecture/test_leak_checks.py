@@ -18,41 +18,41 @@ LEAKS = {
     "processes": "KEPT.append(subprocess.Popen(['sleep', '20']))",
     "tasks": "KEPT.append(asyncio.ensure_future(asyncio.Event().wait()))",
 }
-HEADER = "import asyncio, subprocess, threading\nKEPT = []\n\n\nasync def test_it():\n    "
+TIDY = "child = await asyncio.create_subprocess_exec('true')\n    await child.wait()"
+HEADER = "import asyncio, subprocess, threading\nKEPT = []\n"
 
 
-def verdict(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
-    (folder / "test_planted.py").write_text(HEADER + body + "\n", encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-c",
-        ROOT / "pyproject.toml",
-        "-p",
-        "conftest",
-        "-p",
-        "no:cacheprovider",
-    ]
-    return subprocess.run(
-        [*command, f"--rootdir={folder}", "-W", "default", str(folder / "test_planted.py")],
+def planted(name: str, body: str) -> str:
+    return f"\n\nasync def test_{name.replace(' ', '_')}():\n    {body}\n"
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What pytest prints about a file with all of them, and a tidy test behind them."""
+    folder = tmp_path_factory.mktemp("planted")
+    path = folder / "test_planted.py"
+    bodies = [planted(kind, body) for kind, body in LEAKS.items()]
+    path.write_text(HEADER + "".join([*bodies, planted("tidy", TIDY)]), encoding="utf-8")
+    options = f"-c {ROOT / 'pyproject.toml'} -p conftest -p no:cacheprovider -W default -rA --tb=short".split()
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, f"--rootdir={folder}", str(path)],
         cwd=folder,
-        env={**environment, "LEAK_SECONDS": "0.3"},
+        env={**os.environ, "PYTHONPATH": str(TESTS), "LEAK_SECONDS": "0.3", "COLUMNS": "200"},
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    return ended.stdout
 
 
 @pytest.mark.parametrize("kind", LEAKS)
-def test_a_planted_leak_fails(kind: str, tmp_path: Path) -> None:
-    seen = verdict(tmp_path, LEAKS[kind])
-    assert seen.returncode == 1, seen.stdout
-    assert f"left behind: {kind}" in seen.stdout
+def test_a_planted_leak_fails(kind: str, verdicts: str) -> None:
+    summary = f"ERROR test_planted.py::test_{kind.replace(' ', '_')} - AssertionError: left behind: {kind}"
+    assert summary in verdicts, verdicts
 
 
-def test_a_tidy_test_passes(tmp_path: Path) -> None:
-    seen = verdict(tmp_path, "child = await asyncio.create_subprocess_exec('true')\n    await child.wait()")
-    assert seen.returncode == 0, seen.stdout + seen.stderr
+def test_a_tidy_test_passes(verdicts: str) -> None:
+    assert "PASSED test_planted.py::test_tidy\n" in verdicts, verdicts
+    assert "test_planted.py::test_tidy -" not in verdicts, verdicts
