@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ LINE = "10.213.{}.0/30"
 BRIDGE = "10.213.64.1/24"  # the engine's docker0; seen in its namespace only, so all may have the same
 POOL = "base=10.213.128.0/20,size=26"  # 64 networks of 64 addresses that its users may make
 CLAIMS = Path("/run/hivemind-test")  # one file a number, locked by whoever uses the number
+GROUPS = Path("/sys/fs/cgroup")
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 SWITCHED = CLAIMS / "ip_forward"  # here while forwarding is on because one of us switched it on
 # A short path, since a socket's name has at most 107 bytes; mkdtemp makes ours in it, and ours alone.
@@ -151,7 +153,9 @@ def _join(made: Place) -> None:
 
 def remove(made: Place) -> None:
     """End what runs there, and remove all that is there; for an engine that has ended, or whose run was killed."""
+    groups = _groups_of(made)
     _bury(made)
+    _remove_groups(groups)
     _unmount_below(made.home)
     shutil.rmtree(made.home, ignore_errors=True)
     for table, chain in (("nat", "POSTROUTING"), ("filter", "FORWARD")):
@@ -200,6 +204,27 @@ def _processes_of(made: Place) -> set[int]:
     while grown := {pid for pid, parent in parents.items() if parent in whole} - whole:
         whole |= grown
     return whole - {os.getpid()}
+
+
+def _groups_of(made: Place) -> list[Path]:
+    """The control groups of its containers, in every hierarchy: of those it knows, and of those that run."""
+    ids = {path.name for path in made.home.glob("data/containers/*")}
+    for pid in _processes_of(made):
+        with contextlib.suppress(OSError):
+            ids |= set(re.findall(r"[0-9a-f]{64}", Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii")))
+    found = (group for place in ("docker", "*/docker") for group in GROUPS.glob(f"{place}/*"))
+    return [group for group in found if group.name in ids]
+
+
+def _remove_groups(groups: list[Path]) -> None:
+    """Remove them; the kernel may take a moment to see that their last process is gone."""
+    deadline = time.monotonic() + SECONDS_TO_DIE
+    while (groups := [group for group in groups if group.is_dir()]) and time.monotonic() < deadline:
+        for group in groups:
+            for at, _, _ in os.walk(group, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(at)  # noqa: PTH106
+        time.sleep(0.02)
 
 
 def _unmount_below(home: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import chaos
 import chaos_keeper
 import chaos_plan
 import chaos_run
+import own_groups
 import private_engine
 import pytest
 import waiting
@@ -110,3 +112,14 @@ def test_what_a_run_leaves_is_listed_every_process_mount_and_file(place: Path) -
     assert "mount /tmp/place" in left
     assert "file /tmp/forgotten" in left
     assert not Path("/tmp/forgotten").exists()
+
+
+@pytest.mark.skipif(not own_groups.possible(), reason="control groups of v1, made by root")
+def test_control_groups_that_a_run_left_are_listed_and_removed(place: Path) -> None:
+    report = place / "left.json"
+    program = (
+        "mkdir -p /sys/fs/cgroup/pids/left/below; sleep 300 & echo $! > /sys/fs/cgroup/pids/left/below/cgroup.procs"
+    )
+    assert chaos_keeper.run(report, ["sh", "-c", program], linger_seconds=0.5) == 0
+    assert {"control group left", "control group left/below"} <= set(json.loads(report.read_text(encoding="utf-8")))
+    assert not list(own_groups.MOUNT.rglob(f"{own_groups.PREFIX}{os.getpid()}-*"))

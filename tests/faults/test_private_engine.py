@@ -89,8 +89,11 @@ def test_what_a_killed_run_left_goes_with_the_next() -> None:
         run.communicate(timeout=60)
     assert _left(made)
     assert test_network._processes_of(made)
+    groups = test_network._groups_of(made)
+    assert groups
     test_network.sweep()
     assert _left(made) == []
+    assert [group for group in groups if group.exists()] == []
 
 
 def _another(script: str, *inside: str) -> subprocess.Popen[str]:

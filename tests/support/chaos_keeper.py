@@ -1,10 +1,10 @@
-"""Runs a program in namespaces of its own (processes, mounts, network), as root: nothing of it outlives it.
+"""Runs a program in namespaces of its own (processes, mounts, network, control groups), as root: nothing outlives it.
 
-Usage: python chaos_keeper.py REPORT SECONDS PROGRAM [ARGUMENT…]   (started by `run`, as PID 1 of the new namespaces)
+Usage: python chaos_keeper.py REPORT SECONDS GROUPS PROGRAM [ARGUMENT…]   (by `run`, as PID 1 of the new namespaces)
 
 The kernel ends every process of a PID namespace with its PID 1, and mounts and network with their last process. So
 no engine, bridge or mount of this machine is touched. Before that this PID 1 lists what the program left: that is
-the check, and it sees every process, not only those that somebody knows of.
+the check, and it sees every process, not only those that somebody knows of. Control groups stay, so `run` removes them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import own_groups
+
 PRIVATE = (Path("/tmp"), Path("/dev/shm"), Path("/run/hivemind-test"), Path("/run/netns"))
 """Folders that are empty inside, and the run's own: what is in them at the end was left there."""
+
+ENGINES_GROUPS = frozenset({"docker"})
+"""An engine makes it once, for those of its containers, and leaves it."""
 
 END_SECONDS = 120
 """A program that was told to end has so long to end what it started in order; then it is killed."""
@@ -42,22 +47,20 @@ def run(report: Path, command: Sequence[str], linger_seconds: float = LINGER_SEC
     """Run a program so, and return its exit code; ``report`` lists what it left, as JSON, once it has ended."""
     unshare = _unshare()
     assert unshare is not None
-    words = [
-        unshare,
-        "--pid",
-        "--mount",
-        "--net",
-        "--ipc",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-        "--propagation=private",
-    ]
+    namespaces = ("pid", "mount", "net", "ipc", *(["cgroup"] if (groups := own_groups.make()) else []))
+    words = [unshare, *(f"--{name}" for name in namespaces), "--fork", "--kill-child", "--mount-proc"]
     setpriv = "/usr/bin/setpriv"
     dying = [setpriv, "--pdeathsig=KILL"] if os.access(setpriv, os.X_OK) else []
-    process = subprocess.Popen([*dying, *words, sys.executable, __file__, str(report), str(linger_seconds), *command])
-    with _passing_on(process):
-        return process.wait()
+    inside = [sys.executable, __file__, str(report), str(linger_seconds), " ".join(map(str, groups)), *command]
+    try:
+        process = subprocess.Popen(
+            own_groups.joined(groups, [*dying, *words, "--propagation=private", *inside]), stdin=subprocess.DEVNULL
+        )
+        with _passing_on(process):
+            return process.wait()
+    finally:
+        for group in own_groups.remove(groups):
+            print(f"!! control group {group} cannot be removed", file=sys.stderr)  # noqa: T201
 
 
 @contextlib.contextmanager
@@ -81,8 +84,9 @@ def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
             process.wait()
 
 
-def keep(report: Path, linger_seconds: float, command: Sequence[str]) -> int:
+def keep(report: Path, linger_seconds: float, groups: Sequence[Path], command: Sequence[str]) -> int:
     """Be PID 1: start the program, bury every dead process, then list and end what is left."""
+    roots = [_bound(group) for group in groups]
     subprocess.run(["ip", "link", "set", "lo", "up"], check=False, capture_output=True)
     for place in PRIVATE:
         place.mkdir(parents=True, exist_ok=True)
@@ -95,13 +99,14 @@ def keep(report: Path, linger_seconds: float, command: Sequence[str]) -> int:
         signal.alarm(END_SECONDS)
 
     signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)  # a terminal sends it to every process there
     signal.signal(signal.SIGALRM, lambda *_: program.kill())
     code = _bury_until(program.pid)
     deadline = time.monotonic() + linger_seconds
-    left = _left(mounts)
+    left = _left(mounts, roots)
     while left and time.monotonic() < deadline:
         time.sleep(0.1)
-        left = _left(mounts)
+        left = _left(mounts, roots)
     report.write_text(json.dumps(left), encoding="utf-8")
     return code
 
@@ -114,12 +119,20 @@ def _bury_until(pid: int) -> int:
             return code if code >= 0 else 128 - code
 
 
-def _left(mounts: set[str]) -> list[str]:
+def _bound(group: Path) -> Path:
+    """Lay a group over its hierarchy, so that it is the root in here as the namespace says; returns the root."""
+    mount = own_groups.mount_of(group)
+    subprocess.run(["mount", "--bind", str(group), str(mount)], check=True)
+    return mount
+
+
+def _left(mounts: set[str], roots: Sequence[Path]) -> list[str]:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
     found = [f"process {pid}: {words}" for pid, words in processes() if pid != os.getpid()]
     found += [f"mount {place}" for place in _mounts() if place not in mounts]
+    found += [f"control group {group}" for group in sorted(own_groups.below(roots) - ENGINES_GROUPS)]
     return found + [f"file {path}" for place in PRIVATE for path in place.iterdir()]
 
 
@@ -141,4 +154,5 @@ def _mounts() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(keep(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))
+    made = [Path(group) for group in sys.argv[3].split()]
+    sys.exit(keep(Path(sys.argv[1]), float(sys.argv[2]), made, sys.argv[4:]))
