@@ -197,3 +197,32 @@ async def test_rests_outlive_the_pool_within_their_bounds(opener: Opener, clock:
     assert (await take(third, "n", here)).task_id == "a"
     await third.expire()
     await third.close()
+
+
+async def test_what_a_stopping_node_does_not_list_goes_to_others_at_once(kept: store.Store, clock: Clock) -> None:
+    await kept.submit([task("received", attempts=1), task("lost on the way", attempts=1)])
+    here, other = await session(kept), await session(kept, "other")
+    received, _ = (await poll(kept, "n", here, most=2)).tasks
+    listed = (records.Ref(received.task_id, received.attempt),)
+    await kept.heartbeat(records.Beat("n", here, status="offline", held=listed))
+    found = await one(kept, "lost on the way")
+    assert (found.state, found.disruptions) == (state.TaskState.QUEUED, 1)
+    assert (await one(kept, "received")).state is state.TaskState.ASSIGNED
+    # A poll that the last word has overtaken is given nothing: it would wait for a lease.
+    assert not (await poll(kept, "n", here, received)).tasks
+    assert (await take(kept, "other", other)).task_id == "lost on the way"
+    # What it listed is in its outbox, and counts.
+    assert (await kept.report(ended(received, "n", here))).verdict is records.Verdict.ACCEPTED
+    clock.seconds += resting.shape_seconds(1)
+    await kept.submit([task("next")])
+    again = await session(kept, "n", "another process")
+    assert (await take(kept, "n", again)).task_id == "next"
+
+
+async def test_a_waiting_poll_of_a_node_that_stops_is_passed_over(kept: store.Store) -> None:
+    here = await session(kept)
+    waiting = records.Poll("n", here, None, stays=True)
+    assert not any(given.tasks for given in await kept.hand_out([waiting]))
+    await kept.heartbeat(records.Beat("n", here, status="offline", held=()))
+    await kept.submit([task("a")])
+    assert (await one(kept, "a")).state is state.TaskState.QUEUED

@@ -24,6 +24,7 @@ FLOORS = {
     "restores of a backup": 3,
     "Reopen": 20,
     "crashes": 30,
+    "stops in order": 15,
     "copied folders": 10,
     "keys again": 5,
     "clock jumps": 10,
@@ -47,7 +48,7 @@ FLOORS = {
 
 
 def test_the_store_keeps_its_promises() -> None:
-    tally = model_runs.run(StoreBackend, 80, STEPS)
+    tally = model_runs.run(StoreBackend, 100, STEPS)
     sys.stdout.write(tally.text())
     assert not tally.missing(FLOORS)
 

@@ -17,6 +17,7 @@ FLOORS = {
     "Report": 80,
     "Reopen": 2,
     "lies": 5,
+    "stops in order": 3,
     "delivered late": 2,
     "calls at once": 5,
     "leases lost with attempts": 3,

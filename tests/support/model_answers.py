@@ -202,6 +202,8 @@ class _Alone:
         if isinstance(call, calls.Beat):
             demand(self.answer.draining == self.after.nodes[call.node].draining, self.text)
             self._lists(call)
+            if call.offline and call.session:
+                self._left_nothing(call)
             demand(set(self.answer.cancel) == self._to_cancel(call.node), f"cancellations: {self.text}")
         else:
             demand(set(self.answer.cancel) <= self._to_cancel(call.node), f"cancellations: {self.text}")
@@ -220,6 +222,17 @@ class _Alone:
                 demand(key not in dropped, f"{calls.brief(key)} is its own, and is to be dropped: {self.text}")
             elif (key not in own or item.run) and bound != "?":
                 demand(key in dropped, f"{calls.brief(key)} is not its own, and is not to be dropped: {self.text}")
+
+    def _left_nothing(self, call: calls.Beat) -> None:
+        """A node that stops keeps what it lists, and nothing else."""
+        listed = self.ledger.listed(call)
+        for task in self.after.tasks.values():
+            key = self.ledger.key(task.id, task.attempt)
+            unknown = self.ledger.bound.get(key) == "?"
+            demand(
+                not self._has(call.node, task) or key in listed or unknown,
+                f"{key} waits for a lease of a node that stops: {self.text}",
+            )
 
     def _has(self, node: str, task: TaskView) -> bool:
         return task.active and task.node == node
@@ -270,6 +283,7 @@ class _Alone:
             spec = self.ledger.specs[item.key.task]
             demand(spec.zone in {"", zone}, f"it does not suit: {self.text}")
             demand(not session.draining, f"a drained node: {self.text}")
+            demand(not session.offline or not session.boot, f"a node that has stopped: {self.text}")
         if new:
             demand(resources.Resources().fits(free), f"more than there is room for ({free}): {self.text}")
             own = sum(self._has(call.node, task) for task in self.after.tasks.values())
@@ -316,7 +330,7 @@ class _Alone:
         # What is to be stopped comes first, alone.
         if call.paused or repeated or rests or self._to_cancel(call.node) or session.draining is not False:
             return
-        if node.draining or session.unsure:
+        if node.draining or session.unsure or session.offline is not False:
             return
         own = sum(self._has(call.node, task) for task in self.after.tasks.values())
         limit = self._limit(session, node)

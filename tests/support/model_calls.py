@@ -127,11 +127,12 @@ class Register:
 
 @dataclass(frozen=True)
 class Beat:
-    """A heartbeat. ``listed`` is None where the node does not say."""
+    """A heartbeat. ``listed`` is None where the node does not say. ``offline``: the last, of a node that stops."""
 
     node: str
     session: str
     listed: tuple[Listed, ...] | None = None
+    offline: bool = False
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ class Session:
     handed_back: set[tuple[resources.Resources, str]] = field(default_factory=set)
     """The needs and zones of tasks that it handed back: it may rest from such tasks."""
     draining: bool | None = False
+    offline: bool | None = False
+    """Whether its last heartbeat said that the node stops; None: that beat was lost in a crash."""
 
 
 @dataclass
@@ -224,7 +226,7 @@ class Ledger:
             if call.lock != session.lock:
                 session.handed_back |= {spec.shape for spec in self.specs.values()}
             session.current = answer.session
-        session.boot, session.lock, session.unsure = call.boot, call.lock, False
+        session.boot, session.lock, session.unsure, session.offline = call.boot, call.lock, False, False
         session.renewed = self.now
 
     def _note_lease(self, call: calls.Beat | calls.Poll | calls.Report, answer: calls.Answer) -> None:
@@ -232,6 +234,10 @@ class Ledger:
         if session is None or answer.refusal is not None:
             return
         session.maybe_renewed = self.now
+        if isinstance(call, calls.Beat):
+            session.offline = None if answer.lost else call.offline
+            if call.offline:  # what it was given and never received it is not offered for a while
+                session.handed_back |= {spec.shape for spec in self.specs.values()}
         if answer.fine and not isinstance(call, calls.Report):
             # A poll leaves three quarters of a lease at least: docs/why/leases.md.
             spent = self.lease / 4 if isinstance(call, calls.Poll) else 0.0

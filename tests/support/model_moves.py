@@ -188,6 +188,10 @@ class _Move:
                 continue
             elif isinstance(call, calls.Register) and self._is_new_process(call):
                 yield "a new process does not list it"
+            elif isinstance(call, calls.Beat) and call.offline and call.session:
+                # By a disruption; it is not counted as one if the attempt goes on after all.
+                self.ledger.possible_disruptions[old.id] += 1
+                yield "its node stops, and does not list it"
             elif isinstance(call, calls.Beat):
                 since = max(ledger.given_at.get(key, -1e9), ledger.leases_since)
                 if ledger.now > since + ledger.lease:

@@ -131,7 +131,7 @@ class NoTransactions(Mutant):
     """What was done before a crash or a refusal stays, in part."""
 
     def wrap(self, connection: database.Connection) -> Mortal:
-        return _Autocommit(connection, self._die)
+        return _Autocommit(connection, self._fall_silent)
 
 
 class LostRequeue(Mutant):
@@ -272,6 +272,13 @@ class StartedAgain(Mutant):
         return answer
 
 
+class LazyStop(Mutant):
+    """A node's last word is taken for any other heartbeat."""
+
+    def before(self, call: Call) -> Call:
+        return dataclasses.replace(call, offline=False) if isinstance(call, calls.Beat) else call
+
+
 QUICK: tuple[type[Mutant], ...] = (DeadStart, TwoEnds)
 ALL: tuple[type[Mutant], ...] = (
     *QUICK,
@@ -294,4 +301,5 @@ ALL: tuple[type[Mutant], ...] = (
     DrainedGets,
     LongRest,
     StartedAgain,
+    LazyStop,
 )

@@ -25,11 +25,11 @@ WEIGHTS = {
     "work": 6,
     "send_later": 2,
     "deliver_late": 3,
-    "crash": 3,
+    "crash": 5,
     "lose_leases": 4,
-    "come_back": 6,
+    "come_back": 8,
     "long_silence": 2,
-    "report_again": 2,
+    "report_again": 3,
     "look_for_lost_leases": 2,
     "register": 2,
     "back_up": 3,
@@ -143,6 +143,25 @@ class Rules(model_machine.Delivery):
         peer = self.a_peer(data)
         self.tally.count("lies", lies)
         self.step(peer.beat(peers.lies(data, peer.listed, self.everything()) if lies else None))
+
+    @precondition(lambda self: bool(self.present()))
+    @rule(data=st.data(), lies=choice((False, False, True)), late=st.booleans())
+    def go_offline(self, data: st.DataObject, lies: bool, late: bool) -> None:
+        """A node stops in order. It lists what is left in its outbox; the answer to its last poll may be lost."""
+        peer = data.draw(choice(self.present()), label="node")
+        if peer.legacy:
+            return
+        if data.draw(st.booleans(), label="an answer is lost"):
+            self.step(peer.poll(self.ledger.specs, 2), hears=False)
+        beat = peer.beat(peers.lies(data, peer.listed, self.everything()) if lies else None)
+        beat = dataclasses.replace(beat, offline=True)
+        statement = data.draw(st.integers(0, 12), label="statement") if self.backend.can_crash else 12
+        self.step(beat, statement=statement if statement < 12 and late else None)
+        self.tally.count("stops in order")
+        if late:
+            self.bag += [beat, peer.poll(self.ledger.specs)]
+        peer.new_process(journal=True, cloned=False)
+        peer.away = True
 
     @rule()
     def everybody_beats(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from model_calls import Answer, Call, Key, Refusal
 from model_ledger import is_nodes_fault
 
 from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import database, records, snapshot, sqlite
+from hivemind_worker.nodepool.store import database, records, snapshot, sqlite, writing
 from hivemind_worker.task import errors, outcome, resources
 
 T = TypeVar("T")
@@ -105,7 +104,7 @@ class StoreBackend:
         return self._connection
 
     def wrap(self, connection: database.Connection) -> Mortal:
-        return Mortal(connection, self._die)
+        return Mortal(connection, self._fall_silent)
 
     def _open(self) -> sqlite.SqliteStore:
         store = self.store_type(self._path, LEASE, lambda: self._seconds, lambda: self._wall + self._seconds)
@@ -138,14 +137,16 @@ class StoreBackend:
         shutil.rmtree(self._corpse, ignore_errors=True)
         shutil.copytree(self._path.parent, self._corpse)
 
+    def _fall_silent(self) -> None:
+        """A dead process answers nobody, not even that it has died."""
+        self._die()
+        setattr(self.store._write, "_say", lambda *_: None)  # noqa: B010  (a method, for mypy)
+
     def crash_in(self, *made: Call, statement: int) -> list[Answer]:
         assert self._connection is not None
         self._connection.left, self._connection.after_commit = statement, statement % 2 == 1
-        hook, threading.excepthook = threading.excepthook, lambda _: None
-        try:
+        with mock.patch.object(writing, "log"):
             answers = self._run(self._until_dead(made))
-        finally:
-            threading.excepthook = hook
         self._connection.left = None
         if not any(answer.lost for answer in answers):
             self._die()
@@ -160,7 +161,8 @@ class StoreBackend:
         store = self.store
         assert store._reader is not None
         await asyncio.to_thread(store._reader.close)
-        await store._write.close()
+        if store._write._thread.is_alive():
+            await store._write.close()
         store._unlock()
 
     async def _until_dead(self, made: tuple[Call, ...]) -> list[Answer]:
@@ -238,7 +240,7 @@ class StoreBackend:
                 return Answer(session=opened.session_id, epoch=self._epoch(), drop=self._keys(opened.drop))
             case calls.Beat():
                 listed = None if call.listed is None else self._refs(call.listed)
-                orders = await store.heartbeat(records.Beat(call.node, call.session, held=listed))
+                orders = await store.heartbeat(self._beat(call, listed))
                 cancel, drop = self._keys(orders.cancel), self._keys(orders.drop)
                 return Answer(cancel=cancel, drop=drop, draining=orders.draining)
             case calls.Report():
@@ -275,6 +277,9 @@ class StoreBackend:
             for handed in given.tasks
         )
         return Answer(assigned=assigned, cancel=self._keys(given.cancel), rests=given.again_in)
+
+    def _beat(self, call: calls.Beat, listed: tuple[records.Ref, ...] | None) -> records.Beat:
+        return records.Beat(call.node, call.session, status="offline" if call.offline else "busy", held=listed)
 
     async def _report(self, call: calls.Report) -> Answer:
         answer = await self.store.report(

@@ -222,7 +222,10 @@ class WireBackend:
     async def _beat(self, call: calls.Beat) -> Answer:
         orders = await self._nodes.UpdateNodeStatus(
             pb.UpdateNodeStatusRequest(
-                node_id=call.node, session_id=call.session, status="busy", held=refs(call.listed or ())
+                node_id=call.node,
+                session_id=call.session,
+                status="offline" if call.offline else "busy",
+                held=refs(call.listed or ()),
             )
         )
         return Answer(cancel=self._keys(orders.cancel), drop=self._keys(orders.drop), draining=orders.draining)

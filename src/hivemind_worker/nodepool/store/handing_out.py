@@ -12,7 +12,8 @@ from hivemind_worker.task import errors, outcome, resources, state
 
 _NO_TASKS_WHILE = frozenset({"draining", "unhealthy", "offline"})
 """Words of a node about itself that mean: nothing new. They count for a node without a session only: one with a
-session says in each poll whether it is paused, and that is newer than its last heartbeat."""
+session says in each poll whether it is paused, and that is newer than its last heartbeat. The last one of all,
+"offline", counts for everybody: a poll that comes after it has been overtaken."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def hand_out(
         if poll.look and poll.session_id:
             given[place] = _look(on, poll, held)
         paused = poll.paused or (not poll.session_id and row["status"] in _NO_TASKS_WHILE)
-        if given[place] or paused or row["draining"]:
+        if given[place] or paused or row["draining"] or row["status"] == sessions.OFFLINE:
             continue
         if (rest := resting.left(row, on.lease_time)) > 0:
             given[place] = records.Given(again_in=rest)
@@ -175,6 +176,7 @@ def _as_it_was(on: writing.Transaction, candidate: Candidate) -> bool:
         and row["said"] == candidate.registration
         and row["alive"]
         and not row["draining"]
+        and row["status"] != sessions.OFFLINE
         and resting.left(row, on.lease_time) == 0
     )
 

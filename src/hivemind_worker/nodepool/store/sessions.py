@@ -14,6 +14,9 @@ from hivemind_worker.task import errors, resources, state
 SESSIONS_KEPT = 20
 """Past sessions of a node that are remembered: a process that was replaced so often has long heard of it."""
 
+OFFLINE = "offline"
+"""A node's last word about itself: it stops in order."""
+
 _STARTED = frozenset({state.Phase.RUNNING, state.Phase.COLLECTING})
 """Phases that prove that the task's own process has run."""
 
@@ -98,7 +101,7 @@ def _incumbent(row: database.Row, lease_time: float) -> takeover.Incumbent:
         row["boot_id"],
         row["state_lock_id"],
         leased=bool(row["alive"] and row["lease_until"] >= lease_time),
-        offline=row["status"] == "offline",
+        offline=row["status"] == OFFLINE,
     )
 
 
@@ -119,9 +122,13 @@ def heartbeat(on: writing.Transaction, beat: records.Beat, leases: Leases) -> re
         ),
     )
     drop = _settle(on, beat.node_id, beat.held or ())
-    # Within a lease of the pool's return the poll may be still to come that asks again for an answer it took with it.
-    if beat.session_id and beat.held is not None and leases.since < on.lease_time - lease_seconds:
-        _give_up_unlisted(on, beat.node_id, _without(beat.held, drop), on.lease_time - lease_seconds)
+    if beat.session_id and beat.held is not None:
+        listed = _without(beat.held, drop)
+        if beat.status == OFFLINE:
+            _give_up_left(on, beat.node_id, listed)
+        # Within a lease of the pool's return the poll may be still to come that asks for an answer it took with it.
+        elif leases.since < on.lease_time - lease_seconds:
+            _give_up_unlisted(on, beat.node_id, listed, on.lease_time - lease_seconds)
     cancel = tuple(moves.ref(task) for task in moves.held_by(on.sql, beat.node_id) if task["cancel_requested"])
     return records.Directives(bool(node["draining"]), cancel, drop)
 
@@ -225,6 +232,14 @@ def _give_up_unlisted(on: writing.Transaction, node_id: str, listed: set[tuple[s
     for task in moves.held_by(on.sql, node_id):
         if (task["id"], task["attempt"]) not in listed and task["given_at"] < given_before:
             moves.give_up(on, task, f"{node_id} holds it no more")
+
+
+def _give_up_left(tx: writing.Transaction, node_id: str, listed: set[tuple[str, int]]) -> None:
+    """Give up at once what a node that stops does not name: it polls no more, so it never received that."""
+    for task in moves.held_by(tx.sql, node_id):
+        if (task["id"], task["attempt"]) not in listed:
+            resting.after_hand_back(tx, node_id, task)
+            moves.give_up(tx, task, f"{node_id} stopped before it received it", disruption=True)
 
 
 def may_resume(task: database.Row, attempt: int, node_id: str, lease_time: float) -> bool:

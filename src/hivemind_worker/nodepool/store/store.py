@@ -122,7 +122,9 @@ class Store(Protocol):
         """Renew the leases of a session. Idempotent.
 
         What the session was given more than a lease ago and does not name among what it holds is given up; not before
-        leases have run for as long as one, if they began anew. Epochs and runs as in :meth:`register`. Listed attempts
+        leases have run for as long as one, if they began anew. What a session does not name that says "offline", its
+        last word before it stops in order, is given up at once, by a disruption; its node is given nothing after that
+        word until it says another. Epochs and runs as in :meth:`register`. Listed attempts
         become the node's again as in :meth:`register`; what it lists and is not its own is in ``drop``.
 
         Raises :class:`errors.UnknownNode`, also where a node that registered with a boot id shows no session, and
