@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -137,3 +139,58 @@ async def test_a_store_whose_tables_cannot_be_read_is_damaged(tmp_path: Path) ->
     with pytest.raises(errors.Unavailable, match="restore"):
         await store.submit([])
     await store.close()
+
+
+def replace_header(path: Path) -> None:
+    path.write_bytes(b"\xaa" * PAGE + path.read_bytes()[PAGE:])
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "first page destroyed": replace_header,
+    "half of it cut off": lambda path: os.truncate(path, path.stat().st_size // 2 // PAGE * PAGE),
+    "cut off within a page": lambda path: os.truncate(path, path.stat().st_size - PAGE - 7),
+    "emptied": lambda path: os.truncate(path, 0),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_store_that_is_no_database_any_more_waits_for_its_restore(tmp_path: Path, damage: str) -> None:
+    """Never a new, empty pool in its place, and never an end without the way out."""
+    data = tmp_path / "pool"
+    async with pool_parts.running(data) as at:
+        await at.submit(*(pb.Task(command=COMMAND) for _ in range(100)))
+    await asyncio.to_thread(backup.make, folders(data), tmp_path / "backup")
+    DAMAGES[damage](data / "pool.sqlite")
+    before = sum_of(data / "pool.sqlite")
+    async with pool_parts.running(data) as at:
+        await refuses(at)
+        with pytest.raises(grpc.aio.AioRpcError, match="hivemind pool restore"):
+            await at.tasks.ListTasks(pb.ListTasksRequest())
+    assert sum_of(data / "pool.sqlite") == before
+    await asyncio.to_thread(lambda: restore.restore(tmp_path / "backup", folders(data), replace=True))
+    async with pool_parts.running(data) as at:
+        assert (await at.tasks.GetPoolInfo(pb.GetPoolInfoRequest())).tasks_by_state["queued"] == 100
+
+
+async def test_a_store_that_was_removed_or_never_finished_begins_empty(tmp_path: Path) -> None:
+    path = tmp_path / "pool.sqlite"
+    for _ in range(2):
+        path.touch()  # killed between the first lock and the first page
+        async with pool_parts.running(tmp_path) as at:
+            await at.submit(pb.Task(command="true"))
+            info = await at.tasks.GetPoolInfo(pb.GetPoolInfoRequest())
+            assert (info.tasks_by_state["queued"], list(info.unready_reasons)) == (1, [])
+        path.unlink()
+        async with pool_parts.running(tmp_path) as at:  # removed on purpose
+            assert not list((await at.tasks.GetPoolInfo(pb.GetPoolInfoRequest())).unready_reasons)
+        path.unlink()
+        (tmp_path / "pool.sqlite.lock").unlink()
+
+
+async def test_a_file_that_never_was_a_store_is_named_with_both_ways_out(tmp_path: Path) -> None:
+    path = tmp_path / "pool.sqlite"
+    path.write_text("a letter\n" * 1000)
+    store = sqlite.SqliteStore(path)
+    with pytest.raises(errors.BadSettings, match=r"--store.*hivemind pool restore DIR --replace"):
+        await store.open()
+    assert path.read_text() == "a letter\n" * 1000

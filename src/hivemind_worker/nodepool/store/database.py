@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import urllib.parse
 from pathlib import Path
@@ -29,6 +30,11 @@ _NETWORK = frozenset(
         "fuse.gcsfuse",
     }
 )
+
+# https://sqlite.org/fileformat2.html#the_database_header
+_MAGIC = b"SQLite format 3\0"
+_HEADER_BYTES = 100
+_APPLICATION_ID = slice(68, 72)
 
 _SETTINGS = (
     "PRAGMA journal_mode = WAL",
@@ -118,6 +124,48 @@ def _mounts(table: Path) -> list[tuple[Path, str]]:
     return mounts
 
 
+def lock_file(path: Path) -> Path:
+    """Return the file whose lock stands for the store ``path``. It has content once a store was made there."""
+    return path.with_name(path.name + ".lock")
+
+
+def record_created(path: Path, epoch: str) -> None:
+    """Record that there is a store at ``path``: from now on a file that is none there is damage, never a new pool's."""
+    file = lock_file(path)
+    with contextlib.suppress(OSError):  # a full disk: the next pool to open it records it
+        if not file.stat().st_size:
+            file.write_text(f"{epoch}\n", encoding="ascii")
+
+
+def forget_removed(path: Path) -> None:
+    """Take a store that is not there for removed on purpose. Call it with the lock file locked."""
+    if not path.exists() and lock_file(path).stat().st_size:
+        os.truncate(lock_file(path), 0)
+
+
+def application_id(path: Path) -> int | None:
+    """Return the number that a database's first page says it belongs to; None where it is no database.
+
+    Call it before this process opens the database: to close a second handle lets go of SQLite's locks.
+    """
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        return None
+    return int.from_bytes(header[_APPLICATION_ID], "big")
+
+
+def lost(path: Path) -> str:
+    """Return what is wrong where there was a store at ``path`` and now lies a file that is none; else empty."""
+    if not lock_file(path).stat().st_size or application_id(path) is not None:
+        return ""
+    if path.stat().st_size:
+        return "file is not a database"
+    # A database that was made and not yet written out has all of its pages in the log beside it.
+    log = path.with_name(path.name + "-wal")
+    return "" if log.exists() and log.stat().st_size else "the file is empty"
+
+
 def writing(path: Path) -> Connection:
     """Open the one connection that writes, on the thread that calls. Raises :class:`errors.BadSettings`."""
     connection: Connection | None = None
@@ -129,7 +177,13 @@ def writing(path: Path) -> Connection:
     except Error as error:
         if connection is not None:
             connection.close()
-        raise errors.BadSettings(f"{path} cannot be used as the pool's store: {error}") from None
+        remedy = ""
+        if is_damage(error):
+            remedy = (
+                ": where it is another file, give the pool a store of its own (--store); where it was the pool's, put "
+                "a backup in its place with `hivemind pool restore DIR --replace`"
+            )
+        raise errors.BadSettings(f"{path} cannot be used as the pool's store: {error}{remedy}") from None
     path.chmod(0o600)
     return connection
 

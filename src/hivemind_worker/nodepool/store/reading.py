@@ -21,8 +21,11 @@ THREADS = 2
 class Reader:
     """Runs questions, each in one snapshot."""
 
-    def __init__(self, path: Path, failed: Callable[[database.Error], object]) -> None:
-        """``failed`` is called with every error of the database, on whatever thread meets it."""
+    def __init__(self, path: Path, failed: Callable[[database.Error], str]) -> None:
+        """``failed`` is called with every error of the database, on whatever thread meets it.
+
+        It returns what is wrong with the store as a whole; empty where nothing is known to be.
+        """
         self._path = path
         self._failed = failed
         self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="pool-reader")
@@ -51,8 +54,8 @@ class Reader:
             finally:
                 connection.execute("COMMIT")
         except database.Error as error:
-            self._failed(error)
-            raise errors.Unavailable(f"the pool's store cannot be read: {error}") from None
+            damage = self._failed(error)
+            raise errors.Unavailable(damage or f"the pool's store cannot be read: {error}") from None
 
 
 def tasks(sql: database.Connection, task_ids: Sequence[str], *, results: bool = True) -> tuple[records.Task, ...]:

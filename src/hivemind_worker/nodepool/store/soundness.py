@@ -50,6 +50,11 @@ class Soundness:
 
     async def begin(self, seconds: float = AT_OPEN_SECONDS) -> None:
         """Look into every page, for ``seconds`` at most; then go on beside whoever waited."""
+        if problem := database.lost(self._path):
+            self._found(problem)
+            return
+        if database.application_id(self._path) != schema.APPLICATION_ID:
+            return  # new, or another program's: whoever opens it to write says so
         self._check = asyncio.ensure_future(asyncio.to_thread(self._look))
         await asyncio.wait({self._check}, timeout=seconds)
 
@@ -68,12 +73,6 @@ class Soundness:
         except database.Error:
             return  # whoever opens it to write says why that cannot be
         with contextlib.closing(connection):
-            try:
-                ours = connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID
-            except database.Error:
-                return
-            if not ours:
-                return
             self._connection = connection
             try:
                 problem = database.damage(connection)

@@ -141,6 +141,7 @@ class SqliteStore:
             await self._sound.end()
             self._unlock()
             raise
+        database.record_created(self._path, writer.epoch)
         self._writer = writer
         self._submitter = staging.Submitter(writer)
         self._reader = reading.Reader(self._path, sound.look_at)
@@ -169,13 +170,17 @@ class SqliteStore:
     def _lock(self) -> None:
         """Have the file alone: by its inode, and by its name, as pools of older versions do."""
         try:
-            for path in (self._path.with_name(self._path.name + ".lock"), self._path):
-                lock = locks.InodeLock(path, "give this one a store of its own (--store)")
-                lock.take()
-                self._locks.append(lock)
+            self._take(database.lock_file(self._path))
+            database.forget_removed(self._path)
+            self._take(self._path)
         except BaseException:
             self._unlock()
             raise
+
+    def _take(self, path: Path) -> None:
+        lock = locks.InodeLock(path, "give this one a store of its own (--store)")
+        lock.take()
+        self._locks.append(lock)
 
     def _unlock(self) -> None:
         # After SQLite has closed the file: see `locks`.
