@@ -85,6 +85,20 @@ async def test_a_conflict_in_the_last_slice_leaves_nothing(kept: sqlite.SqliteSt
     assert len(await kept.submit(tasks(), "key", "digest")) == COUNT
 
 
+async def test_repeats_of_a_large_submission_with_ids_change_nothing(kept: sqlite.SqliteStore) -> None:
+    ids = await kept.submit(tasks())
+    before = await rows(kept)
+    assert await kept.submit(tasks()) == ids
+    # Whole slices of tasks that are there, and new ones after, between and before them.
+    more = [*tasks(staging.SLICE_TASKS, "u"), *tasks(), *tasks(2, "v"), *tasks(), *tasks(3, "w")]
+    assert await kept.submit(more) == tuple(task.id for task in more)
+    after = await rows(kept)
+    assert (after["tasks"], after["batches"]) == (before["tasks"] + staging.SLICE_TASKS + 5, 0)
+    # One id for all of them.
+    assert await kept.submit(tasks(1, "x") * COUNT) == ("x0",) * COUNT
+    assert (await kept.find(records.Filter(labels={"run": "x"})))[0].state is state.TaskState.QUEUED
+
+
 async def test_ids_twice_in_one_batch_and_from_before_are_the_same_tasks(kept: sqlite.SqliteStore) -> None:
     await kept.submit(tasks(1))
     ids = await kept.submit([*tasks(), *tasks(2)])

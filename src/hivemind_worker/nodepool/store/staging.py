@@ -125,7 +125,8 @@ def stage(tx: writing.Transaction, batch: int, tasks: Sequence[records.NewTask])
     first = tx.sql.execute("SELECT coalesce(max(number), 0) + 1 AS number FROM tasks").fetchone()["number"]
     ids = [submissions.keep(tx, task, staged_after=after) for task in tasks]
     last = tx.sql.execute("SELECT coalesce(max(number), 0) AS number FROM tasks").fetchone()["number"]
-    tx.sql.execute("INSERT INTO batch_slices VALUES (?, ?, ?)", (batch, first, last))
+    if last >= first:  # a slice of tasks that are all there already adds none
+        tx.sql.execute("INSERT INTO batch_slices VALUES (?, ?, ?)", (batch, first, last))
     return ids
 
 
