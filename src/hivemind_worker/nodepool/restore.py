@@ -15,7 +15,7 @@ from pathlib import Path
 from hivemind_worker.artifacts import store as artifact_store
 from hivemind_worker.artifacts import writing
 from hivemind_worker.nodepool import backup, locks, manifest
-from hivemind_worker.nodepool.store import database, snapshot
+from hivemind_worker.nodepool.store import database, history_mark, snapshot
 from hivemind_worker.task import errors
 
 _MODE = 0o400
@@ -59,6 +59,7 @@ def restore(source: Path, pool: backup.Folders, *, replace: bool = False) -> Sum
         _place(source, folder, whole, pool)
         with new.open("rb") as file:
             os.fsync(file.fileno())
+        history_mark.remove(store)
         new.replace(store)
         writing.sync_folder(store.parent)
     return Summary(epoch, whole.head.made_at, len(whole.files), tuple(whole.missing), tuple(set_aside))

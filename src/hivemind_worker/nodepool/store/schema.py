@@ -192,6 +192,15 @@ CREATE TABLE shape_rests (
 CREATE INDEX shape_rests_end ON shape_rests (rest_until);
 """
 
+_GENERATION = """
+-- Grows while attempts are assigned; the newest there was is in the mark beside the store: see `history_mark`.
+CREATE TABLE generation (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    number INTEGER NOT NULL
+);
+INSERT INTO generation VALUES (1, 0);
+"""
+
 _STEPS: tuple[tuple[str, str], ...] = (
     ("the first tables", _FIRST),
     ("nodes that fail by their own fault rest", _RESTING),
@@ -202,6 +211,7 @@ _STEPS: tuple[tuple[str, str], ...] = (
     ("large submissions come in slices", _BATCHES),
     ("a living session is not taken over", _STATE_LOCK),
     ("nodes rest from what they have handed back", _SHAPE_RESTS),
+    ("an older copy that is put back is seen", _GENERATION),
 )
 """What each version added, from version 1 on. A step that was released is never changed."""
 
@@ -232,3 +242,25 @@ def migrate(connection: database.Connection, now: float) -> None:
 def epoch(connection: database.Connection) -> str:
     """Return the epoch in force: 32 hexadecimal characters, made with the store and renewed by a restore."""
     return str(connection.execute("SELECT epoch FROM epochs ORDER BY number DESC LIMIT 1").fetchone()["epoch"])
+
+
+def epochs(connection: database.Connection) -> tuple[str, ...]:
+    """Return every epoch that the store has had, oldest first."""
+    return tuple(str(row["epoch"]) for row in connection.execute("SELECT epoch FROM epochs ORDER BY number"))
+
+
+def has_generation(connection: database.Connection) -> bool:
+    """Whether this is a pool's store, of a version that counts generations."""
+    ours = connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+    return ours and connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'generation'").fetchone() is not None
+
+
+def generation(connection: database.Connection) -> int:
+    """Return how far the store's history has come."""
+    return int(connection.execute("SELECT number FROM generation").fetchone()["number"])
+
+
+def advance_generation(connection: database.Connection) -> int:
+    """Begin the next generation; return its number."""
+    connection.execute("UPDATE generation SET number = number + 1")
+    return generation(connection)

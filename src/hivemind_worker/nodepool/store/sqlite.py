@@ -16,17 +16,24 @@ from hivemind_worker.nodepool.store import (
     database,
     expiry,
     handing_out,
+    history_mark,
     moves,
     reading,
     records,
     reports,
+    schema,
     sessions,
     soundness,
     staging,
     submissions,
     writing,
 )
-from hivemind_worker.task import errors
+from hivemind_worker.task import errors, state
+from hivemind_worker.telemetry import logs
+
+log = logs.StructuredLogger(__name__)
+
+_ASSIGNED = state.TaskState.ASSIGNED
 
 
 class SqliteStore:
@@ -56,6 +63,8 @@ class SqliteStore:
         self._reader: reading.Reader | None = None
         self._times = clocks.Clocks(clock, wall)
         self._leases_since = 0.0
+        self._has_assigned = False
+        """Whether attempts were assigned since the generation was last advanced."""
 
     def now(self) -> float:
         """See :meth:`store.Store.now`."""
@@ -120,6 +129,7 @@ class SqliteStore:
                 # Nothing is written into it, not even what every opening writes.
                 self._reader = reading.Reader(self._path, sound.look_at)
                 return
+            await asyncio.to_thread(history_mark.check, self._path, self.now())
             writer = writing.Writer(
                 self._path,
                 self._times,
@@ -133,6 +143,7 @@ class SqliteStore:
                 await writer.do(staging.recover)
                 self._times.continue_from(await writer.do(expiry.saved_clock))
                 await writer.do(lambda tx: expiry.opened(tx, self._lease))
+                await self._advance(writer)
                 self._leases_since = self.lease_time()
             except BaseException:
                 await writer.close()
@@ -161,11 +172,22 @@ class SqliteStore:
         if writer is not None:
             with contextlib.suppress(errors.Unavailable):  # a full disk: a rest is then longer by a lease
                 await writer.do(expiry.save_clock)
+                await self._advance(writer)
             await writer.close()
         if reader is not None and damaged:
             # After the writer: the last one would else bring its log into the damaged file.
             await asyncio.to_thread(reader.close)
         self._unlock()
+
+    async def _advance(self, writer: writing.Writer) -> None:
+        """Begin a generation, and mark it. A copy of the store that was made before is seen from now on."""
+        self._has_assigned = False
+        generation = await writer.do(lambda tx: schema.advance_generation(tx.sql))
+        try:
+            await asyncio.to_thread(history_mark.write, self._path, history_mark.Mark(writer.epoch, generation))
+        except OSError as error:  # the mark before stays: it is no newer than the store
+            details = {"path": str(history_mark.path_of(self._path))}
+            log.log_system_event("store_not_marked", details, level="warning", error=error)
 
     def _lock(self) -> None:
         """Have the file alone: by its inode, and by its name, as pools of older versions do."""
@@ -264,6 +286,8 @@ class SqliteStore:
 
     async def expire(self, as_of: float | None = None) -> records.Lost:
         """See :meth:`store.Store.expire`."""
+        if self._has_assigned:
+            await self._advance(self._write)
         return await self._write.do(lambda on: expiry.expire(on, self._lease, as_of))
 
     async def begin_leases_anew(self) -> None:
@@ -338,6 +362,7 @@ class SqliteStore:
         return self._reader
 
     def _tell(self, changes: Sequence[records.Change], answers: Sequence[tuple[records.Poll, records.Given]]) -> None:
+        self._has_assigned = self._has_assigned or any(change.state is _ASSIGNED for change in changes)
         for poll, given in answers:
             for answered in self._answered:
                 answered(poll, given)

@@ -67,7 +67,8 @@ class Store(Protocol):
         What is held by nodes that are not alive, or not known, is given up. No node rests for longer than 60 s more, no
         attempt may be held for longer than one that was handed out now.
 
-        A damaged file is opened for reading alone: see :attr:`damage`.
+        A damaged file is opened for reading alone: see :attr:`damage`. One that is older than the store which was last
+        open in its place gets a new epoch first, as by a restore.
 
         Raises :class:`errors.StateInUse` where another pool has it, :class:`errors.BadSettings` where it cannot be
         used: a network file system, another program's file, a newer version's.
