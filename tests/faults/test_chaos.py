@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import chaos
 import chaos_keeper
 import chaos_plan
 import chaos_run
+import left_processes
 import own_groups
 import private_engine
 import pytest
@@ -80,6 +83,46 @@ def test_chaos_beside_sixty_spinning_processes() -> None:
     assert verdict.good, verdict.text
 
 
+@pytest.mark.long
+@pytest.mark.sandbox
+@pytest.mark.timeout(300)
+def test_a_run_whose_harness_gives_up_says_so_and_leaves_nothing() -> None:
+    verdict = _verdict(chaos.Terms(9, 8, sandboxes=2, containers=0, seconds=0.0))
+    assert not verdict.good
+    assert "!! submitting has not ended after 0 quiet seconds" in verdict.text
+    assert not [name for name in verdict.history.leftovers if name.startswith(("process", "mount", "control group"))]
+
+
+@pytest.mark.long
+@pytest.mark.sandbox
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_end_says_so_names_its_folder_and_leaves_nothing(number: int) -> None:
+    words = [sys.executable, str(chaos_run.HOME / "scripts" / "run_chaos.py"), "10", "200", "--before="]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        folders = Path("/var/tmp")
+        made = list(folders.glob("hivemind-chaos-10-*"))
+
+        def begun() -> bool:
+            new = [path for path in folders.glob("hivemind-chaos-10-*") if path not in made]
+            return any('"execution"' in path.read_text() or '"seen"' in path.read_text() for path in _histories(new))
+
+        waiting.wait_for(begun, description="tasks run", seconds=120)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=180)
+    assert process.returncode == 1
+    assert "Traceback" not in output, output
+    assert "!! the run was told to end" in output
+    (folder,) = re.findall(r"== see (\S+)", output)
+    assert left_processes.of_folder(Path(folder)) == {}
+    assert "left behind" not in output, output
+    shutil.rmtree(folder)
+
+
+def _histories(folders: list[Path]) -> list[Path]:
+    return [folder / chaos.HISTORY for folder in folders if (folder / chaos.HISTORY).exists()]
+
+
 @pytest.mark.skipif(not chaos_keeper.possible(), reason="namespaces are root's to make")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_of_a_run_outlives_it_whatever_ends_it(place: Path, number: int) -> None:
@@ -100,6 +143,8 @@ def test_nothing_of_a_run_outlives_it_whatever_ends_it(place: Path, number: int)
         return [words for _, words in chaos_keeper.processes() if f"sleep 1; done {mark}" in words]
 
     waiting.wait_for(lambda: not alive(), description="all of it is gone", seconds=30)
+    own_groups.remove(own_groups.make())  # the next run removes the groups that a killed one left
+    assert not list(own_groups.MOUNT.rglob(f"{own_groups.PREFIX}{process.pid}-*"))
 
 
 @pytest.mark.skipif(not chaos_keeper.possible(), reason="namespaces are root's to make")

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ import chaos_world
 import client_history
 import history
 import invariants
+import left_processes
 
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.task import outcome, resources, state
@@ -94,7 +96,8 @@ async def run(terms: Terms, folder: Path) -> Result:
         _kill(spinners)  # so that all else is ended soon
         task.cancel()
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end)
     try:
         with chaos_pace.Pace() as pace:
             if spinners:
@@ -179,6 +182,7 @@ async def _through(world: chaos_world.World, terms: Terms, watch: chaos_evidence
             await _until_done(world, last, terms.seconds, beside=beside)
         finally:
             await stopping.settle(work, striking, *beside)
+            await clients.stop()
         return clients
 
 
@@ -257,7 +261,21 @@ async def _end(world: chaos_world.World, watch: chaos_evidence.Watch, seed: int)
     await world.end()
     if watch.blind:
         world.complaints.append(f"the watch of processes saw no more: {watch.blind}")
-    return chaos_evidence.left(nodes, temporary, engine, seed)
+    return (*chaos_evidence.left(nodes, temporary, engine, seed), *await _left_processes(world))
+
+
+async def _left_processes(world: chaos_world.World) -> tuple[str, ...]:
+    """What bears the mark of a node, or its folder, once every worker has ended; of those that never came back, too."""
+    names = (*world.nodes, *world.retired)
+
+    def left() -> dict[int, str]:
+        return {pid: each for name in names for pid, each in left_processes.of_node(name, world.folder / name).items()}
+
+    with contextlib.suppress(TimeoutError):
+        await world.pace.wait_until(lambda: not left(), "no process of a node is left", 5.0)
+    found = left()
+    left_processes.end(found)
+    return tuple(f"process {pid} of a node: {command}" for pid, command in found.items())
 
 
 def _stalls(world: chaos_world.World) -> list[history.Absence]:
@@ -335,7 +353,15 @@ def _counted(world: chaos_world.World, stored: history.History, watch: chaos_evi
 
 
 def main(terms: Terms, folder: Path) -> int:
-    """Run it, and write what came of it into ``folder``; 0 when this process saw nothing violated."""
-    result = asyncio.run(run(terms, folder))
+    """Run it, and write what came of it into ``folder``, whatever that is; 0 when this process saw nothing violated."""
+    began = time.monotonic()
+    try:
+        result = asyncio.run(run(terms, folder))
+    except asyncio.CancelledError:
+        result = Result([], ["the run was told to end"], {}, time.monotonic() - began, 0.0)
+    except Exception as error:  # noqa: BLE001  (a report without a verdict says more than no report)
+        trace = folder / "harness-error.txt"
+        trace.write_text(traceback.format_exc(), encoding="utf-8")
+        result = Result([], [f"the harness broke off: {error!r}, see {trace}"], {}, time.monotonic() - began, 0.0)
     (folder / RESULT).write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
     return int(bool(result.violations or result.complaints))

@@ -233,7 +233,7 @@ class Striker:
             return await self.kill(name, _seconds)
         number, pid = list(world.nodes).index(name), world.service(name).pid
         await asyncio.to_thread(self._end_all, name)
-        _forget(pid)
+        own_groups.forget(pid)
         world.lines[name].part()
         shutil.rmtree(world.folder / f"{name}-temp", ignore_errors=True)
         base, _, generation = name.partition("-fresh-")
@@ -271,7 +271,7 @@ class Striker:
         if clone.poll() is None:
             clone.kill()
         await asyncio.to_thread(clone.wait)
-        _forget(clone.pid)
+        own_groups.forget(clone.pid)
         await asyncio.to_thread(self._end_copy, copy, temporary)
 
     def _end_copy(self, *folders: Path) -> None:
@@ -299,11 +299,6 @@ class Striker:
             world.counts["strangers refused"] += 1
         finally:
             await channel.close()
-
-
-def _forget(pid: int) -> None:
-    """Remove the control groups of a worker that never comes back, as its machine would have gone with them."""
-    own_groups.remove(list(own_groups.MOUNT.glob(f"*/hivemind-task-{pid}-*")))
 
 
 def _start(words: list[str], environment: dict[str, str], log: str) -> subprocess.Popen[bytes]:

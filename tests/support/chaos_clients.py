@@ -14,6 +14,7 @@ import chaos_plan
 import chaos_record
 import chaos_world
 
+from hivemind_worker.concurrency import stopping
 from hivemind_worker.task import errors, state
 
 WAVE = 50
@@ -98,6 +99,12 @@ class Clients:
         """Wait for cancels and retries that are still to come; raises what went wrong in them."""
         while self._beside:
             await asyncio.gather(*self._beside)
+
+    async def stop(self) -> None:
+        """Let go of those that are still to come; what went wrong in them counts no more."""
+        beside = list(self._beside)
+        await stopping.settle(*beside)
+        await asyncio.gather(*beside, return_exceptions=True)
 
     async def _until_answered(self, call: Callable[[], Awaitable[object]]) -> None:
         while True:

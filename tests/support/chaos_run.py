@@ -17,6 +17,8 @@ import chaos_keeper
 import client_checker
 import client_figures
 import client_history
+import left_processes
+import test_engine
 
 SUPPORT = Path(__file__).resolve().parent
 HOME = SUPPORT.parent.parent
@@ -59,6 +61,7 @@ def run(terms: chaos.Terms, folder: Path) -> Verdict:
         left = json.loads(report.read_text(encoding="utf-8")) if report.exists() else ["no list of what is left"]
     else:
         code = subprocess.run(command, check=False).returncode
+    left += _end_all(folder)
     path = folder / chaos.RESULT
     result = chaos.Result(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
     history_path = folder / chaos.HISTORY
@@ -70,6 +73,17 @@ def run(terms: chaos.Terms, folder: Path) -> Verdict:
     if result is None:
         violations.append(f"the run itself broke off, with exit code {code}")
     return Verdict(result, history, violations)
+
+
+def _end_all(folder: Path) -> list[str]:
+    """End what of the run is still there after its end, and name it: processes, and mounts below its folder."""
+    found = left_processes.of_folder(folder)
+    left_processes.end(found)
+    rows = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    mounts = [place for row in rows if (place := row.split()[1]).startswith(f"{folder}/")]
+    for place in reversed(mounts):
+        subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
+    return [*(f"process {pid}: {command}" for pid, command in found.items()), *(f"mount {place}" for place in mounts)]
 
 
 def export(commit: str, folder: Path) -> Path:
@@ -87,17 +101,24 @@ def main(terms: chaos.Terms, *, keep: bool) -> int:
 
     ``terms.before`` names a commit here.
     """
+    test_engine.end_on_sigterm()
     folder = Path(tempfile.mkdtemp(prefix=f"hivemind-chaos-{terms.seed}-", dir="/var/tmp"))
-    folder.chmod(0o755)  # workspaces of sandboxes are entered by another user
-    if terms.before:
-        terms = dataclasses.replace(terms, before=str(export(terms.before, folder)))
-    verdict = run(terms, folder)
-    print(f"== chaos, seed {terms.seed}: {terms.tasks} tasks\n{verdict.text}", flush=True)  # noqa: T201
-    if not verdict.good or keep:
-        print(f"== see {folder}", flush=True)  # noqa: T201
-    else:
-        shutil.rmtree(folder)
-    return int(not verdict.good)
+    good = False
+    try:
+        folder.chmod(0o755)  # workspaces of sandboxes are entered by another user
+        if terms.before:
+            terms = dataclasses.replace(terms, before=str(export(terms.before, folder)))
+        verdict = run(terms, folder)
+        print(f"== chaos, seed {terms.seed}: {terms.tasks} tasks\n{verdict.text}", flush=True)  # noqa: T201
+        good = verdict.good
+    except KeyboardInterrupt:
+        print("!! interrupted", flush=True)  # noqa: T201
+    finally:
+        if good and not keep:
+            shutil.rmtree(folder)
+        else:
+            print(f"== see {folder}", flush=True)  # noqa: T201
+    return int(not good)
 
 
 def inside(folder: Path) -> int:

@@ -18,6 +18,8 @@ import chaos_service
 import cutting_proxy
 import history
 import jumbling_proxy
+import left_processes
+import own_groups
 import preloaded
 import private_engine
 import small_disk
@@ -204,12 +206,15 @@ class World:
                 self.complaints.append(f"{service.name} ended with {code}, see {service.log}")
 
     def kill_all(self) -> None:
-        """Kill every process of ours, whatever state it is in."""
+        """Kill every process of ours, whatever state it is in, with the sandboxes that it ran and their groups."""
         processes = [service.process for service in (*self.nodes.values(), *self.retired.values(), self.pool)]
         for process in [*processes, *self.extras]:
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait()
+                for name in (*self.nodes, *self.retired):
+                    left_processes.end(left_processes.of_node(name, self.folder / name))
+                own_groups.forget(process.pid)
 
 
 def means(folder: Path, *, disks: bool, before: Path | None) -> Means:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -28,3 +30,22 @@ def of_node(node_id: str, state_dir: Path | None = None) -> dict[int, str]:
             if mark in command or mark in environment or (folder is not None and folder in command.split(b"\0")):
                 found[int(place.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip()
     return found
+
+
+def of_folder(folder: Path) -> dict[int, str]:
+    """Return the processes that name this folder, or what is in it, on their command line or in their environment."""
+    name, found = os.fsencode(folder), {}
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit() and int(place.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                command = (place / "cmdline").read_bytes()
+                if name in command or name in (place / "environ").read_bytes():
+                    found[int(place.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip()
+    return found
+
+
+def end(pids: Iterable[int]) -> None:
+    """Kill them; one that is gone already is passed over."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -81,6 +81,11 @@ def below(roots: Sequence[Path]) -> set[str]:
     return {os.path.relpath(at, root) for root in roots for at, _, _ in os.walk(root)} - {"."}
 
 
+def forget(pid: int) -> None:
+    """End and remove what a worker of that number ran, as its machine would have gone with it: it never comes back."""
+    remove(list(MOUNT.glob(f"*/hivemind-task-{pid}-*")))
+
+
 def remove(groups: Sequence[Path]) -> list[str]:
     """Kill what is in them, remove them and all below; returns those that could not be."""
     left = []

@@ -21,6 +21,9 @@ _WANTED: Final = ("memory", "pids", "cpu")
 
 _PREFIX: Final = "hivemind-task-"
 
+_NEW_SECONDS: Final = 60.0
+"""A group of another PID namespace may be this old and empty while its worker is about to put a process into it."""
+
 _GONE_SECONDS: Final = 5.0
 """How long a control group may take to be seen empty after its last process was waited for."""
 
@@ -68,7 +71,7 @@ class Group:
     @classmethod
     def made(cls, parents: Parents, limits: outcome.Limits) -> Group:
         """Make new ones and set the limits. Raises OSError."""
-        name = f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex}"
+        name = f"{_PREFIX}{os.getpid()}-{_namespace()}-{uuid.uuid4().hex}"
         group = cls({controller: folder / name for controller, folder in parents.folders.items()})
         try:
             for controller, folder in group.folders.items():
@@ -119,13 +122,25 @@ class Group:
 
 
 def sweep(parents: Parents) -> None:
-    """Remove the groups of workers that are dead; the kernel refuses where a process still lives in one."""
+    """Remove the groups of workers that are dead; the kernel refuses where a process still lives in one.
+
+    Numbers of another PID namespace say nothing here (a worker in a container, beside this one): its groups go once
+    they are old.
+    """
     for folder in parents.folders.values():
         for left in folder.glob(f"{_PREFIX}*-*"):
-            pid = left.name.removeprefix(_PREFIX).partition("-")[0]
-            if not Path(f"/proc/{pid}").exists():
-                with contextlib.suppress(OSError):
+            pid, *namespace = left.name.removeprefix(_PREFIX).split("-")[:-1]
+            with contextlib.suppress(OSError):
+                is_old = namespace == [_namespace()] or time.time() - left.stat().st_mtime > _NEW_SECONDS
+                if is_old and not Path(f"/proc/{pid}").exists():
                     left.rmdir()
+
+
+def _namespace() -> str:
+    """Of the numbers of our processes; empty where the kernel does not say it."""
+    with contextlib.suppress(OSError):
+        return str(Path("/proc/self/ns/pid").stat().st_ino)
+    return ""
 
 
 def _settings(controller: str, limits: outcome.Limits) -> Iterator[tuple[str, str]]:

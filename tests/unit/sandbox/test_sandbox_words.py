@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hivemind_worker.capsule import accounts
@@ -92,3 +93,19 @@ def test_accounts_of_both_versions_are_read_alike() -> None:
     assert accounts.read(lambda *where: one.get(where)) == expected
     assert accounts.read(lambda *where: two.get(where)) == expected
     assert accounts.read(lambda *_: None) == accounts.Reading()
+
+
+def test_groups_of_dead_workers_are_removed_and_none_that_another_container_may_just_have_made(tmp_path: Path) -> None:
+    gone, ours = 2**22 + 1, Path("/proc/self/ns/pid").stat().st_ino  # no kernel gives so high a number
+    names = {
+        "ours, dead": f"{gone}-{ours}-aa", "ours, alive": f"{os.getpid()}-{ours}-aa",
+        "another's, new": f"{gone}-1-aa", "another's, old": f"{gone}-1-bb",
+        "an older version's, new": f"{gone}-aa", "an older version's, old": f"{gone}-bb",
+    }  # fmt: skip
+    for name, rest in names.items():
+        (tmp_path / f"hivemind-task-{rest}").mkdir()
+        if name.endswith("old"):
+            os.utime(tmp_path / f"hivemind-task-{rest}", (1, 1))
+    limits.sweep(limits.Parents({"": tmp_path}, frozenset()))
+    left = {name for name, rest in names.items() if (tmp_path / f"hivemind-task-{rest}").exists()}
+    assert left == {"ours, alive", "another's, new", "an older version's, new"}
