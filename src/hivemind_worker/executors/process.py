@@ -139,6 +139,8 @@ class ProcessExecutor:
         ended = await asyncio.to_thread(life.sweep, self._node_id, folder, own_too=own_too)
         if ended:
             log.log_system_event("strays_ended", {"pids": list(ended)}, level="warning")
+        # Not only at a start: then a group may still have a process that is just ending, or is held to go on.
+        await asyncio.to_thread(limits.sweep, (await self._ready()).groups, own_too=own_too)
 
     async def _sweep_again(self) -> None:
         while not await self._closing.wait(timeout=SWEEP_SECONDS):

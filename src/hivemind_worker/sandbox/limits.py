@@ -121,9 +121,10 @@ class Group:
                     break
 
 
-def sweep(parents: Parents) -> None:
+def sweep(parents: Parents, *, own_too: bool = False) -> None:
     """Remove the groups of workers that are dead; the kernel refuses where a process still lives in one.
 
+    ``own_too``: those of this process as well, once it makes none any more.
     Numbers of another PID namespace say nothing here (a worker in a container, beside this one): its groups go once
     they are old.
     """
@@ -132,7 +133,8 @@ def sweep(parents: Parents) -> None:
             pid, *namespace = left.name.removeprefix(_PREFIX).split("-")[:-1]
             with contextlib.suppress(OSError):
                 is_old = namespace == [_namespace()] or time.time() - left.stat().st_mtime > _NEW_SECONDS
-                if is_old and not Path(f"/proc/{pid}").exists():
+                is_over = not Path(f"/proc/{pid}").exists() or (own_too and pid == str(os.getpid()))
+                if is_old and is_over:
                     left.rmdir()
 
 

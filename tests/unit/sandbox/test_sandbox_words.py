@@ -109,3 +109,5 @@ def test_groups_of_dead_workers_are_removed_and_none_that_another_container_may_
     limits.sweep(limits.Parents({"": tmp_path}, frozenset()))
     left = {name for name, rest in names.items() if (tmp_path / f"hivemind-task-{rest}").exists()}
     assert left == {"ours, alive", "another's, new", "an older version's, new"}
+    limits.sweep(limits.Parents({"": tmp_path}, frozenset()), own_too=True)
+    assert not (tmp_path / f"hivemind-task-{names['ours, alive']}").exists()
