@@ -11,6 +11,8 @@ import pytest
 from model_store import StoreBackend
 
 STEPS = 40
+QUICK_SEED = "2"
+"""Finds each of the quick faults within ten examples, of 300 that it may take; without a seed one takes a hundred."""
 FLOORS = {
     "Submit": 100,
     "Cancel": 20,
@@ -64,7 +66,7 @@ def test_the_store_keeps_its_promises_for_longer(seed: str) -> None:
 
 @pytest.mark.parametrize("mutant", model_mutants.QUICK, ids=lambda mutant: mutant.__name__)
 def test_the_model_finds_a_planted_fault(mutant: type[model_mutants.Mutant]) -> None:
-    assert model_runs.finds(mutant, 300, STEPS)
+    assert model_runs.finds(mutant, 300, STEPS, seed=QUICK_SEED)
 
 
 @pytest.mark.long

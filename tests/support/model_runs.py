@@ -65,10 +65,10 @@ def run_apart(backend: Callable[[], calls.Backend], examples: int, steps: int, *
     return tally
 
 
-def finds(backend: Callable[[], calls.Backend], examples: int, steps: int) -> str:
+def finds(backend: Callable[[], calls.Backend], examples: int, steps: int, *, seed: str = "") -> str:
     """Return how a planted fault showed; empty where no example found it."""
     try:
-        run(backend, examples, steps, shrinks=False, seed="")
+        run(backend, examples, steps, shrinks=False, seed=seed)
     except Broken as broken:
         return str(broken).splitlines()[0]
     return ""
