@@ -68,6 +68,7 @@ def data_results(tmp_path: Path) -> None:
     assert (results / "words" / "plots.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
 @pytest.mark.sandbox
 @pytest.mark.timeout(900)
 def test_without_an_engine(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 import waiting
 from installed import Shell, Up
 
@@ -58,6 +59,15 @@ def test_from_task_files_to_result_files(up: Up, tmp_path: Path) -> None:
     assert up.ask("wait", again).code == 4
 
 
+# What an operator sees is the pool's and the node's. That a container stops is proved in tests/faults and contracts.
+@pytest.mark.parametrize(
+    "fenced",
+    [
+        pytest.param("sandbox", marks=pytest.mark.sandbox),
+        pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.long]),
+    ],
+    indirect=True,
+)
 def test_the_operator_s_view_and_cancelling(up: Up) -> None:
     assert "\nwatch:   http://127.0.0.1:" in (up.shell.home / "up.log").read_text()
     assert up.ask("tasks").err == "the pool has no tasks yet\n"

@@ -12,6 +12,18 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 ENGINE = "engine"
 # What waits longest begins first, so that nothing long is left over at the end; the others in any order behind it.
 ORDER = ("faults", "docker", "end_to_end", "hostile", "node", "contracts", "programs", "unit", "architecture")
+# These are the longest of all: one that begins late has every other process wait for its end.
+LONGEST = (
+    "test_tutorial.py::test_in_the_sandbox",
+    "test_two_hundred_tasks.py::",
+    "test_large_result.py::",
+    "test_release.py::test_it_installs_twice",
+    "test_readme.py::",
+    "programs/test_learn_scikit_learn.py::",
+    "test_demo.py::",
+    "test_store_model.py::",
+    "test_pool_model.py::",
+)
 # The tests of these folders are long; those that share nothing go wherever there is room.
 SINGLE = ("tests/faults/", "tests/end_to_end/", "tests/node/", "tests/hostile/")
 # These share a program that is compiled for them.
@@ -67,6 +79,7 @@ def _is_of_the_engine(item: pytest.Item) -> bool:
     return item.get_closest_marker("docker") is not None
 
 
-def _rank(item: pytest.Item) -> tuple[bool, int]:
+def _rank(item: pytest.Item) -> tuple[bool, bool, int]:
     folder = item.nodeid.split("/")[1] if "/" in item.nodeid else ""
-    return not _is_of_the_engine(item), ORDER.index(folder) if folder in ORDER else len(ORDER)
+    folder_rank = ORDER.index(folder) if folder in ORDER else len(ORDER)
+    return not _is_of_the_engine(item), not any(name in item.nodeid for name in LONGEST), folder_rank
