@@ -143,6 +143,7 @@ async def build_worker(
     """
     from hivemind_worker.artifacts import outbox  # noqa: PLC0415  (slow to import)
     from hivemind_worker.artifacts import store as stores  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.executors import former_driver  # noqa: PLC0415  (slow to import)
     from hivemind_worker.host import capacity  # noqa: PLC0415  (slow to import)
     from hivemind_worker.journal import writer  # noqa: PLC0415  (slow to import)
     from hivemind_worker.node import worker_node  # noqa: PLC0415  (slow to import)
@@ -170,6 +171,7 @@ async def build_worker(
     takers.append(lambda now: worker.adopt(_terms(now, node_id, there, devices)))
     if measured:  # a worker of one command has no time to grow old
         takers.append(_beside(worker, settings, files))
+        worker.beside("former driver", former_driver.loop(runs.isolation, node_id, settings.docker.docker_host))
     return worker
 
 
@@ -213,8 +215,9 @@ def build_stock(settings: schema.Settings, pinned: Callable[[], Collection[str]]
     places: list[place.Place] = [environments.Environments(cache)]
     if its.docker_enabled and its.isolation is not schema.Isolation.SANDBOX:
         engine = engines.Engine(its.docker_host)
-        stay = pinned or (lambda: _pinned(settings))
-        places.insert(0, images.Images(engine, ledger.Ledger(cache / IMAGES_FOLDER), stay))
+        places.insert(
+            0, images.Images(engine, ledger.Ledger(cache / IMAGES_FOLDER), pinned or (lambda: _pinned(settings)))
+        )
         places.insert(1, packages.Packages(engine))
     return places
 
@@ -224,10 +227,7 @@ def build_housekeeping(
     more: Sequence[place.Place] = (),
     pinned: Callable[[], Collection[str]] | None = None,
 ) -> sweep.Housekeeping:
-    """Return what keeps this machine tidy: images, environments, workspaces, logs, and the places given.
-
-    ``pinned`` as for :func:`build_stock`.
-    """
+    """Return what keeps this machine tidy, the places given included. ``pinned`` as for :func:`build_stock`."""
     from hivemind_worker.housekeeping import disks, logs, policy, sweep, workspaces  # noqa: PLC0415  (slow to import)
 
     its, kept = settings.cleanup, settings.storage

@@ -7,6 +7,7 @@ import contextlib
 import os
 import subprocess
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ import pytest
 import pytest_asyncio
 import waiting
 
+from hivemind_worker.concurrency import stopping
+from hivemind_worker.containers import engine as engines
+from hivemind_worker.containers import hardening
+from hivemind_worker.executors import former_driver
 from hivemind_worker.sandbox import life
 from hivemind_worker.wire import calls
 
@@ -117,3 +122,83 @@ async def test_l05_only_what_a_life_of_this_node_left_that_is_over_is_ended(tmp_
         for process in made.values():
             process.kill()
             process.wait()
+
+
+async def test_l05_what_the_former_sandboxes_left_is_ended_by_a_worker_with_an_engine(tmp_path: Path) -> None:
+    node_id = f"node-{uuid.uuid4().hex}"
+    gone = started("true")
+    gone.wait()
+    names = {"node": node_id, "one command": life.one_command(), "another node": f"other {node_id}"}
+    made = {
+        name: started("sleep", "600", mark=life.Life(life.current(word).node, gone.pid, 1).mark)
+        for name, word in names.items()
+    }
+    made["a command that runs"] = started("sleep", "600", mark=life.current(life.one_command()).mark)
+    stop = stopping.Stop()
+    sweeping = asyncio.ensure_future(former_driver.loop("docker", node_id, "unix:///nowhere")(stop))
+    try:
+        for name in ("node", "one command"):
+            await waiting.wait_until(lambda: made[name].poll() is not None, description=f"{name} is ended")  # noqa: B023
+        assert {name for name, process in made.items() if process.poll() is None} == {
+            "another node",
+            "a command that runs",
+        }
+    finally:
+        stop.request(stopping.StopLevel.DRAIN, "the test ends")
+        await sweeping
+        for process in made.values():
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.docker
+async def test_l05_what_the_former_containers_left_is_removed_by_a_worker_with_sandboxes(
+    docker_url: str, busybox_image: str
+) -> None:
+    node_id = f"node-{uuid.uuid4().hex}"
+    engine = engines.Engine(docker_url)
+    await engine.connect()
+    made = {}
+    for name in (node_id, f"other-{node_id}"):
+        labels = {hardening.NODE_LABEL: name, f"{hardening.LABEL}.boot-id": "former"}
+        body = {"Image": busybox_image, "Cmd": ["sleep", "600"], "Labels": labels}
+        made[name] = await engine.create(f"hivemind-test-{uuid.uuid4().hex[:12]}", body)
+        await engine.start(made[name])
+    stop = stopping.Stop()
+    sweeping = asyncio.ensure_future(former_driver.loop("sandbox", node_id, docker_url)(stop))
+    try:
+
+        async def is_gone() -> bool:
+            return not await engine.containers(f"{hardening.NODE_LABEL}={node_id}")
+
+        await waiting.wait_until(is_gone, description="the container is removed", seconds=30)  # type: ignore[arg-type]
+        assert await engine.containers(f"{hardening.NODE_LABEL}=other-{node_id}")
+    finally:
+        stop.request(stopping.StopLevel.DRAIN, "the test ends")
+        await sweeping
+        for container in made.values():
+            await engine.remove(container)
+        await engine.close()
+
+
+@pytest.mark.sandbox
+def test_l05_what_a_killed_command_left_is_gone_after_the_next_one(tmp_path: Path) -> None:
+    with shim() as place:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HIVEMIND_")}
+        environment |= {"PATH": f"{place}:{environment['PATH']}"}
+        run = [*mortal.COMMAND, "run", "--isolation=sandbox", "--"]
+        killed = subprocess.Popen([*run, "sleep", "600"], env=environment)
+
+        def waits() -> set[int]:
+            found = left_processes.of_node(life.one_command())
+            return {pid for pid, command in found.items() if "sleep 1000" in command}
+
+        try:
+            left = waiting.wait_for(waits, description="a child that waits for ever", seconds=60)
+        finally:
+            killed.kill()  # the command alone
+            killed.wait()
+        assert left & waits()
+        environment["PATH"] = os.environ["PATH"]
+        subprocess.run([*run, "true"], env=environment, check=True, capture_output=True)
+        assert not left & waits()

@@ -80,7 +80,7 @@ class ProcessExecutor:
         lasting: Path | None = None,
         node_id: str = "",
     ) -> None:
-        self._node_id = node_id
+        self._node_id = node_id if lasting is not None or not node_id else life.one_command()
         self._closing = stopping.Stop()
         self._sweeping: asyncio.Task[None] | None = None
         self._holder_folder = lasting
@@ -116,9 +116,11 @@ class ProcessExecutor:
         ground = await self._ready()
         if self._lasting is not None:
             await self._bury(self._lasting, {each.get(_NAME, "") for each in covered})
-        if self._node_id and self._holder_folder is not None:  # a worker of one command has no earlier life
+        if self._node_id and self._holder_folder is not None:
             await self._sweep()
             self._sweeping = asyncio.create_task(self._sweep_again(), name="sandboxes/sweep")
+        elif self._node_id:  # one command: for what others left that were killed nobody need wait
+            self._jobs.start("strays", self._sweep())
         await asyncio.to_thread(limits.sweep, ground.groups)
         await workspaces.sweep(self._scratch, ground.drop_to)
         await asyncio.to_thread(environments.sweep, self._cache)
@@ -135,9 +137,8 @@ class ProcessExecutor:
 
     async def _sweep(self, *, own_too: bool = False) -> None:
         """End the processes that earlier lives of this node have left, whatever the moment they were killed in."""
-        folder = self._holder_folder if self._lasting is not None else None
-        ended = await asyncio.to_thread(life.sweep, self._node_id, folder, own_too=own_too)
-        if ended:
+        held = None if self._lasting is None else self._holder_folder
+        if ended := await asyncio.to_thread(life.sweep, self._node_id, held, own_too=own_too):
             log.log_system_event("strays_ended", {"pids": list(ended)}, level="warning")
         # Not only at a start: then a group may still have a process that is just ending, or is held to go on.
         await asyncio.to_thread(limits.sweep, (await self._ready()).groups, own_too=own_too)

@@ -58,6 +58,14 @@ def current(node_id: str) -> Life:
     return Life(_node(node_id), os.getpid(), _began(os.getpid()))
 
 
+def one_command() -> str:
+    """Return the name under which single commands, which have no node to return to, mark what they start.
+
+    Of this user and in this process namespace alone: of others' it cannot be told whether they have ended.
+    """
+    return f"one command of user {os.geteuid()} in {(_PROC / 'self/ns/pid').stat().st_ino}"
+
+
 def strays(node_id: str, holder_folder: Path | None = None) -> tuple[Stray, ...]:
     """Return every process that a life of this node has started, of lives that are over and of those that are not.
 

@@ -1,0 +1,61 @@
+"""What earlier lives of this node left at the driver that it uses no more, swept by mark beside a worker (`wiring`).
+
+A node that went from sandboxes to containers, or back, has nobody else who would look there. What single commands left
+that were killed is swept with it, whatever the driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from hivemind_worker.concurrency import periodic, stopping
+from hivemind_worker.containers import engine as engines
+from hivemind_worker.containers import leftovers
+from hivemind_worker.sandbox import life
+from hivemind_worker.task import errors
+from hivemind_worker.telemetry import logs
+
+SWEEP_SECONDS: Final = 60.0
+"""Between two sweeps, as of the driver in use: an engine may have been away at the first."""
+
+log = logs.StructuredLogger(__name__)
+
+
+def loop(isolation: str, node_id: str, docker_host: str) -> Callable[[stopping.Stop], Awaitable[None]]:
+    """Return what sweeps now and every minute until its stop; ``isolation`` names the driver that is in use."""
+    return functools.partial(_sweep_repeatedly, isolation, node_id, docker_host)
+
+
+async def _sweep_repeatedly(isolation: str, node_id: str, docker_host: str, stop: stopping.Stop) -> None:
+    async for _ in periodic.every(SWEEP_SECONDS, stop):
+        if isolation == "docker":
+            await sweep_sandboxes(node_id)
+        else:
+            # No engine, or none that answers: a container of ours there is found when one does.
+            with contextlib.suppress(errors.NodeFault):
+                await sweep_containers(node_id, docker_host)
+        await sweep_sandboxes(life.one_command())
+
+
+async def sweep_sandboxes(node_id: str) -> None:
+    """End the sandboxes of lives of this node that are over, those that were held for it to return to included."""
+    ended = await asyncio.to_thread(life.sweep, node_id)
+    if ended:
+        log.log_system_event("strays_ended", {"pids": list(ended)}, level="warning")
+
+
+async def sweep_containers(node_id: str, docker_host: str) -> None:
+    """Remove the node's containers and volumes. Raises :class:`errors.NodeFault` where the engine does not answer."""
+    engine = engines.Engine(docker_host)
+    try:
+        await engine.connect()
+        removed = await leftovers.remove(engine, node_id, all_boots=True)
+    finally:
+        await engine.close()
+    if removed.containers or removed.volumes:
+        details = {"containers": list(removed.containers), "volumes": list(removed.volumes)}
+        log.log_system_event("stray_containers_removed", details, level="warning")
