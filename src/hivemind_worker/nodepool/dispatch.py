@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.nodepool.store import records, store
@@ -38,7 +38,8 @@ class Dispatch:
         self._waiting: dict[tuple[str, str], _Waiter] = {}
         self._of: dict[str, set[tuple[str, str]]] = {}
         self._wake = asyncio.Event()
-        self._told: dict[str, set[tuple[str, int]]] = {}
+        self._told: dict[str, dict[str, set[tuple[str, int]]]] = {}
+        """By node and session: cancellations that a poll was answered with, while the node still holds them."""
         self._closed = False
         self._is_paused = False
 
@@ -184,13 +185,22 @@ class Dispatch:
 
     def _not_told(self, poll: records.Poll, cancel: Sequence[records.Ref]) -> tuple[records.Ref, ...]:
         """Cancellations that no poll of this session was answered before; heartbeats repeat them all."""
-        told = self._told.get(poll.session_id, set()) & poll.held
+        sessions = self._told.get(poll.node_id, {})
+        told = sessions.pop(poll.session_id, set()) & poll.held
         new = tuple(ref for ref in cancel if (ref.task_id, ref.attempt) not in told)
         told |= {(ref.task_id, ref.attempt) for ref in new}
-        self._told.pop(poll.session_id, None)
         if told:
-            self._told[poll.session_id] = told
+            sessions[poll.session_id] = told
+        if sessions:
+            self._told[poll.node_id] = sessions
+        else:
+            self._told.pop(poll.node_id, None)
         return new
+
+    def forget(self, node_ids: Iterable[str]) -> None:
+        """Forget what these nodes were told: their leases have run out."""
+        for node_id in node_ids:
+            self._told.pop(node_id, None)
 
 
 def _concerns(poll: records.Poll, change: records.Change) -> bool:

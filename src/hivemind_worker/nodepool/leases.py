@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from hivemind_worker.concurrency import periodic, stopping
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.task import errors
@@ -17,8 +19,12 @@ nobody can have been missed."""
 log = logs.StructuredLogger(__name__)
 
 
-async def watch(kept: store.Store, lease_seconds: float, stop: stopping.Stop) -> None:
+async def watch(
+    kept: store.Store, lease_seconds: float, on_lost: Callable[[Sequence[str]], None], stop: stopping.Stop
+) -> None:
     """Give up what is lost until the stop. A store that cannot be written is tried again at the next look.
+
+    ``on_lost`` is called with the nodes whose leases have run out.
 
     A pool that was away itself (its process stopped, its disk full, its machine asleep) judges nobody by that time:
     heartbeats could not be heard. Leases then begin anew, as after a start.
@@ -34,7 +40,9 @@ async def watch(kept: store.Store, lease_seconds: float, stop: stopping.Stop) ->
                 await kept.begin_leases_anew()
                 log.log_system_event("leases_begun_anew", {"away_seconds": round(away, 1)}, level="warning")
             else:
-                _tell(await kept.expire(now))
+                lost = await kept.expire(now)
+                on_lost(lost.nodes)
+                _tell(lost)
         except errors.Unavailable as error:
             if not refused:
                 log.log_system_event("leases_not_watched", level="error", error=error)

@@ -45,7 +45,21 @@ class Live:
         """Take note of what the store has committed: attempts that ended, for good or for another."""
         for change in changes:
             if change.state in state.ENDED or change.state is state.TaskState.QUEUED:
-                self._said.pop(change.task_id, None)
+                said = self._said.pop(change.task_id, None)
+                if said is not None:
+                    self._discard(said.node_id, change.task_id)
+
+    def forget(self, node_ids: Iterable[str]) -> None:
+        """Forget what these nodes said: their leases have run out."""
+        for node_id in node_ids:
+            for task_id in self._of.pop(node_id, ()):
+                self._forget(task_id, node_id)
+
+    def _discard(self, node_id: str, task_id: str) -> None:
+        task_ids = self._of.get(node_id, set())
+        task_ids.discard(task_id)
+        if not task_ids:
+            self._of.pop(node_id, None)
 
     def _forget(self, task_id: str, node_id: str) -> None:
         said = self._said.get(task_id)

@@ -207,7 +207,9 @@ class NodePool:
         loops.add("free space", "all", self._space.run)
         loops.add("serving status", "all", self._status.run)
         loops.add("store", "all", self._watch_store)
-        loops.add("leases", "all", functools.partial(leases.watch, self.store, self._parts.lease_seconds))
+        loops.add(
+            "leases", "all", functools.partial(leases.watch, self.store, self._parts.lease_seconds, self._parts.forget)
+        )
         try:
             return await loops.run(self._stop)
         except errors.HiveMindError as error:

@@ -63,6 +63,11 @@ class Parts:
     told: measuring.Measuring = field(default_factory=measuring.Measuring)
     live: live.Live = field(default_factory=live.Live)
 
+    def forget(self, node_ids: Sequence[str]) -> None:
+        """Keep nothing in memory of nodes whose leases have run out."""
+        self.live.forget(node_ids)
+        self.dispatch.forget(node_ids)
+
 
 class NodeManager(calls.NodeManagerServicer):
     """The workers' calls."""
