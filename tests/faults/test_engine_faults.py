@@ -23,7 +23,13 @@ CALLS = [b"/containers/create", b"/attach", b"/start", b"/images/"]
 
 
 async def _attempt(
-    url: str, image: str, folder: Path, fault: engine_proxy.Fault, stop: stopping.Stop | None = None
+    url: str,
+    image: str,
+    folder: Path,
+    fault: engine_proxy.Fault,
+    stop: stopping.Stop | None = None,
+    *,
+    fill_again: bool = False,
 ) -> outcome.Outcome:
     node = f"test-{uuid.uuid4().hex[:12]}"
     store = stores.Store(folder)
@@ -31,6 +37,8 @@ async def _attempt(
     async with engine_proxy.before(url, fault) as address:
         under_test = docker.DockerExecutor(engine=engines.Engine(address), store=store, node_id=node, boot_id="1")
         await under_test.open()
+        if fill_again:
+            under_test._program.forget()
         try:
             ended = await attempts.Bench(under_test, store, image).shell("echo ran; echo kept > results/x", stop=stop)
             await under_test._jobs.idle()
@@ -66,6 +74,15 @@ async def test_l09_a_call_that_hangs_is_given_up(
     ended = await _attempt(docker_url, busybox_image, tmp_path, engine_proxy.Fault(call, 0, times=1))
     assert ended.reason is outcome.Reason.ENGINE_LOST
     assert "within" in ended.error
+
+
+async def test_what_a_broken_line_left_of_filling_the_programs_volume_goes_with_the_worker(
+    docker_url: str, busybox_image: str, tmp_path: Path
+) -> None:
+    fault = engine_proxy.Fault(b"DELETE ", -1, times=2)
+    ended = await _attempt(docker_url, busybox_image, tmp_path, fault, fill_again=True)
+    assert fault.met
+    assert ended.reason is outcome.Reason.ENGINE_LOST
 
 
 async def test_a_cancel_is_heard_while_the_engine_hangs(docker_url: str, busybox_image: str, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ PROGRAM = f"{PROGRAM_FOLDER}/hivemind-init"
 LABEL = "io.hivemind"
 NODE_LABEL = f"{LABEL}.node-id"
 ROLE_LABEL = f"{LABEL}.role"
+FILLER = "filler"
 """What one of our objects is for: `capsule`, `filler`, `builder`, `program`, `workspace`, `packages`, `environment`."""
 
 KEEPER_LABEL = f"{LABEL}.keeper"
@@ -203,7 +204,7 @@ def filler(around: Surroundings, image: str, mounts: Mapping[str, str]) -> dict[
         "Cmd": [],
         "User": f"{USER}:{USER}",
         "Healthcheck": {"Test": ["NONE"]},
-        "Labels": {NODE_LABEL: around.node_id, ROLE_LABEL: "filler", f"{LABEL}.boot-id": around.boot_id},
+        "Labels": {NODE_LABEL: around.node_id, ROLE_LABEL: FILLER, f"{LABEL}.boot-id": around.boot_id},
         "HostConfig": {
             "NetworkMode": "none",
             "LogConfig": {"Type": "none", "Config": {}},

@@ -49,6 +49,17 @@ async def remove(
     return Removed(tuple(found["Id"] for found in containers), tuple(gone))
 
 
+async def remove_fillers(engine: engines.Engine, node_id: str, boot_id: str) -> None:
+    """Remove the containers by which this life of a node filled volumes: one stays where the engine did not answer.
+
+    Call it once no volume is being filled any more. Raises EngineLost, engine.Refused.
+    """
+    for found in await engine.containers(f"{hardening.NODE_LABEL}={node_id}"):
+        role = (found.get("Labels") or {}).get(hardening.ROLE_LABEL)
+        if role == hardening.FILLER and _boot(found) == boot_id:
+            await engine.remove(found["Id"])
+
+
 def _boot(found: Mapping[str, Any]) -> str:
     return str((found.get("Labels") or {}).get(f"{hardening.LABEL}.boot-id", ""))
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from hivemind_worker.concurrency import supervision
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening
+from hivemind_worker.containers import hardening, leftovers
 from hivemind_worker.task import errors, plan
 
 AHEAD = 4
@@ -59,9 +59,10 @@ class Workspaces:
         await self._engine.remove_volume(volume)
 
     async def close(self) -> None:
-        """Remove those that were never used."""
+        """Remove those that were never used, and what the filling of a volume left; none is filled any more."""
         while self._spare:
             await self._engine.remove_volume(self._spare.popleft())
+        await leftovers.remove_fillers(self._engine, self._node_id, self._boot_id)
 
     async def _refill(self, image: hardening.Image) -> None:
         async with self._lock:
