@@ -22,6 +22,7 @@ import grpc
 import installed
 import own_groups
 import preloaded
+import private_engine
 import unsynced
 
 from hivemind_worker.wire import calls, channels
@@ -94,6 +95,7 @@ class Striker:
             assert engine is not None
             await asyncio.to_thread(engine.kill)
             await asyncio.sleep(seconds)
+            engine.start_seconds = private_engine.PrivateEngine.start_seconds * self.world.pace.slowness
             await asyncio.to_thread(engine.start)
             return
         service = self.world.service(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -172,12 +173,21 @@ def left(nodes: Mapping[str, Path], temporary: Mapping[str, Path], engine: str, 
         found += [f"{name}: {path.relative_to(folder)}" for path in folder.glob("work/staging/*")]
         found += [f"{name}: workspace {path.name}" for path in temporary[name].iterdir()]
         if engine:
-            label = json.dumps({"label": [f"io.hivemind.node-id={name}"]})
-            containers = engine_api.get(engine, "/containers/json", all="1", filters=label)
-            found += [f"{name}: container {item['Id'][:12]} ({item['State']})" for item in containers]
-            volumes = engine_api.get(engine, "/volumes", filters=label)["Volumes"] or []
-            found += [f"{name}: volume {item['Name']}" for item in volumes]
+            try:
+                found += _left_in_engine(engine, name)
+            except (OSError, http.client.HTTPException, engine_api.EngineRefusedError) as error:
+                found.append(f"{name}: what the engine has of it, as that does not answer: {error!r}")
     return tuple(found)
+
+
+def _left_in_engine(engine: str, name: str) -> list[str]:
+    label = json.dumps({"label": [f"io.hivemind.node-id={name}"]})
+    containers = engine_api.get(engine, "/containers/json", all="1", filters=label)
+    volumes = engine_api.get(engine, "/volumes", filters=label)["Volumes"] or []
+    return [
+        *(f"{name}: container {item['Id'][:12]} ({item['State']})" for item in containers),
+        *(f"{name}: volume {item['Name']}" for item in volumes),
+    ]
 
 
 def events(logs: Mapping[str, Path]) -> Iterator[tuple[str, str, Mapping[str, object]]]:

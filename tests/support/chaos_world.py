@@ -245,9 +245,9 @@ async def world(made: World, *, sandboxes: int, containers: int, olds: Mapping[s
         made.address = pool.said(chaos_service.ADDRESS)
         pool.words[1] = f"--listen={made.address}"
         if containers:
-            made.engine = await asyncio.to_thread(
-                made.stack.enter_context, private_engine.running(live_restore=made.seed % 2 == 0)
-            )
+            patience = private_engine.PrivateEngine.start_seconds * made.pace.slowness
+            running = private_engine.running(live_restore=made.seed % 2 == 0, start_seconds=patience)
+            made.engine = await asyncio.to_thread(made.stack.enter_context, running)
         names = [f"chaos-{made.seed}-{number}" for number in range(sandboxes + containers)]
         made.engine_nodes = names[sandboxes:]
         for number, name in enumerate(names):

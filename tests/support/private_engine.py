@@ -22,7 +22,9 @@ def possible() -> bool:
 
 
 class PrivateEngine:
-    """The engine, running or not. What it holds outlives its ends."""
+    """The engine, running or not. What it holds outlives its ends. ``start_seconds``: how long a start may take."""
+
+    start_seconds = 60.0
 
     def __init__(self, place: test_network.Place, *, live_restore: bool) -> None:
         self.place = place
@@ -44,7 +46,9 @@ class PrivateEngine:
         for left in ("docker.pid", "exec/containerd/containerd.pid"):
             (self.home / left).unlink(missing_ok=True)
         self._process = test_engine.start(self.place, *(["--live-restore"] if self._live_restore else []))
-        waiting.wait_for(lambda: engine_api.answers(self.url), description="the engine answers", seconds=60)
+        waiting.wait_for(
+            lambda: engine_api.answers(self.url), description="the engine answers", seconds=self.start_seconds
+        )
 
     def kill(self) -> None:
         """Kill it, -9."""
@@ -78,10 +82,13 @@ class PrivateEngine:
 
 
 @contextlib.contextmanager
-def running(*, live_restore: bool = False, with_python: bool = False) -> Iterator[PrivateEngine]:
+def running(
+    *, live_restore: bool = False, with_python: bool = False, start_seconds: float = PrivateEngine.start_seconds
+) -> Iterator[PrivateEngine]:
     """Have one within this block, with the smallest image in it."""
     with test_network.place() as place:
         made = PrivateEngine(place, live_restore=live_restore)
+        made.start_seconds = start_seconds
         try:
             made.start()
             test_images.busybox(made.url)
