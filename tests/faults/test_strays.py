@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -202,3 +203,35 @@ def test_l05_what_a_killed_command_left_is_gone_after_the_next_one(tmp_path: Pat
         environment["PATH"] = os.environ["PATH"]
         subprocess.run([*run, "true"], env=environment, check=True, capture_output=True)
         assert not left & waits()
+
+
+INNER = """
+import os, subprocess, sys
+from hivemind_worker.sandbox import life
+mark = life.current("node-1").mark
+child = subprocess.Popen(["sleep", "600"], env={life.VARIABLE: mark})
+print("made", flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+def inside_a_container() -> subprocess.Popen[bytes]:
+    """A worker's process, number 1 of a PID namespace of its own, that has started a process with its mark."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", INNER]
+    inner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert inner.stdout
+    assert inner.stdout.readline() == b"made\n"
+    return inner
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a PID namespace of its own")
+async def test_l05_what_a_living_worker_in_a_container_has_started_is_not_ended(tmp_path: Path) -> None:
+    """By its own number, which is another's out here or nobody's."""
+    inner = await asyncio.to_thread(inside_a_container)
+    try:
+        (stray,) = await asyncio.to_thread(life.strays, "node-1")
+        assert await asyncio.to_thread(life.sweep, "node-1", tmp_path, own_too=True) == ()
+        assert life.strays("node-1") == (stray,)
+    finally:
+        inner.communicate(timeout=20)

@@ -41,8 +41,15 @@ class Life:
 
     @property
     def is_over(self) -> bool:
-        """Whether that process has ended."""
-        return _began(self.pid) != self.began
+        """Whether that process has ended.
+
+        A worker in a container is another number out here; the kernel shows both. Where its stray can be seen, so can
+        it: a PID namespace shows those below it.
+        """
+        return _began(self.pid) != self.began and not any(self._is(pid) for pid in _pids())
+
+    def _is(self, pid: int) -> bool:
+        return _innermost(pid) == self.pid and _began(pid) == self.began
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +158,15 @@ def _began(pid: int) -> int:
     """When it began, in ticks since boot; -1 where it has ended."""
     fields = _stat(pid)
     return -1 if not fields or fields[0] in "ZX" else int(fields[19])
+
+
+def _innermost(pid: int) -> int:
+    """The number that a process has for itself, in the PID namespace that it is in; -1 where it has ended."""
+    with contextlib.suppress(OSError):
+        for line in (_PROC / str(pid) / "status").read_text(errors="replace").splitlines():
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
+    return -1
 
 
 def _ancestors(pid: int) -> Iterator[int]:
