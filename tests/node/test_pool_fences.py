@@ -91,6 +91,8 @@ async def test_a_client_that_knows_no_sessions_needs_none(at: pool_parts.Running
         ({"stream": 0}, "chunks.stream"),
         ({"sequence": -1}, "chunks.sequence"),
         ({"offset": -(2**63)}, "chunks.offset"),
+        ({"sequence": 2**63 - 1}, "chunks.sequence"),
+        ({"offset": 2**63 - 1}, "chunks.offset"),
     ],
 )
 async def test_output_that_makes_no_sense_is_the_senders_fault(
@@ -108,6 +110,12 @@ async def test_output_that_makes_no_sense_is_the_senders_fault(
 
 
 # ---- what is shown of a node ----
+
+
+async def test_a_word_for_a_status_that_is_a_page_long_is_cut(at: pool_parts.Running) -> None:
+    worker = await at.worker()
+    await worker.beat(status="x" * 100_000)
+    assert (await _shown(at)).status == "x" * 64
 
 
 async def _shown(at: pool_parts.Running) -> pb.NodeInfo:

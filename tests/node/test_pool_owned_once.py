@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -13,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_worker.nodepool import server
+from hivemind_worker.cli import holding
+from hivemind_worker.nodepool import locks, server
 from hivemind_worker.nodepool.store import database
 from hivemind_worker.task import errors
 
@@ -138,3 +141,33 @@ async def test_pools_in_one_process_are_two_pools(tmp_path: Path) -> None:
     with pytest.raises(errors.StateInUse, match=f"process {os.getpid()}"):
         await server.NodePool(tmp_path / "b", store_path=tmp_path / "link").start()
     await first.stop()
+
+
+@pytest.mark.parametrize("name", ["/", "."])
+async def test_a_store_that_is_a_folder_is_refused_in_words(tmp_path: Path, name: str) -> None:
+    pool = server.NodePool(tmp_path, store_path=tmp_path / name)
+    with pytest.raises(errors.BadSettings, match="is a folder: name a file"):
+        await pool.start()
+
+
+NO_LOCKS = OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+"""What `flock` gives on a network file system whose server grants no locks."""
+
+
+def _refuse(_fd: int, _operation: int) -> None:
+    raise NO_LOCKS
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = locks.InodeLock(tmp_path / "pool.sqlite", "move it")
+    monkeypatch.setattr(fcntl, "flock", _refuse)
+    with pytest.raises(errors.BadSettings, match=r"pool\.sqlite .*No locks available.*local disk"):
+        lock.take()
+
+
+def test_a_worker_s_folder_without_locks_is_the_owners_to_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", _refuse)
+    with pytest.raises(errors.BadSettings, match=r"No locks available.*local disk"), holding.folder(tmp_path):
+        pass

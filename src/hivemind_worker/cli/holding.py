@@ -19,7 +19,7 @@ def folder(state_dir: Path) -> Iterator[state_lock.StateLock]:
     """Hold ``state_dir`` within this block, and give its lock; the kernel lets go of it when the process ends.
 
     Raises :class:`errors.StateInUse` where another worker holds it, :class:`errors.BadSettings` where it cannot be
-    written.
+    written or locked.
     """
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -42,3 +42,5 @@ def _lock(handle: int, state_dir: Path) -> None:
         raise errors.StateInUse(
             f"another worker uses {state_dir}: stop it, or give this one a --state-dir of its own"
         ) from None
+    except OSError as error:
+        raise errors.NoFileLocks(state_dir, error) from None

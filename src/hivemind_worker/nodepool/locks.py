@@ -37,16 +37,19 @@ class InodeLock:
         """Make it where it is not there, and lock it.
 
         Raises :class:`errors.StateInUse` where another pool has it, :class:`errors.BadSettings` where it cannot be
-        written.
+        written or locked.
         """
         for _ in range(_TRIES):
             fd = self._open()
             inode = _inode(os.fstat(fd))
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 os.close(fd)
                 raise self._in_use(_holder(inode)) from None
+            except OSError as error:
+                os.close(fd)
+                raise errors.NoFileLocks(self._path, error) from None
             if self._is_at(inode):
                 self._fd, self._inode = fd, inode
                 with _owned_guard:

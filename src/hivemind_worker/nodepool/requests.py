@@ -36,6 +36,10 @@ TASKS_PER_ANSWER = 64
 
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}", re.ASCII)
 _TEXT = 1_000
+_STATUS = 64
+"""The longest word for a node's status, in characters: it is shown in a column of a table."""
+_MAX_POSITION = 2**53
+"""The last offset or sequence number of output: 9 PB. Behind it, what comes next must still fit into 64 bits."""
 _MARK_CHARS = 64
 """Longest id of an epoch or a run: ours have 32."""
 _LARGEST = 2**53  # beyond it no floating-point number counts one by one, and no database takes more than 2**63
@@ -105,7 +109,7 @@ def beat(request: calls.pb.UpdateNodeStatusRequest) -> records.Beat:
     return records.Beat(
         node_id=node_id(request.node_id),
         session_id=request.session_id,
-        status=request.status[:_TEXT],
+        status=request.status[:_STATUS],
         message=request.message[:_TEXT],
         readings=readings,
         held=refs(request.held),
@@ -233,8 +237,8 @@ def chunk(message: calls.pb.LogChunk) -> attempt_logs.Chunk:
         known = ", ".join(_STREAMS.values())
         raise errors.UserError(f"chunks.stream: there is none of number {int(message.stream)}, only {known}")
     for name, value in (("sequence", message.sequence), ("offset", message.offset)):
-        if value < 0:
-            raise errors.UserError(f"chunks.{name}: must be from 0 on, not {value}")
+        if not 0 <= value <= _MAX_POSITION:
+            raise errors.UserError(f"chunks.{name}: must be from 0 to {_MAX_POSITION}, not {value}")
     return attempt_logs.Chunk(message.sequence, message.stream, message.offset, chunk_bytes(message.data))
 
 

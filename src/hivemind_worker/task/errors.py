@@ -10,6 +10,7 @@
     │   └── TooLarge            artifacts/writing: more bytes than were allowed or announced
     ├── OwnerError              the owner of this machine must change something
     │   ├── BadSettings         a setting is wrong; names it and where it came from
+    │   │   └── NoFileLocks     the file system of a folder grants no locks
     │   ├── IsolationMissing    neither an engine nor a sandbox can fence a task here
     │   ├── StateInUse          another process holds the state directory or the store
     │   │   └── SessionLives    nodepool/store/takeover: the node's id is that of a worker which may live
@@ -41,6 +42,10 @@
 
 `concurrency.stopping.Stopped` is no error: it is how work that was told to stop says so.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
 
 
 class HiveMindError(Exception):
@@ -81,6 +86,13 @@ class OwnerError(HiveMindError):
 
 class BadSettings(OwnerError):
     """A setting has a value that cannot be used."""
+
+
+class NoFileLocks(BadSettings):
+    """The file system at ``path`` grants no locks, as some network file systems: nobody can have a folder alone."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"{path} cannot be locked ({error.strerror}): put it on a local disk")
 
 
 class IsolationMissing(OwnerError):

@@ -191,6 +191,8 @@ class SqliteStore:
 
     def _lock(self) -> None:
         """Have the file alone: by its inode, and by its name, as pools of older versions do."""
+        if self._path.is_dir():
+            raise errors.BadSettings(f"pool_store {self._path} is a folder: name a file in it (--store)")
         try:
             self._take(database.lock_file(self._path))
             database.forget_removed(self._path)
