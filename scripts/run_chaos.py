@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> int:
         tasks,
         sandboxes=3 - containers,
         containers=containers,
+        seconds=max(chaos.Terms.seconds, chaos.TASK_SECONDS * tasks),
         spinners=int(named.get("spin", "0")),
         before=named.get("before", _released()),
         kinds=tuple(filter(None, named.get("kinds", "").split(","))),

@@ -34,6 +34,9 @@ import left_processes
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.task import outcome, resources, state
 
+TASK_SECONDS = 1.5
+"""Quiet seconds that a task may cost a large run, blows included; 0.7 were seen."""
+
 AT_ONCE = 3
 """Blows that last at the same time, at most."""
 

@@ -136,7 +136,7 @@ class Watch:
         by_pid = {number: name for name, number in self.workers.items() if number}
         container = re.search(r"[0-9a-f]{64}", Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii"))
         if container is not None and self._engine:
-            with contextlib.suppress(OSError, engine_api.EngineRefusedError):
+            with contextlib.suppress(OSError, http.client.HTTPException, engine_api.EngineRefusedError):
                 labels = engine_api.get(self._engine, f"/containers/{container[0]}/json")["Config"]["Labels"]
                 return str(labels["io.hivemind.node-id"])
             return ""
