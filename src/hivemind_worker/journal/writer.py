@@ -91,17 +91,24 @@ class Journal:
         Many at once share one wait for the disk; they stand in the file in the order in which this was called.
         ``within`` so many seconds another record is expected, with which this one shares the wait.
         """
+        # The write goes on when whoever waits is cancelled: others share it.
+        await asyncio.shield(self.begin(record, within))
+
+    def begin(self, record: records.Record, within: float = 0.0) -> asyncio.Future[None]:
+        """Begin to write a record, as :meth:`append`; return what is done when the disk has it. Shield it to wait.
+
+        Nobody need look at how it went: what is not looked at is not warned of.
+        """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._waiting.append((records.encode(record), record, done))
         if within <= 0:
-            self._begin()
+            self._flush_now()
         elif self._later is None:
-            self._later = loop.call_later(within, self._begin)
-        # The write goes on when whoever waits is cancelled: others share it.
-        await asyncio.shield(done)
+            self._later = loop.call_later(within, self._flush_now)
+        return done
 
-    def _begin(self) -> None:
+    def _flush_now(self) -> None:
         if self._later is not None:
             self._later.cancel()
             self._later = None
@@ -121,7 +128,7 @@ class Journal:
 
     async def close(self) -> None:
         """Write what waits and let go of the file."""
-        self._begin()
+        self._flush_now()
         if self._flushing is not None:
             await asyncio.wait({self._flushing})
         self._file.close()

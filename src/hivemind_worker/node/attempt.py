@@ -164,7 +164,7 @@ class Attempt:
             if self._found is None or self._found.ended is None:
                 ended = dataclasses.replace(ended, timings={**self.story.seconds(now), **ended.timings})
                 # While it is on its way: the pool's acceptance is durable too, and nothing is let go of before both.
-                self._written = asyncio.create_task(self._kept.ended(ended), name=f"end of {self.about.task_id}")
+                self._written = asyncio.create_task(self._kept.ended_later(ended), name=f"end of {self.about.task_id}")
             with self._means.reporter.turns.place() as place:
                 await self._end_side_tasks()
                 closed = await self._report(ended, place)

@@ -30,6 +30,9 @@ START_SECONDS = 0.005
 """How long an acceptance waits for the record of its start, to share one wait for the disk. A task whose start takes
 longer, as its image is pulled, has its acceptance written by itself."""
 
+REPORT_FIRST_SECONDS = 0.001
+"""How long the record of an end, and its wait for the disk, leave this process to the report: it is sent by then."""
+
 _PLAN = "plan"
 """Key under which the limits that the task was started with stand beside where its capsule is."""
 
@@ -77,9 +80,7 @@ class Safekeeping:
         """
         about, run_id = self._about, self._run.run_id
         accepted = records.Accepted(about.task_id, about.attempt, task, about.store_epoch, run_id, preparations)
-        writing = self._books.journal.append(accepted, within=START_SECONDS)
-        self._accepted = asyncio.ensure_future(writing)
-        self._accepted.add_done_callback(_heard)
+        self._accepted = self._books.journal.begin(accepted, within=START_SECONDS)
 
     def starts(self, ready: plan.RunPlan) -> None:
         """Be told with which limits it is started."""
@@ -96,8 +97,7 @@ class Safekeeping:
             capsule = {**capsule, _PLAN: json.dumps(_terms(self._plan), separators=(",", ":"))}
         about = self._about
         started = records.Started(about.task_id, about.attempt, capsule, about.store_epoch, self._run.run_id)
-        writing = asyncio.ensure_future(self._books.journal.append(started))
-        writing.add_done_callback(_heard)
+        writing = self._books.journal.begin(started)
         await self.accepted()
         await asyncio.shield(writing)
         self._started = True
@@ -122,8 +122,16 @@ class Safekeeping:
 
     async def ended(self, ended: outcome.Outcome) -> None:
         """See :meth:`checkpoint.Keeper.ended`. A disk that does not take it costs nothing while this process lives."""
-        if self._ended:
-            return
+        if not self._ended:
+            await self._write_end(ended)
+
+    async def ended_later(self, ended: outcome.Outcome) -> None:
+        """Write the same down behind the report of it, which is on its way: whoever waits for the result waits less."""
+        if not self._ended:
+            await asyncio.sleep(REPORT_FIRST_SECONDS)
+            await self._write_end(ended)
+
+    async def _write_end(self, ended: outcome.Outcome) -> None:
         if len(ended.logs.text) > DIRECT_BYTES or len(ended.results) + len(ended.skipped) > DIRECT_FILES:
             result = await self._books.journal.on_thread(functools.partial(_serialized, ended))
         else:
@@ -148,7 +156,7 @@ class Safekeeping:
         self._books.outbox.settled(self._run)
         if self._accepted is not None:
             with contextlib.suppress(errors.NodeFault):
-                await self._accepted
+                await asyncio.shield(self._accepted)
         with contextlib.suppress(writer.JournalBroken):  # it is told again after the next start, and stands once
             about = self._about
             await self._books.journal.append(records.Closed(about.task_id, about.attempt, why, about.store_epoch))
@@ -200,9 +208,3 @@ def _serialized(ended: outcome.Outcome) -> bytes:
     message = translate.outcome_to_message(ended)
     budget.fit_result(message)
     return message.SerializeToString()
-
-
-def _heard(writing: asyncio.Future[None]) -> None:
-    """Whoever needs it asks again; an attempt that is given up before that need not."""
-    if not writing.cancelled():
-        writing.exception()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from hivemind_worker.nodepool import assignment
 from hivemind_worker.nodepool.store import attempts, database, records, shapes, writing
@@ -67,13 +69,16 @@ def end(
     error: str = "",
     *,
     accepted: bool = False,
-) -> None:
-    """End a task for good. ``accepted``: by the report of its newest attempt, which is kept by the caller."""
+) -> dict[str, object]:
+    """End a task for good; return the columns that changed.
+
+    ``accepted``: by the report of its newest attempt, which is kept by the caller.
+    """
     told = ": ".join(part for part in (reason, error[:500]) if part)
     sets: dict[str, object] = {"ended_at": on.now, "reason": reason, "error": error}
     if accepted:
         sets |= {"accepted": task["attempt"], "result": task["attempt"]}
-    _move(on, task, move, task["node_id"], told, **sets)
+    return _move(on, task, move, task["node_id"], told, **sets)
 
 
 def give_up(on: writing.Transaction, task: database.Row, why: str, *, disruption: bool = False) -> None:
@@ -178,18 +183,19 @@ def note(on: writing.Transaction, task: database.Row, event: str, node_id: str =
 
 def _move(
     on: writing.Transaction, task: database.Row, move: state.Move, node_id: str, details: str, **sets: object
-) -> None:
+) -> dict[str, object]:
     before = state.TaskState(task["state"])
     story_so_far = "" if (before, move) in state.TASK_MOVES else _told(on.sql, task["number"])
     sets["state"] = str(state.after(before, move, story_so_far))
     sets["node_id"] = node_id
-    _write(on, task, str(move), node_id, details, sets)
+    return {**sets, "version": _write(on, task, str(move), node_id, details, sets)}
 
 
 def _write(
     on: writing.Transaction, task: database.Row, event: str, node_id: str, details: str, sets: dict[str, object]
-) -> None:
-    version = task["version"] + 1
+) -> int:
+    """Change a row and write that into its story; return its new version."""
+    version: int = task["version"] + 1
     columns = "".join(f"{name} = ?, " for name in sets)  # our own names, never input
     on.sql.execute(
         f"UPDATE tasks SET {columns}version = ? WHERE number = ?",  # noqa: S608
@@ -217,6 +223,7 @@ def _write(
             ran_seconds=max(on.now - (task["started_at"] or given), 0.0) if ended and given else None,
         )
     )
+    return version
 
 
 def _requeue_in_memory(on: writing.Transaction, task: database.Row, *, queued: bool) -> None:
@@ -253,7 +260,7 @@ def _told(sql: database.Connection, number: int) -> str:
     )
 
 
-def task(found: database.Row, shape: assignment.Shape, result: bytes | None) -> records.Task:
+def task(found: Mapping[str, Any] | database.Row, shape: assignment.Shape, result: bytes | None) -> records.Task:
     """Return a row as the task it stands for."""
     return records.Task(
         number=found["number"],

@@ -127,17 +127,11 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
     error = said.error
     if said.try_again and move is state.Move.FAIL:
         error = f"{error or said.reason}; {moves.given_up(on.sql, task, disruption=disruption)}"
-    moves.end(on, task, move, said.reason, error, accepted=True)
-    _tell_whole(on, said)
-    return records.Answer(records.Verdict.ACCEPTED)
-
-
-def _tell_whole(on: writing.Transaction, said: records.Report) -> None:
-    """Have the end that was just written told with the task itself: who waits for it need not read it again."""
-    row = moves.row(on.sql, said.task_id)
-    if row is not None and len(said.body) <= TOLD_BYTES:
-        whole = moves.task(row, shapes.shape(on.sql, row["shape"]), said.body)
+    ended = moves.end(on, task, move, said.reason, error, accepted=True)
+    if len(said.body) <= TOLD_BYTES:  # who waits for the task need not read it again
+        whole = moves.task({**dict(task), **ended}, shapes.shape(on.sql, task["shape"]), said.body)
         on.changes[-1] = dataclasses.replace(on.changes[-1], task=whole)
+    return records.Answer(records.Verdict.ACCEPTED)
 
 
 def _keep(
