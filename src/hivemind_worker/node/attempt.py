@@ -141,12 +141,11 @@ class Attempt:
 
     async def run(self) -> None:
         """Go through all phases. Raises nothing but the cancellation of the asyncio task it runs in."""
-        artifacts: set[outcome.Artifact] = set()
+        artifacts, closed = set[outcome.Artifact](), False
         # What an earlier process had collected: an end that does not name it must not leave it behind.
-        earlier = () if self._found is None or self._found.after is None else tuple(self._found.after.artifacts)
+        earlier = (self._found and self._found.after) or checkpoint.Checkpoint()
         self._means.keeping.begin(self.about)
-        self._means.keeping.stored(self.about, earlier)
-        closed = False
+        self._means.keeping.stored(self.about, earlier.artifacts)
         try:
             try:
                 ended = await self._to_its_end()
@@ -155,6 +154,7 @@ class Attempt:
                 # Before anything else is awaited: another's end could take away a file of the same content.
                 artifacts = {file.artifact for file in ended.results}
                 self._means.keeping.need(artifacts)
+                self._means.keeping.let_go(earlier.staged_names)
             finally:
                 self._means.keeping.done(self._inputs)
                 self._means.keeping.end(self.about)

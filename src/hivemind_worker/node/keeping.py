@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 
 from hivemind_worker.artifacts import store
 from hivemind_worker.task import outcome
@@ -62,6 +62,13 @@ class Keeping:
             if not runs:
                 del self._waiting[sha256]
                 self._remove(sha256, identity)
+
+    def let_go(self, staged_names: Collection[str]) -> None:
+        """Remove half-written files that an earlier process had left to an attempt, which has ended now. Blocks.
+
+        It may not have come to them: where its capsule was gone, or the engine did not answer.
+        """
+        self._files.let_go(staged_names)
 
     def need(self, artifacts: Iterable[outcome.Artifact]) -> None:
         """Count one more need of each."""
