@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import assignment_by_definition as definition
 import hypothesis
+import pytest
 import pytest_asyncio
 from hypothesis import stateful
 from hypothesis import strategies as st
@@ -137,7 +138,8 @@ class QueueMachine(stateful.RuleBasedStateMachine):
         self.held[name] += given.tasks
         if not given and stays and not given.again_in:
             self.waiting[name] = poll
-        if not given.again_in and not resumable:
+        # What is to be stopped comes first, alone.
+        if not given.again_in and not resumable and not given.cancel:
             assert got == numbers
 
     async def queued_here(self, name: str) -> list[bool]:
@@ -328,3 +330,44 @@ async def test_a_withdrawn_poll_is_given_nothing(kept: sqlite.SqliteStore) -> No
     await kept.submit([records.NewTask("t", b"", "", assignment.Shape("command", resources.Resources(1)))])
     (task,) = await kept.tasks(["t"])
     assert str(task.state) == "queued"
+
+
+def _every_statement(tx: writing.Transaction, steps: list[int]) -> None:
+    def step() -> int:
+        steps[0] += 1
+        return 0
+
+    tx.sql.set_progress_handler(step, 100)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+async def test_a_commit_costs_what_it_gives_however_many_polls_wait(kept: sqlite.SqliteStore, alike: bool) -> None:
+    sizes = {}
+    for waiting in (20, 2_000):
+        polls = []
+        for number in range(waiting):
+            name = f"{waiting} {number}"
+            labels = {} if alike else {"host": name}
+            session = (await kept.register(records.NewNode(name, CAPACITY, "boot", labels), [])).session_id
+            free = CAPACITY if alike else resources.Resources(1 + number / waiting, GIB * (1 + number % 7))
+            polls.append(records.Poll(name, session, free, stays=True))
+        assert await kept.hand_out(polls) == [records.Given()] * waiting
+        steps = [0]
+        rooms = kept._waiting.rooms
+        await kept._write.do(lambda tx, steps=steps: _every_statement(tx, steps))  # type: ignore[misc]
+        before = rooms.examined
+        answers: list[records.Given] = []
+        kept.answer(lambda _, given, answers=answers: answers.append(given))  # type: ignore[misc]
+        small = assignment.Shape("command", resources.Resources(1, GIB))
+        one = assignment.Shape("command", resources.Resources(1, GIB), (("host", f"{waiting} 3"),))
+        too_large = assignment.Shape("command", resources.Resources(10_000, GIB))
+        for number, shape in enumerate((small, small, small if alike else one, too_large)):
+            await kept.submit([records.NewTask(f"{waiting} t{number}", b"", "", shape)])
+        await kept._write.do(lambda tx: tx.sql.set_progress_handler(None, 0))
+        assert sum(len(given.tasks) for given in answers) == 3
+        sizes[waiting] = (rooms.examined - before, steps[0])
+        for poll in polls:
+            kept.withdraw(poll)
+        kept._answered.clear()
+    assert sizes[2_000][0] < 400, sizes  # a look at each would be 8,000
+    assert sizes[2_000][1] < sizes[20][1] + 50, sizes

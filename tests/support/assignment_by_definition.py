@@ -68,8 +68,8 @@ def indexed(
     """The same by the pool's own way, over an index made of these queues."""
     index = index_of(shapes, heads)
 
-    def first(number: int, count: int) -> Iterator[assignment.Head]:
-        return iter(heads[number][:count])
+    def first(number: int) -> Iterator[assignment.Head]:
+        return iter(heads[number])
 
     return assignment.assign(workers, index, first)
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hivemind_worker.nodepool import shape_index
+from hivemind_worker.nodepool import room_index, shape_index
 from hivemind_worker.task import plan, resources
 
 EGRESS = str(plan.Network.EGRESS)
 """The capability word of a node whose owner lets tasks reach the network."""
 
-ANSWER_BYTES = 3 * 1024**2 + 512 * 1024
-"""Most bytes of tasks in one answer: the 4 MiB of a message less 512 KiB; a larger single task travels alone."""
+ANSWER_BYTES = room_index.ANSWER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,74 +70,6 @@ class Worker:
     images: frozenset[str] = frozenset()
 
 
-class _Room:
-    """What is still left of a worker while tasks are being given out."""
-
-    __slots__ = ("amounts", "size", "slots", "worker")
-
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
-        self.slots = worker.slots
-        self.size = 0
-        self.amounts = shape_index.amounts(worker.free)
-
-    def takes(self, needs: shape_index.Amounts, size: int) -> bool:
-        return (
-            self.slots > 0
-            and (self.size == 0 or self.size + size <= ANSWER_BYTES)
-            and shape_index.fits(needs, self.amounts)
-        )
-
-    def take(self, needs: shape_index.Amounts, size: int) -> None:
-        cpu, memory, disk, gpus = self.amounts
-        self.amounts = (cpu - needs[0], memory - needs[1], disk - needs[2], gpus - needs[3])
-        self.slots -= 1
-        self.size += size
-
-    def preference(self, image: str) -> tuple[bool, int, float, int]:
-        return (bool(image) and image in self.worker.images, self.slots, self.amounts[0], self.amounts[1])
-
-
-class _Rooms:
-    """All of them; worker ``i`` is bit ``1 << i``."""
-
-    def __init__(self, workers: Sequence[Worker]) -> None:
-        self._rooms = [_Room(worker) for worker in workers]
-        self.free = sum(1 << place for place, worker in enumerate(workers) if worker.slots > 0)
-
-    def of(self, workers: int) -> Iterator[tuple[int, _Room]]:
-        """Those of the given workers that have slots left."""
-        left = workers & self.free
-        while left:
-            bit = left & -left
-            left ^= bit
-            place = bit.bit_length() - 1
-            yield place, self._rooms[place]
-
-    def fitting(self, workers: int, min_amounts: shape_index.Amounts) -> bool:
-        """See :meth:`shape_index.Room.fitting`."""
-        return any(shape_index.fits(min_amounts, room.amounts) for _, room in self.of(workers))
-
-    def usable(self, workers: int, needs: resources.Resources) -> int:
-        """How many tasks with such needs the given workers had slots for at the start."""
-        return sum(
-            room.worker.slots
-            for place, room in enumerate(self._rooms)
-            if workers >> place & 1 and needs.fits(room.worker.free)
-        )
-
-    def best(self, workers: int, needs: shape_index.Amounts, head: Head) -> int | None:
-        """The worker that a task goes to: with its image, else with most left; ``None`` where it fits nobody."""
-        takers = [(place, room) for place, room in self.of(workers) if room.takes(needs, head.size)]
-        if not takers:
-            return None
-        place, room = max(takers, key=lambda taker: taker[1].preference(head.image))
-        room.take(needs, head.size)
-        if not room.slots:
-            self.free &= ~(1 << place)
-        return place
-
-
 def suits(shape: Shape, site: Site) -> bool:
     """Tell whether this node can ever run tasks of this shape: kind, network and labels, whatever is free now."""
     return not _unsuited(shape, site)
@@ -158,55 +89,84 @@ def _unsuited(shape: Shape, site: Site) -> str:
     return ""
 
 
+def new_rooms() -> room_index.RoomIndex:
+    """Return an index of waiting workers, empty."""
+    return room_index.RoomIndex(_takes_family)
+
+
+def _takes_family(family: room_index.Family, worker: room_index.WorkerLike) -> bool:
+    assert isinstance(worker, Worker)
+    kind, network = family
+    return suits(Shape(kind, resources.Resources(), (), network), worker.site)
+
+
 def assign(
     workers: Sequence[Worker],
     index: shape_index.ShapeIndex,
-    heads: Callable[[int, int], Iterator[Head]],
+    heads: Callable[[int], Iterator[Head]],
     excluded: Mapping[int, int] | None = None,
 ) -> list[tuple[Head, int]]:
-    """Return pairs of a task and the index of the worker that gets it.
+    """Return pairs of a task and the index of the worker that gets it: see :func:`assign_among`."""
+    rooms = new_rooms()
+    for worker in workers:
+        rooms.add(worker)
+    return assign_among(rooms, index, heads, excluded)
 
-    ``heads(shape, count)`` yields the first ``count`` tasks of a shape's queue, in order; no more of them are read than
-    are looked at. No worker gets more than its slots, its room or one message can hold; a task that fits nobody now is
-    passed over, never waited for: the order, by priority and then by age, holds among those that fit.
+
+@dataclass(slots=True)
+class _Queue:
+    """What is left of a shape's queue."""
+
+    tasks: Iterator[Head]
+    head: Head | None
+    looked_at: int = 0
+    limit: int | None = None
+
+
+def assign_among(
+    rooms: room_index.RoomIndex,
+    index: shape_index.ShapeIndex,
+    heads: Callable[[int], Iterator[Head]],
+    excluded: Mapping[int, int] | None = None,
+) -> list[tuple[Head, int]]:
+    """Return pairs of a task and the place of the worker that gets it; the rooms are left with what is given taken off.
+
+    ``heads(shape)`` yields the tasks of a shape's queue, in order; no more of them are read than are looked at. No
+    worker gets more than its slots, its room or one message can hold; a task that fits nobody now is passed over, never
+    waited for: the order, by priority and then by age, holds among those that fit.
 
     ``excluded``: by the shape's number the workers that get no task of it, as bits.
     """
     excluded = excluded or {}
-    rooms = _Rooms(workers)
-    search = index.search(_filter(workers, index.families()))
-    queues: dict[int, tuple[Iterator[Head], Head | None]] = {}
+    if not rooms.free:
+        return []
+    search = index.search(rooms.filter(index.families()))
+    queues: dict[int, _Queue] = {}
     given: list[tuple[Head, int]] = []
     while rooms.free and (hit := search.next(rooms)) is not None:
         hit.workers &= ~excluded.get(hit.number, 0)
-        if not hit.workers:
+        needs = shape_index.amounts(hit.shape.needs)
+        if not rooms.fitting(hit.workers, needs):
             continue
-        if hit.number not in queues:
-            tasks = heads(hit.number, rooms.usable(hit.workers, hit.shape.needs))
-            queues[hit.number] = (tasks, next(tasks, None))
-        tasks, head = queues[hit.number]
+        queue = queues.get(hit.number)
+        if queue is None:
+            tasks = heads(hit.number)
+            queue = queues[hit.number] = _Queue(tasks, next(tasks, None))
+        head = queue.head
         if head is None:
             continue
-        if (place := rooms.best(hit.workers, shape_index.amounts(hit.shape.needs), head)) is not None:
+        queue.looked_at += 1
+        if (place := rooms.best(hit.workers, needs, head.image, head.size)) is not None:
             given.append((head, place))
-        following = next(tasks, None)
-        queues[hit.number] = (tasks, following)
-        if following is not None:
-            search.again(hit, following.urgency)
+        elif queue.limit is None:
+            # Too large for an answer, as all of a long queue may be: no more are looked at than could be given.
+            queue.limit = rooms.usable(hit.workers, hit.shape.needs)
+        if queue.limit is not None and queue.looked_at >= queue.limit:
+            continue
+        queue.head = next(queue.tasks, None)
+        if queue.head is not None:
+            search.again(hit, queue.head.urgency)
     return given
-
-
-def _filter(workers: Sequence[Worker], families: Sequence[tuple[str, str]]) -> shape_index.Filter:
-    pairs: dict[shape_index.Pair, int] = {}
-    suited = dict.fromkeys(families, 0)
-    for place, worker in enumerate(workers):
-        bit = 1 << place
-        for pair in worker.site.labels.items():
-            pairs[pair] = pairs.get(pair, 0) | bit
-        for kind, network in families:
-            if suits(Shape(kind, resources.Resources(), (), network), worker.site):
-                suited[kind, network] |= bit
-    return shape_index.Filter((1 << len(workers)) - 1, pairs, suited)
 
 
 def why_waiting(shape: Shape, sites: Iterable[Site]) -> str:

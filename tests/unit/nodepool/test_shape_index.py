@@ -83,7 +83,7 @@ def test_after_any_changes_it_is_as_if_it_had_been_made_anew(
     free = resources.Resources(4, 3 * GIB, GIB, 1)
     workers = [assignment.Worker(assignment.Site("n", free, {"a": "1"}, frozenset({"command"})), free, 99)]
 
-    def queue(number: int, _count: int) -> Iterator[assignment.Head]:
+    def queue(number: int) -> Iterator[assignment.Head]:
         return iter([assignment.Head(heads[number], 0)])
 
     anew = {number: [assignment.Head(task, 0)] for number, task in heads.items()}
@@ -172,6 +172,6 @@ def _examined(
     heads: dict[int, list[assignment.Head]],
 ) -> tuple[int, list[tuple[assignment.Head, int]]]:
     index = definition.index_of(shapes, heads)
-    pairs = assignment.assign(workers, index, lambda number, count: iter(heads[number][:count]))
+    pairs = assignment.assign(workers, index, lambda number: iter(heads[number]))
     assert index.examined <= MAX_EXAMINED
     return len(pairs), pairs

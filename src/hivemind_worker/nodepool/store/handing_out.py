@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import threading
-from collections.abc import Sequence
+import queue
+from collections.abc import Mapping, Sequence
 
-from hivemind_worker.nodepool import assignment
+from hivemind_worker.nodepool import assignment, room_index
 from hivemind_worker.nodepool.store import database, deadlines, moves, records, resting, sessions, shapes, writing
 from hivemind_worker.task import errors, outcome, resources, state
 
@@ -32,42 +33,63 @@ class Candidate:
 class WaitingPolls:
     """The polls that found nothing and wait: each transaction that queues a task looks at them before it ends.
 
-    So what is queued and what waits for it meet in one commit. Used by the thread that writes; `withdraw` by any.
+    So what is queued and what waits for it meet in one commit, which costs what it gives, however many wait. Used by
+    the thread that writes; `withdraw` by any.
     """
 
     def __init__(self) -> None:
-        self._polls: dict[str, Candidate] = {}
-        self._lock = threading.Lock()
+        self.rooms = assignment.new_rooms()
+        self._places: dict[str, int] = {}
+        self._candidates: dict[int, Candidate] = {}
+        self._withdrawn: queue.SimpleQueue[records.Poll] = queue.SimpleQueue()
 
     def __len__(self) -> int:
-        return len(self._polls)
+        return len(self._places)
 
-    def candidates(self) -> list[Candidate]:
-        """Return all that wait."""
-        with self._lock:
-            return list(self._polls.values())
+    def at(self, place: int) -> Candidate:
+        """Return who has a place in ``rooms``."""
+        return self._candidates[place]
+
+    def places(self, node_id: str) -> int:
+        """Return the place of a node's poll, as a bit; 0 where none waits."""
+        place = self._places.get(node_id)
+        return 0 if place is None else 1 << place
 
     def put(self, candidate: Candidate) -> None:
         """Have one wait, in the place of any other of its node."""
-        with self._lock:
-            self._polls[candidate.poll.node_id] = dataclasses.replace(candidate, place=-1)
+        self.take(candidate.poll.node_id)
+        place = self.rooms.add(candidate.worker)
+        self._places[candidate.poll.node_id] = place
+        self._candidates[place] = dataclasses.replace(candidate, place=-1)
 
     def put_back(self, candidate: Candidate) -> None:
         """Have one wait again whose answer was undone, unless its node has another by now."""
-        with self._lock:
-            self._polls.setdefault(candidate.poll.node_id, candidate)
+        if candidate.poll.node_id not in self._places:
+            self.put(candidate)
 
     def take(self, node_id: str) -> Candidate | None:
         """Let a node's poll wait no more."""
-        with self._lock:
-            return self._polls.pop(node_id, None)
+        place = self._places.pop(node_id, None)
+        if place is None:
+            return None
+        self.rooms.remove(place)
+        return self._candidates.pop(place)
 
     def withdraw(self, poll: records.Poll) -> None:
-        """Let this very poll wait no more: whoever waited for its answer has gone."""
-        with self._lock:
-            candidate = self._polls.get(poll.node_id)
-            if candidate is not None and candidate.poll is poll:
-                del self._polls[poll.node_id]
+        """Let this very poll wait no more: whoever waited for its answer has gone. From any thread; see `settle`."""
+        self._withdrawn.put(poll)
+
+    def remove(self, poll: records.Poll) -> None:
+        """Let this very poll wait no more."""
+        place = self._places.get(poll.node_id)
+        if place is not None and self._candidates[place].poll is poll:
+            self.take(poll.node_id)
+
+    def settle(self) -> None:
+        """Take note of what was withdrawn meanwhile."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.remove(self._withdrawn.get_nowait())
 
 
 def hand_out(
@@ -76,6 +98,7 @@ def hand_out(
     """See :meth:`store.Store.hand_out`."""
     given = [records.Given() for _ in polls]
     candidates: list[Candidate] = []
+    waiting.settle()
     for place, poll in enumerate(polls):
         try:
             row = sessions.check(on.sql, poll.node_id, poll.session_id)
@@ -119,51 +142,69 @@ def _give(
     The fresh that get nothing wait from now on, where they may; the number with each says in how many seconds it may
     get something that it does not get now.
     """
-    candidates = [*fresh, *(waiting.candidates() if on.queue.grown else ())]
+    waiting.settle()
+    with_waiting = on.queue.grown and len(waiting) > 0
     on.queue.grown = False
-    rests = resting.of_shapes(on.sql, on.lease_time) if candidates else []
-    pairs = _assigned(on, candidates, rests)
-    while outdated := [
-        candidates[place]
-        for place in sorted({place for _, place in pairs})
-        if candidates[place].place < 0 and not _as_it_was(on, candidates[place])
-    ]:
-        for candidate in outdated:
-            _answer(on, waiting, candidate, records.Given(outdated=True))
-        candidates = [candidate for candidate in candidates if candidate not in outdated]
-        pairs = _assigned(on, candidates, rests)
-    tasks: dict[int, list[records.Handed]] = {}
-    for task, place in pairs:
-        poll = candidates[place].poll
+    rooms = waiting.rooms if with_waiting else assignment.new_rooms()
+    places = {rooms.add(candidate.worker): candidate for candidate in fresh}
+    rests = resting.of_shapes(on.sql, on.lease_time) if rooms.free else []
+    try:
+        pairs = _assigned(on, places, waiting if with_waiting else None, rooms, rests)
+    finally:
+        rooms.reset()
+        for place in places:
+            rooms.remove(place)
+    tasks: dict[str, list[records.Handed]] = {}
+    takers: dict[str, Candidate] = {}
+    for task, candidate in pairs:
+        poll = candidate.poll
         seconds = deadlines.seconds(task["timeout"], with_session=bool(poll.session_id), lease_seconds=lease_seconds)
         attempt = moves.assign(on, task, poll.node_id, seconds)
-        tasks.setdefault(place, []).append(records.Handed(task["id"], attempt, _body(on.sql, task)))
+        key = f"{candidate.place} {poll.node_id}"
+        takers[key] = candidate
+        tasks.setdefault(key, []).append(records.Handed(task["id"], attempt, _body(on.sql, task)))
+    for key, candidate in takers.items():
+        if candidate.place < 0:
+            _answer(on, waiting, candidate, records.Given(tuple(tasks[key])))
     results = []
-    for place, candidate in enumerate(candidates):
-        if place in tasks and candidate.place < 0:
-            _answer(on, waiting, candidate, records.Given(tuple(tasks[place])))
-        elif candidate.place >= 0:
-            ends = [row["rest_until"] for row in rests if row["node_id"] == candidate.poll.node_id]
-            results.append((candidate, tuple(tasks.get(place, ())), min(ends) - on.lease_time if ends else 0.0))
-            if place not in tasks and candidate.poll.stays:
-                waiting.put(candidate)
-                on.undo.append((waiting.withdraw, candidate.poll))
+    for candidate in fresh:
+        node_id = candidate.poll.node_id
+        handed = tuple(tasks.get(f"{candidate.place} {node_id}", ()))
+        ends = [row["rest_until"] for row in rests if row["node_id"] == node_id]
+        results.append((candidate, handed, min(ends) - on.lease_time if ends else 0.0))
+        if not handed and candidate.poll.stays:
+            waiting.put(candidate)
+            on.undo.append((waiting.remove, candidate.poll))
     return results
 
 
 def _assigned(
-    on: writing.Transaction, candidates: Sequence[Candidate], rests: Sequence[database.Row]
-) -> list[tuple[database.Row, int]]:
-    """Which task goes to which candidate; to none that rests from its shape."""
-    excluded: dict[int, int] = {}
-    if rests:
-        bits: dict[str, int] = {}
-        for place, candidate in enumerate(candidates):
-            node_id = candidate.poll.node_id
-            bits[node_id] = bits.get(node_id, 0) | 1 << place
+    on: writing.Transaction,
+    fresh: Mapping[int, Candidate],
+    waiting: WaitingPolls | None,
+    rooms: room_index.RoomIndex,
+    rests: Sequence[database.Row],
+) -> list[tuple[database.Row, Candidate]]:
+    """Which task goes to which candidate; to none that rests from its shape.
+
+    Those that waited and are not as they were when they were looked at are answered so, and left out.
+    """
+    bits: dict[str, int] = {}
+    for place, candidate in fresh.items():
+        bits[candidate.poll.node_id] = bits.get(candidate.poll.node_id, 0) | 1 << place
+    while True:
+        excluded: dict[int, int] = {}
         for row in rests:
-            excluded[row["shape"]] = excluded.get(row["shape"], 0) | bits.get(row["node_id"], 0)
-    return on.queue.assigned(on.sql, [candidate.worker for candidate in candidates], excluded)
+            resting_places = bits.get(row["node_id"], 0) | (waiting.places(row["node_id"]) if waiting else 0)
+            excluded[row["shape"]] = excluded.get(row["shape"], 0) | resting_places
+        pairs = on.queue.assigned(on.sql, rooms, excluded)
+        takers = {place: fresh[place] if place in fresh or waiting is None else waiting.at(place) for _, place in pairs}
+        outdated = [candidate for candidate in takers.values() if candidate.place < 0 and not _as_it_was(on, candidate)]
+        if not outdated or waiting is None:
+            return [(row, takers[place]) for row, place in pairs]
+        rooms.reset()
+        for candidate in outdated:
+            _answer(on, waiting, candidate, records.Given(outdated=True))
 
 
 def _as_it_was(on: writing.Transaction, candidate: Candidate) -> bool:
@@ -182,7 +223,7 @@ def _as_it_was(on: writing.Transaction, candidate: Candidate) -> bool:
 
 
 def _answer(on: writing.Transaction, waiting: WaitingPolls, candidate: Candidate, given: records.Given) -> None:
-    waiting.withdraw(candidate.poll)
+    waiting.remove(candidate.poll)
     on.undo.append((waiting.put_back, candidate))
     on.answers.append((candidate.poll, given))
 

@@ -6,9 +6,9 @@ undoes is read anew. So the index says at every moment what the tables say, also
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-from hivemind_worker.nodepool import assignment, shape_index
+from hivemind_worker.nodepool import assignment, room_index, shape_index
 from hivemind_worker.nodepool.store import database, shapes
 
 # The shapes that have a queue, each found by one step in the index however many tasks wait.
@@ -27,7 +27,7 @@ SELECT shape FROM waiting WHERE shape IS NOT NULL
 
 # The planner, who counts nothing, would rather walk over all that is queued in search of a shape.
 HEADS = """
-SELECT * FROM tasks INDEXED BY queue WHERE state = 'queued' AND shape = ? ORDER BY priority DESC, number LIMIT ?
+SELECT * FROM tasks INDEXED BY queue WHERE state = 'queued' AND shape = ? ORDER BY priority DESC, number
 """
 
 HEAD = """
@@ -85,25 +85,23 @@ class TaskQueue:
             self._unsettled.discard(number)
 
     def assigned(
-        self, sql: database.Connection, workers: Sequence[assignment.Worker], excluded: Mapping[int, int]
+        self, sql: database.Connection, rooms: room_index.RoomIndex, excluded: Mapping[int, int]
     ) -> list[tuple[database.Row, int]]:
         """Return the rows of the tasks that are to be given out now, each with the place of its worker.
 
-        ``excluded``: see :func:`assignment.assign`.
+        ``excluded``: see :func:`assignment.assign_among`.
         """
-        if not workers:
-            return []
         rows: dict[int, database.Row] = {}
         cursors: list[database.Cursor] = []
 
-        def heads(shape: int, count: int) -> Iterator[assignment.Head]:
+        def heads(shape: int) -> Iterator[assignment.Head]:
             cursor = sql.cursor()
             cursors.append(cursor)
-            for row in cursor.execute(HEADS, (shape, count)):
+            for row in cursor.execute(HEADS, (shape,)):
                 rows[row["number"]] = row
                 yield assignment.Head(row["number"], row["priority"], row["image"], row["size"])
 
-        pairs = assignment.assign(workers, self.index, heads, excluded)
+        pairs = assignment.assign_among(rooms, self.index, heads, excluded)
         for cursor in cursors:
             cursor.close()  # before anything is changed of what it would still read
         return [(rows[head.number], place) for head, place in pairs]
