@@ -6,6 +6,7 @@ A restore that was broken off leaves `pool.sqlite.restoring`: no pool opens such
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -52,7 +53,10 @@ def restore(source: Path, pool: backup.Folders, *, replace: bool = False) -> Sum
                 "--replace to have it set aside"
             )
         new = database.restoring(store)
-        new.unlink(missing_ok=True)
+        # What an earlier one left of it is written over, never removed: without it a pool would begin empty. Its log
+        # is removed: SQLite would bring that into this backup.
+        for extra in ("-wal", "-shm"):
+            new.with_name(new.name + extra).unlink(missing_ok=True)
         backup.copy(folder / backup.STORE, new)
         epoch = snapshot.renew(new, time.time(), _reason(whole))
         set_aside = _set_aside(store, pool.logs)
@@ -116,10 +120,13 @@ def _has_content(path: Path) -> bool:
 
 
 def _set_aside(store: Path, logs: Path) -> list[Path]:
-    """Rename what is there of a store and of output; artifacts stay, they are named by their content."""
-    suffix = f".replaced-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}"
+    """Rename what is there of a store and of output; artifacts stay, they are named by their content.
+
+    The store first: whether it is in its place says whether anything was set aside, see `database.check_restored`.
+    """
+    suffix = _unused_suffix(store, logs)
     moved = []
-    for path in (store.with_name(f"{store.name}-wal"), store.with_name(f"{store.name}-shm"), store):
+    for path in (store, store.with_name(f"{store.name}-wal"), store.with_name(f"{store.name}-shm")):
         if path.exists():
             extra = path.name.removeprefix(store.name)
             aside = store.with_name(f"{store.name}{suffix}{extra}")
@@ -130,6 +137,15 @@ def _set_aside(store: Path, logs: Path) -> list[Path]:
         logs.replace(aside)
         moved.append(aside)
     return moved
+
+
+def _unused_suffix(*paths: Path) -> str:
+    """Return a suffix that nothing beside ``paths`` has: not even a restore of the same second is written over."""
+    at = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
+    suffixes = (f".replaced-{at}" if number == 1 else f".replaced-{at}-{number}" for number in itertools.count(1))
+    return next(
+        suffix for suffix in suffixes if not any(any(path.parent.glob(f"{path.name}{suffix}*")) for path in paths)
+    )
 
 
 def _place(source: Path, folder: Path, whole: manifest.Manifest, pool: backup.Folders) -> None:

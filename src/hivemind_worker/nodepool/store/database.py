@@ -74,12 +74,26 @@ def restoring(path: Path) -> Path:
 
 
 def check_restored(path: Path) -> None:
-    """Raise :class:`errors.BadSettings` where a restore into the store was broken off."""
-    if restoring(path).exists():
-        raise errors.BadSettings(
-            f"a restore of {path} was broken off: run `hivemind pool restore` again, or remove {restoring(path)} to go "
-            "on without it"
+    """Raise :class:`errors.BadSettings` where a restore into the store was broken off.
+
+    Call it with the lock file locked, before anything is made at ``path``: a restore sets the store aside first, so
+    whether there is one says how far it came.
+    """
+    mark = restoring(path)
+    if not mark.exists():
+        return
+    aside = sorted(path.parent.glob(f"{path.name}.replaced-*"), key=lambda found: found.stat().st_ctime)
+    if path.exists():
+        instead = f"remove {mark} to go on without it: the store was not touched"
+    elif aside:
+        instead = (
+            "go on without it: give what it set aside its old name back (of the newest "
+            f"{path.name}.replaced-…, such as {aside[-1].name}, with what has -wal at its end, and of the output, if "
+            f"that was set aside, too), then remove {mark}"
         )
+    else:
+        instead = f"remove {mark} to begin with an empty pool"
+    raise errors.BadSettings(f"a restore of {path} was broken off: run `hivemind pool restore` again, or {instead}")
 
 
 def check_one_name(path: Path, table: Path = Path("/proc/self/mountinfo")) -> None:

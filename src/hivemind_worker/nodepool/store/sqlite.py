@@ -116,7 +116,6 @@ class SqliteStore:
         waiting = self._waiting = handing_out.WaitingPolls()
         try:
             database.check_one_name(self._path)
-            database.check_restored(self._path)
             loop = asyncio.get_running_loop()
 
             def report_damage() -> None:
@@ -195,6 +194,7 @@ class SqliteStore:
             raise errors.BadSettings(f"pool_store {self._path} is a folder: name a file in it (--store)")
         try:
             self._take(database.lock_file(self._path))
+            database.check_restored(self._path)
             database.forget_removed(self._path)
             self._take(self._path)
         except BaseException:
