@@ -132,3 +132,10 @@ async def test_a_session_and_its_attempt_outlive_the_pools_restart(tmp_path: Pat
         assert (await worker.report(task)).verdict == pb.VERDICT_ACCEPTED
         pages = second.tasks.GetTaskLogs(pb.GetTaskLogsRequest(task_id=task_id))
         assert b"".join([chunk.data async for page in pages for chunk in page.chunks]) == b"so far so good"
+
+
+async def test_a_folder_of_files_that_cannot_be_written_is_the_owner_s_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "staging").symlink_to(tmp_path / "away" / "staging")
+    with pytest.raises(errors.BadSettings, match=r"files cannot be written to .*pool_artifact_dir"):
+        await server.NodePool(tmp_path).start()

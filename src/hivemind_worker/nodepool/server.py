@@ -141,7 +141,13 @@ class NodePool:
                 undo.callback(lock.release)
             await self.store.open()
             undo.push_async_callback(self.store.close)
-            await asyncio.to_thread(self._artifacts.prepare)
+            try:
+                await asyncio.to_thread(self._artifacts.prepare)
+            except OSError as error:
+                raise errors.BadSettings(
+                    f"the pool's files cannot be written to {error.filename}: {error.strerror}; mount the disk to be "
+                    "written, or choose another folder with pool_artifact_dir"
+                ) from None
             await self._space.look()
             self.store.listen(self._parts.dispatch.heard)
             self.store.answer(self._parts.dispatch.answered)
