@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import shutil
 import tempfile
+import types
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
 import model_calls as calls
+from gated_queue import GatedQueue
 from model_calls import Answer, Call, Key, Refusal
 from model_ledger import is_nodes_fault
 
@@ -108,7 +111,10 @@ class StoreBackend:
 
     def _open(self) -> sqlite.SqliteStore:
         store = self.store_type(self._path, LEASE, lambda: self._seconds, lambda: self._wall + self._seconds)
-        self._runner.run(store.open())
+        # How many calls the writer takes at once must not depend on which thread is faster: examples are repeated.
+        gated = types.SimpleNamespace(SimpleQueue=GatedQueue, Empty=queue.Empty)
+        with mock.patch.object(writing, "queue", gated):
+            self._runner.run(store.open())
         return store
 
     def close(self) -> None:
@@ -166,7 +172,7 @@ class StoreBackend:
         store._unlock()
 
     async def _until_dead(self, made: tuple[Call, ...]) -> list[Answer]:
-        work = [asyncio.create_task(part) for part in self._parts(made)]
+        work = await self._begun(made)
         thread = self.store._write._thread
         while thread.is_alive() and not all(task.done() for task in work):
             await asyncio.wait(work, timeout=0.002)
@@ -206,9 +212,17 @@ class StoreBackend:
 
     async def _all(self, made: tuple[Call, ...]) -> list[Answer]:
         answers: dict[int, Answer] = {}
-        for found in await asyncio.gather(*self._parts(made)):
+        for found in await asyncio.gather(*await self._begun(made)):
             answers |= found
         return [answers[number] for number in range(len(made))]
+
+    async def _begun(self, made: tuple[Call, ...]) -> list[asyncio.Task[dict[int, Answer]]]:
+        """Have all of them begin; what they ask of the writer first is one batch."""
+        requests: Any = self.store._write._requests
+        with requests.gate():
+            work = [asyncio.create_task(part) for part in self._parts(made)]
+            await asyncio.sleep(0)
+        return work
 
     def _parts(self, made: tuple[Call, ...]) -> list[Coroutine[Any, Any, dict[int, Answer]]]:
         """Polls that wait together are answered in one batch; every other call is its own."""
