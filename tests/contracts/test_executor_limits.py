@@ -147,15 +147,13 @@ async def test_what_a_running_task_uses_can_be_seen(bench: attempts.Bench) -> No
 
         async def seen() -> accounts.Usage | None:
             found = list((await bench.executor.usage()).values())
-            return found[-1] if found and found[-1].cpu_percent else None
+            return found[-1] if found and (found[-1].cpu_percent or 0) > 5 else None
 
-        used: accounts.Usage | None = await waiting.wait_until(seen, description="it is seen", seconds=30)
+        used: accounts.Usage | None = await waiting.wait_until(seen, description="it is seen to be busy", seconds=30)
         assert used is not None
     finally:
         stop.request(stopping.StopLevel.KILL, "seen enough")
         ended = await run
-    assert used.cpu_percent is not None
-    assert used.cpu_percent > 5
     assert used.now.memory_bytes is not None
     assert 60 * MIB <= used.now.memory_bytes <= attempts.LIMITS.memory_bytes
     assert used.memory_limit_bytes == attempts.LIMITS.memory_bytes

@@ -119,7 +119,7 @@ async def test_r01_a_fork_bomb_is_capped_and_gone_after_the_kill(bench: attempts
     stop, watcher = stopping.Stop(), attempts.Watcher()
     bomb = "import os\nprint('up', flush=True)\nwhile True:\n try: os.fork()\n except OSError: pass"
     running = asyncio.create_task(bench.python(bomb, stop=stop, watcher=watcher, limits={"pids": 64}))
-    await waiting.wait_until(lambda: b"up" in watcher.text(), description="the bomb is up")
+    await waiting.wait_until(lambda: b"up" in watcher.text(), description="the bomb is up", seconds=30)
     beside = await bench.run(["echo", "beside"])
     assert beside.logs.text == b"beside\n"
     stop.request(stopping.StopLevel.KILL, "enough")

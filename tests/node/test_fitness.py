@@ -96,7 +96,7 @@ async def test_d04_a_full_disk_makes_it_unavailable_and_nothing_else_and_it_reco
     with small_disk.mounted(tmp_path / "disk", 32) as disk:
         capacity = dataclasses.replace(node_parts.CAPACITY, disk_bytes=24 * resources.MIB)
         small = {"disk_limit": "4m"}
-        limits = dataclasses.replace(QUICK, unhealthy=checks.Thresholds())
+        limits = dataclasses.replace(QUICK, unhealthy=checks.Thresholds(cpu_percent=100.0, memory_percent=100.0))
         async with node_parts.running(
             pool.address, disk.path, fitness=limits, capacity=capacity, limits=node_parts.limits(most=capacity)
         ) as node:
