@@ -45,7 +45,7 @@ class Rules(model_machine.Delivery):
     @stateful.initialize(data=st.data(), tasks=st.integers(3, 8))
     def begin(self, data: st.DataObject, tasks: int) -> None:
         self.step(calls.Submit(tuple(self.a_spec(data) for _ in range(tasks)), "first key"))
-        for name in data.draw(st.sets(choice(sorted(self.peers)), min_size=2), label="nodes"):
+        for name in sorted(data.draw(st.sets(choice(sorted(self.peers)), min_size=2), label="nodes")):
             self.step(self.peers[name].register())
 
     # -- submitters ----------------------------------------------------------------------------------------------------
