@@ -21,6 +21,7 @@ LONGEST = (
     "test_readme.py::",
     "programs/test_learn_scikit_learn.py::",
     "test_demo.py::",
+    "test_store_queue.py::",
     "test_store_model.py::",
     "test_pool_model.py::",
 )
