@@ -132,7 +132,10 @@ class Delivery(stateful.RuleBasedStateMachine):
         zone = data.draw(choice(("", "", "", "a")), label="zone")
         attempts = data.draw(choice((3, 2, 1, 2)), label="max_attempts")
         name = f"t{self.number:02}"
-        return calls.Spec(name, f"digest {self.number}", needs, zone, data.draw(st.integers(0, 2)), attempts)
+        priority = data.draw(st.integers(0, 2))
+        # Numbers begin anew with a wiped store, and an older backup may have another task of that id.
+        digest = f"digest {self.number} {needs.cpu_cores} {zone} {priority} {attempts}"
+        return calls.Spec(name, digest, needs, zone, priority, attempts)
 
     def a_call(self, data: st.DataObject) -> NodeCall:
         """Something that a node sends now; it may lie."""
