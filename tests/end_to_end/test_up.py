@@ -76,7 +76,7 @@ def test_the_operator_s_view_and_cancelling(up: Up) -> None:
         lambda: up.ask("status", task_id, "-q").text == "running\n", description="the task runs", seconds=30
     )
     (node,) = up.ask("nodes", "--json").objects
-    assert list(node) == ["node_id", "status", "capacity", "free", "attempts", "message", "readings"]
+    assert list(node) == ["node_id", "status", "capacity", "free", "attempts", "message", "readings", "truncated"]
     assert [(held["task_id"], held["attempt"]) for held in node["attempts"]] == [(task_id, 1)]
     assert up.ask("wait", task_id, "--timeout", "0.2").code == 75
     assert up.ask("results", task_id).err == f"task {task_id} has not ended\n"

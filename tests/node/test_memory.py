@@ -8,6 +8,8 @@ from pathlib import Path
 
 import grpc
 import installed
+import memory_attacks
+import memory_world
 import pool_parts
 import pytest
 import services
@@ -112,3 +114,40 @@ def test_uploads_that_stand_idle_cost_little(tmp_path: Path) -> None:
         process, address = running.pool()
         grown = asyncio.run(leave_uploads_idle(address, process.pid))
     assert grown < 128, f"{grown} MiB for {IDLE} idle uploads"
+
+
+# ---- messages full of nothing ----
+
+BOMBS = {
+    "SubmitTasks": memory_attacks.ATTACKS["SubmitTasks"]["empties"],
+    "RegisterNode": memory_attacks.ATTACKS["RegisterNode"]["held"],
+    "AppendTaskLogs": memory_attacks.ATTACKS["AppendTaskLogs"]["empties"],
+    "ReportTaskResult": memory_attacks.ATTACKS["ReportTaskResult"]["files"],
+}
+
+
+async def bombed(pid: int, address: str) -> dict[str, float]:
+    async with grpc.aio.insecure_channel(address, options=calls.CLIENT_OPTIONS) as channel:
+        world = memory_world.World(pid, channel)
+        await world.nodes.Ping(pb.PingRequest())
+        world.before_mib = memory_world.now_mib(pid)
+        grown = {}
+        for name, attack in BOMBS.items():
+            memory_world.begin_peak(pid)
+            await attack(world)
+            grown[name] = world.grown_mib()
+        return grown
+
+
+@pytest.mark.timeout(120)
+def test_a_message_full_of_nothing_takes_no_more_than_any_other(tmp_path: Path) -> None:
+    with services.Services(installed.Shell(tmp_path)) as running:
+        process, address = running.pool()
+        grown = asyncio.run(bombed(process.pid, address))
+    assert max(grown.values()) < MARGIN_MIB, grown
+
+
+def test_every_call_of_both_services_is_attacked() -> None:
+    services_of = calls.pb.DESCRIPTOR.services_by_name.values()
+    there = {method.name for service in services_of for method in service.methods}
+    assert set(memory_attacks.ATTACKS) == there, "a new call needs its rows in memory_attacks.py"

@@ -121,3 +121,29 @@ async def test_whoever_stops_waiting_takes_no_room_and_too_many_may_not_wait() -
     assert room.used_bytes == 0
     async with room.room("b", 1):
         assert room.used_bytes == 1
+
+
+async def test_what_waits_in_memory_is_bounded_too_and_the_rest_is_refused_at_once() -> None:
+    """A thousand watchers had each their first message while they waited for room: 3 GiB."""
+    room = streams.Budget(max_bytes=16, max_peer_bytes=8, wait_seconds=20)
+    refused = 0
+    entered: list[str] = []
+    free = asyncio.Event()
+
+    async def write(peer: str) -> None:
+        nonlocal refused
+        try:
+            async with room.room(peer, 1, in_memory=True):
+                entered.append(peer)
+                await free.wait()
+        except errors.Unavailable:
+            refused += 1
+
+    async with asyncio.TaskGroup() as group:
+        for peer in "a" * 100 + "b" * 100 + "c" * 100:
+            group.create_task(write(peer))
+        await waiting.wait_until(lambda: len(entered) == 16, description="the room is full")
+        assert [entered.count(peer) for peer in "abc"] == [8, 8, 0]
+        assert refused == 300 - 16 - 4, "two of the first two wait, and no more than four in all"
+        free.set()
+    assert (len(entered), room.used_bytes, room._waiting_bytes) == (20, 0, {})

@@ -146,7 +146,7 @@ class Receiver:
         half = None
         if self._begun is not None:
             begin, writer = self._begun
-            await asyncio.to_thread(writer.sync)
+            await self._store.on_thread(writer.sync)
             writer.promised = True
             half = Half(begin.path, begin.mode, begin.size, writer.path.name, writer.size)
         files, skipped = tuple(self._files), tuple(self._skipped)
@@ -181,12 +181,12 @@ class Receiver:
         await self._settled()  # one turn at a time: the order matters, and memory stays flat
         batch, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if batch:
-            self._turn = asyncio.create_task(asyncio.to_thread(self._write, batch), name="write results")
+            self._turn = asyncio.create_task(self._store.on_thread(self._write, batch), name="write results")
 
     async def _in_turn(self, work: Callable[[], None]) -> None:
         """Have a thread do it. Where this is cancelled `abort` waits for the thread: it may store files yet."""
         await self._settled()
-        self._turn = asyncio.create_task(asyncio.to_thread(work), name="store results")
+        self._turn = asyncio.create_task(self._store.on_thread(work), name="store results")
         await self._settled()
 
     async def _settled(self) -> None:

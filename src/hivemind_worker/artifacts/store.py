@@ -10,7 +10,7 @@
 A file reaches `objects` by write → fsync → rename → fsync of the folder, so a name that is there means the content was
 right when it came. Disks forget: whoever reads a file to its end learns whether it still is, and one that is not is set
 aside, so that the name is free to be uploaded again.
-Calls block on the disk: on an event loop use the `async` ones, or `asyncio.to_thread`. Nothing is ever held whole.
+Calls block on the disk: on an event loop use the `async` ones, or `on_thread`. Nothing is ever held whole.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from hivemind_worker.artifacts import writing
 from hivemind_worker.task import errors, outcome
@@ -36,9 +37,14 @@ from hivemind_worker.telemetry import logs
 CHUNK = 1024 * 1024
 """Bytes read at once; the fastest message size over loopback gRPC as well (figures: 64 KiB 331, 1 MiB 692 MB/s)."""
 
+THREADS = 8
+"""Reads and writes of files at once: more only make a disk slower. Four uploads, and the files of four attempts that
+come in or go out."""
+
 _NAME = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _READ_ONLY = 0o400
 
+T = TypeVar("T")
 
 log = logs.StructuredLogger(__name__)
 
@@ -75,6 +81,16 @@ class Store:
         self._uploads: dict[str, writing.Upload] = {}
         # Taken before an upload's own lock, never after it.
         self._uploading = threading.Lock()
+        # Its threads are its own: a disk that stands still, with every one of them, holds up nobody else.
+        self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="artifacts")
+
+    async def on_thread(self, work: Callable[..., T], *values: object) -> T:
+        """Do something that blocks on this store's disk, in one of its threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *values)
+
+    def close(self) -> None:
+        """Let go of the threads; what they do goes on. Afterwards `on_thread` and `chunks` raise RuntimeError."""
+        self._threads.shutdown(wait=False)
 
     def prepare(self, wanted: Collection[str] = ()) -> None:
         """Make the folders, for their owner only, and clear what an earlier process left half-written. Blocks.
@@ -191,7 +207,7 @@ class Store:
         chunk: int = CHUNK,
         executor: concurrent.futures.Executor | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """As `read`, on an event loop, in threads of ``executor`` (``None``: the loop's own).
+        """As `read`, on an event loop, in threads of ``executor`` (``None``: the store's own).
 
         Close it (`contextlib.aclosing`) when not read to the end.
         """
@@ -200,7 +216,7 @@ class Store:
         reading: asyncio.Future[bytes | None] | None = None
         try:
             while True:
-                reading = loop.run_in_executor(executor, next, pieces, None)
+                reading = loop.run_in_executor(executor or self._threads, next, pieces, None)
                 if (piece := await asyncio.shield(reading)) is None:
                     return
                 yield piece
@@ -210,6 +226,7 @@ class Store:
             # A thread that reads cannot be interrupted, and its file cannot be closed under it.
             if reading is not None and not reading.done():
                 await asyncio.wait({reading})
+                reading.exception()  # nobody waits for it any more
             pieces.close()  # type: ignore[attr-defined]  # it is a generator: this closes its file
 
     def verify(self, sha256: str, read: Callable[[int], None] = lambda _size: None) -> bool:

@@ -44,8 +44,11 @@ def _row(node: shapes.Node) -> tuple[str, ...]:
         _of(node.free, node.capacity, "disk_bytes"),
         _machine(node.readings),
         node.version,
-        node.message,
+        "; ".join(part for part in (node.message, _CUT if node.truncated else "") if part),
     )
+
+
+_CUT = "a message has no room for all that this node says: some is left out here"
 
 
 def _machine(readings: Mapping[str, float]) -> str:

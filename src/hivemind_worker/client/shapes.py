@@ -109,7 +109,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A worker node as the pool knows it."""
+    """A worker node as the pool knows it. ``truncated``: what it says of itself was cut to fit into a message."""
 
     node_id: str
     status: str
@@ -136,6 +136,7 @@ class Node:
             "attempts": [dataclasses.asdict(held) for held in self.attempts],
             "message": self.message,
             "readings": dict(self.readings),
+            "truncated": self.truncated,
         }
 
 

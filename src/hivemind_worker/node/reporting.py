@@ -68,7 +68,7 @@ class Reporter:
         tries = _Tries(run.attempt_id.task_id)
         while True:
             try:
-                async with place.turn():
+                async with place.turn(with_files=bool(ended.results)):
                     await first()
                     ended, answer = await self._deliver_once(run, ended, tries.max_bytes)
             except errors.Unavailable as error:
@@ -105,7 +105,7 @@ class Reporter:
         async def all_of_it(session_id: str) -> tuple[outcome.Outcome, calls.pb.ReportTaskResultResponse]:
             began = clock.now()
             if self._line.plain:
-                told, data = await asyncio.to_thread(_inline, self._files, ended)
+                told, data = await self._files.on_thread(_inline, self._files, ended)
             else:
                 told, data = await self._upload(run, ended, session_id)
             if told.results:
@@ -126,7 +126,7 @@ class Reporter:
             try:
                 await self._uploads.send(artifact, owner)
             except errors.NotImplementedByPeer:
-                return await asyncio.to_thread(_inline, self._files, ended)
+                return await self._files.on_thread(_inline, self._files, ended)
             except errors.Rejected as error:
                 if error.reason != verdicts.Reason.TOO_LARGE:
                     raise

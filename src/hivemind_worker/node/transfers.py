@@ -125,10 +125,10 @@ class Downloads:
                 async for piece in pieces:
                     if upload is None:
                         upload = await self._begin(artifact, piece.size, limit)
-                    await asyncio.to_thread(upload.write, piece.offset, piece.data)
+                    await self._files.on_thread(upload.write, piece.offset, piece.data)
             if upload is None:  # an answer without a single message: an empty file, or nothing to add
                 upload = await self._begin(artifact, offset, limit)
-            await asyncio.to_thread(self._files.store_upload, upload)
+            await self._files.on_thread(self._files.store_upload, upload)
         except writing.WrongContent as error:
             raise errors.Unavailable(f"an input file came damaged: {error}") from error
         except writing.TooLarge as error:
@@ -142,7 +142,7 @@ class Downloads:
             raise errors.InvalidTask("input_files", f"{artifact.sha256} has {size} bytes; the task's disk has {limit}")
         if artifact.size >= 0 and size != artifact.size:
             raise errors.InvalidTask("input_files", f"{artifact.sha256} has {size} bytes, not {artifact.size}")
-        return await asyncio.to_thread(self._files.upload, artifact.sha256, size)
+        return await self._files.on_thread(self._files.upload, artifact.sha256, size)
 
 
 class _OneByOne:

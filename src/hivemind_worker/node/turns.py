@@ -15,7 +15,10 @@ from hivemind_worker.concurrency import backoff, clock, stopping
 from hivemind_worker.task import errors
 
 AT_ONCE = 4
-"""Deliveries at once: each holds a chunk of 1 MiB or its inline files, so this bounds the memory."""
+"""Deliveries with result files at once: each holds a chunk of 1 MiB or its inline files, so this bounds the memory."""
+
+BARE_AT_ONCE = 4
+"""Deliveries without files at once: each holds one message. Uploads that stand still hold up none of them."""
 
 CAP_SECONDS = 15.0
 """Longest mean gap between two tries is half of this: how late a result may come once the pool is back."""
@@ -30,8 +33,9 @@ class Turns:
     def __init__(self, heard: Callable[[], float]) -> None:
         self._heard = heard
         self._numbers = itertools.count()
-        self._waiting: dict[int, asyncio.Future[None]] = {}
-        self._active: set[int] = set()
+        self._waiting: dict[int, tuple[asyncio.Future[None], bool]] = {}
+        self._active: dict[int, bool] = {}
+        """Whether each has files."""
         self._away_since: float | None = None
         self._resting: asyncio.TimerHandle | None = None
         self._pauses = _pauses()
@@ -45,18 +49,19 @@ class Turns:
         finally:
             self.leave(number)
 
-    async def enter(self, number: int) -> None:
+    async def enter(self, number: int, *, with_files: bool) -> None:
         """Wait for this place's turn."""
-        self._waiting[number] = asyncio.get_running_loop().create_future()
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[number] = turn, with_files
         self._let_in()
         try:
-            await self._waiting[number]
+            await turn
         finally:
             self._waiting.pop(number, None)
 
     def leave(self, number: int) -> None:
         """This place needs no turn now."""
-        self._active.discard(number)
+        self._active.pop(number, None)
         self._let_in()
 
     def worked(self) -> None:
@@ -85,11 +90,17 @@ class Turns:
     def _let_in(self) -> None:
         if self._resting is not None:
             return
-        most = AT_ONCE if self._away_since is None else 1
-        free = max(0, most - len(self._active))
-        for number in sorted(number for number, turn in self._waiting.items() if not turn.done())[:free]:
-            self._active.add(number)
-            self._waiting[number].set_result(None)
+        for number in sorted(self._waiting):
+            turn, with_files = self._waiting[number]
+            if not turn.done() and self._may_enter(with_files=with_files):
+                self._active[number] = with_files
+                turn.set_result(None)
+
+    def _may_enter(self, *, with_files: bool) -> bool:
+        if self._away_since is not None:
+            return not self._active
+        active = sum(each is with_files for each in self._active.values())
+        return active < (AT_ONCE if with_files else BARE_AT_ONCE)
 
 
 class Place:
@@ -101,9 +112,12 @@ class Place:
         self._own = _pauses()
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Try within this block, when it is our turn. Raises what the block does, after the pause that it earns."""
-        await self._turns.enter(self._number)
+    async def turn(self, *, with_files: bool = True) -> AsyncIterator[None]:
+        """Try within this block, when it is our turn. Raises what the block does, after the pause that it earns.
+
+        ``with_files``: result files go before the report.
+        """
+        await self._turns.enter(self._number, with_files=with_files)
         began = clock.now()
         pause = 0.0
         try:

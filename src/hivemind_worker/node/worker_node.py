@@ -200,6 +200,7 @@ class WorkerNode:
                     await asyncio.to_thread(self._monitor.close)
                 await self._books.journal.close()
                 self._books.outbox.close()
+                self._files.close()
                 log.log_system_event("worker_stopped", {"why": stop.reason, "ended": self._attempts.ended_count})
 
     def _announced(self, references: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from hivemind_worker.nodepool import measuring
 from hivemind_worker.nodepool import streams as pool_streams
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
-from hivemind_worker.wire import calls, verdicts
+from hivemind_worker.wire import calls, unparsed, verdicts
 
 
 class Measured(Protocol):
@@ -48,7 +48,7 @@ def once(
     async def answered(servicer: Servicer, request: Asked, context: calls.Context) -> Told:
         began, well = clock.now(), False
         try:
-            told = await method(servicer, request, context)
+            told = await method(servicer, await unparsed.parse(request), context)
             _check_size(method.__name__, told)
             well = True
         except Exception as error:  # noqa: BLE001  (whatever it is, the other end must hear of it)
@@ -70,7 +70,8 @@ def many(
         stands_still = contextlib.AsyncExitStack()
         async with stands_still:
             try:
-                async with contextlib.aclosing(method(servicer, request, context)) as messages:
+                parsed = await unparsed.parse(request)
+                async with contextlib.aclosing(method(servicer, parsed, context)) as messages:
                     async for told in messages:
                         await _write(servicer.streams, method.__name__, context, told, stands_still)
                         del told  # whoever waits for the next one holds none
@@ -93,7 +94,9 @@ async def _write(
     _check_size(call, told)
     room = contextlib.AsyncExitStack()
     async with room:
-        await room.enter_async_context(streams.answers.room(pool_streams.peer(context), told.ByteSize()))
+        await room.enter_async_context(
+            streams.answers.room(pool_streams.peer(context), told.ByteSize(), in_memory=True)
+        )
         try:
             async with asyncio.timeout(streams.write_seconds):
                 await context.write(told)

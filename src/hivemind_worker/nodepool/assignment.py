@@ -169,29 +169,49 @@ def assign_among(
     return given
 
 
-def why_waiting(shape: Shape, sites: Iterable[Site]) -> str:
-    """Return why a queued task of this shape has not been handed out, given the nodes that are alive.
+class Waiting:
+    """Why a queued task of a shape has not been handed out: shown the living nodes one by one, it says so at the end.
 
     Where some node is large enough and suited, it waits for its turn.
     """
-    small, unsuited, unfit = "", "", ""
-    for site in sites:
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._small = self._unsuited = self._unfit = ""
+        self.has_node = False
+        """Some node would take it: no other changes what it waits for."""
+
+    def look_at(self, site: Site) -> None:
+        """Compare it with a node."""
+        shape = self._shape
         why = _unsuited(shape, site)
         lacking = shape.needs.lacking(site.capacity)
-        if not why and not lacking:
-            reason = site.unfit
-            if not reason and (seconds := site.rests.get(shape, 0.0)) > 0:
-                reason = (
-                    f"it handed such a task back, for lack of room or as it stopped: offered again in {seconds:.0f} s"
-                )
-            if not reason:
-                return "waits for a node to have room"
-            unfit = unfit or f"waits for a node to be fit; {site.node_id}: {reason}"
-            continue
         if why:
-            unsuited = unsuited or f"no node suits it; {site.node_id}: {why}"
-        else:
+            self._unsuited = self._unsuited or f"no node suits it; {site.node_id}: {why}"
+            return
+        if lacking:
             lacks = "; ".join(lacking).replace(" free", " in all")
-            small = small or f"no node is large enough; {site.node_id}: {lacks}"
-    # The nearest miss helps most: a node of the right sort that is too small, before one of another sort.
-    return unfit or small or unsuited or "no node is connected"
+            self._small = self._small or f"no node is large enough; {site.node_id}: {lacks}"
+            return
+        reason = site.unfit
+        if not reason and (seconds := site.rests.get(shape, 0.0)) > 0:
+            reason = f"it handed such a task back, for lack of room or as it stopped: offered again in {seconds:.0f} s"
+        if reason:
+            self._unfit = self._unfit or f"waits for a node to be fit; {site.node_id}: {reason}"
+        else:
+            self.has_node = True
+
+    @property
+    def reason(self) -> str:
+        """What it waits for. The nearest miss helps most: a node of the right sort that is too small, before others."""
+        if self.has_node:
+            return "waits for a node to have room"
+        return self._unfit or self._small or self._unsuited or "no node is connected"
+
+
+def why_waiting(shape: Shape, sites: Iterable[Site]) -> str:
+    """Return why a queued task of this shape has not been handed out, given the nodes that are alive."""
+    waiting = Waiting(shape)
+    for site in sites:
+        waiting.look_at(site)
+    return waiting.reason

@@ -19,7 +19,9 @@ PIECE_BYTES = 256 * 1024
 STDOUT = int(calls.pb.LOG_STREAM_STDOUT)
 STDERR = int(calls.pb.LOG_STREAM_STDERR)
 
-_CUT = re.compile(rb"\[hivemind: (\d+) bytes of std(?:out|err) are not kept\]\n")
+_REPLACED = "\N{REPLACEMENT CHARACTER}".encode()
+
+_CUT = re.compile(rb"\[hivemind: (\d{1,18}) bytes of std(?:out|err) are not kept\]\n")
 """The line that a worker writes in the place of the middle of long output."""
 
 
@@ -42,8 +44,9 @@ def reported(result: calls.pb.TaskResult) -> Reported:
     totals = {STDOUT: max(0, result.stdout_bytes), STDERR: max(0, result.stderr_bytes)}
     stream = STDERR if not totals[STDOUT] else STDOUT
     runs: tuple[tuple[int, bytes], ...] = ()
-    if not (totals[STDOUT] and totals[STDERR]) and "\N{REPLACEMENT CHARACTER}" not in result.logs:
-        runs = _runs(result.logs.encode(), totals[stream])
+    if any(totals.values()) and not (totals[STDOUT] and totals[STDERR]):
+        text = result.logs.encode()  # read once: one wide character makes four bytes of each
+        runs = _runs(text, totals[stream]) if _REPLACED not in text else ()
     return Reported(totals, stream, runs)
 
 
@@ -51,11 +54,12 @@ def _runs(text: bytes, total: int) -> tuple[tuple[int, bytes], ...]:
     if len(text) == total:
         return ((0, text),) if total else ()
     for cut in _CUT.finditer(text):
-        head, tail = text[: cut.start()], text[cut.end() :]
-        # The line begins a line: a line break before it may be the worker's own.
-        for before in (head, head.removesuffix(b"\n")):
-            if len(before) + int(cut[1]) + len(tail) == total:
-                return ((0, before), (total - len(tail), tail))
+        tail = len(text) - cut.end()
+        # The line begins a line: a line break before it may be the worker's own. Nothing is copied until one fits: a
+        # task may write 100,000 such lines.
+        for head in (cut.start(), cut.start() - text.endswith(b"\n", 0, cut.start())):
+            if head + int(cut[1]) + tail == total:
+                return ((0, text[:head]), (total - tail, text[cut.end() :]))
     return ()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 
 from hivemind_worker import __version__
 from hivemind_worker.nodepool.store import records, store
@@ -46,8 +47,8 @@ class Measuring:
 
     async def exposition(self, kept: store.Store, polls: int) -> tuple[bytes, str]:
         """Return all of it in Prometheus' text format; ``polls``: workers that wait for tasks now."""
-        alive, counts = await kept.nodes(alive_only=True), await kept.counts()
-        statuses = collections.Counter(map(_word, alive))
+        alive, counts = await kept.survey(_Nodes.of), await kept.counts()
+        statuses = alive.statuses
         if lost := await kept.lost_nodes():
             statuses["lost"] = lost
         meters = self._meters
@@ -55,11 +56,30 @@ class Measuring:
         meters.set(metrics.POOL_POLLS, polls)
         meters.set_all(metrics.POOL_TASKS, {str(each): counts.get(str(each), 0) for each in state.TaskState})
         meters.set_all(metrics.POOL_NODES, statuses)
-        meters.set_all(metrics.POOL_CAPACITY, amounts([node.capacity for node in alive]))
-        meters.set_all(metrics.POOL_USED, amounts([node.used for node in alive]))
+        meters.set_all(metrics.POOL_CAPACITY, amounts(alive.capacity))
+        meters.set_all(metrics.POOL_USED, amounts(alive.used))
         oldest = await kept.oldest_queued()
         meters.set(metrics.POOL_QUEUE_AGE, max(kept.now() - oldest, 0.0) if oldest else 0.0)
         return meters.exposition()
+
+
+@dataclasses.dataclass(slots=True)
+class _Nodes:
+    """How the living nodes are, and what they have and use together."""
+
+    statuses: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    capacity: resources.Resources = dataclasses.field(default_factory=resources.Resources)
+    used: resources.Resources = dataclasses.field(default_factory=resources.Resources)
+
+    @classmethod
+    def of(cls, alive: Iterable[records.Node]) -> _Nodes:
+        """Count them, one after the other."""
+        total = cls()
+        for node in alive:
+            total.statuses[_word(node)] += 1
+            total.capacity += node.capacity
+            total.used += node.used
+        return total
 
 
 def _word(node: records.Node) -> str:
@@ -67,9 +87,8 @@ def _word(node: records.Node) -> str:
     return node.status if node.status in STATUSES else "other"
 
 
-def amounts(parts: Sequence[resources.Resources]) -> dict[str, float]:
-    """Return the sum of all, by name."""
-    total = sum(parts, resources.Resources())
+def amounts(total: resources.Resources) -> dict[str, float]:
+    """Return amounts by name."""
     return {
         "cpu_cores": total.cpu_cores,
         "memory_bytes": total.memory_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import re
@@ -142,13 +143,16 @@ def poll(request: calls.pb.GetAssignedTasksRequest, epoch: str) -> tuple[records
 
 
 def ended(request: calls.pb.ReportTaskResultRequest) -> outcome.Outcome | None:
-    """Return how an attempt ended, ``None`` while it runs. Raises :class:`errors.Rejected` for what is no report."""
+    """Return how an attempt ended, without its output, ``None`` while it runs.
+
+    Raises :class:`errors.Rejected` for what is no report.
+    """
     if "running" in (request.status, request.result.status):
         return None
     result = request.result
     if request.status and result.status and request.status != result.status:
         raise errors.Rejected(f"the report says {request.status[:40]!r} and its result {result.status[:40]!r}")
-    return translate.outcome_from_message(result, request.status)
+    return translate.outcome_from_message(result, request.status, with_logs=False)
 
 
 async def new_tasks(
@@ -174,21 +178,31 @@ async def new_tasks(
 
 
 def _new_task(message: calls.pb.Task, max_attempts: int) -> records.NewTask:
-    task = translate.task_from_message(message)
-    body = translate.task_to_message(task)
+    _need_size(message.ByteSize())  # before its texts are read: a wide one takes four times its bytes
+    body, new = _read_task(message, max_attempts)
     digest = hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
     body.traceparent = str(tracing.read(message.traceparent) or tracing.begin())
     kept = body.SerializeToString()
-    if len(kept) > TASK_BYTES:
+    _need_size(len(kept))
+    return dataclasses.replace(new, body=kept, digest=digest)
+
+
+def _need_size(size: int) -> None:
+    if size > TASK_BYTES:
         raise errors.Rejected(
-            f"a task of {len(kept)} bytes; at most {TASK_BYTES}: upload large files and name their sha256",
+            f"a task of {size} bytes; at most {TASK_BYTES}: upload large files and name their sha256",
             str(verdicts.Reason.TOO_LARGE),
         )
+
+
+def _read_task(message: calls.pb.Task, max_attempts: int) -> tuple[calls.pb.Task, records.NewTask]:
+    """Return a task as its message is kept, and what else is: of its texts, which may be wide, no copy is left."""
+    task = translate.task_from_message(message)
     shape = assignment.Shape(task.kind, task.needs, tuple(sorted(task.node_selector.items())), str(task.network))
-    return records.NewTask(
+    new = records.NewTask(
         id=task.id or "",
-        body=kept,
-        digest=digest,
+        body=b"",
+        digest="",
         shape=shape,
         image=task.docker_image or "",
         priority=task.priority,
@@ -196,6 +210,7 @@ def _new_task(message: calls.pb.Task, max_attempts: int) -> records.NewTask:
         labels=task.labels,
         timeout=task.timeout or 0.0,
     )
+    return translate.task_to_message(task), new
 
 
 def ids(said: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ from hivemind_worker.nodepool import (
 from hivemind_worker.nodepool.store import sqlite
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
-from hivemind_worker.wire import calls, channels
+from hivemind_worker.wire import calls, channels, unparsed
 
 CALLS_AT_ONCE = 10_000
 """Calls under way; each worker has one long poll outstanding. Beyond it a call is refused and tried again."""
@@ -232,8 +232,8 @@ class NodePool:
 
     def _serve(self) -> grpc.aio.Server:
         server = grpc.aio.server(options=calls.SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_AT_ONCE)
-        calls.add_node_manager(service.NodeManager(self._parts), server)
-        calls.add_task_manager(task_service.TaskManager(self._parts), server)
+        unparsed.add_servicer(calls.NODE_MANAGER, service.NodeManager(self._parts), server)
+        unparsed.add_servicer(calls.TASK_MANAGER, task_service.TaskManager(self._parts), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._status.servicer, server)
         if self._with_reflection:
             from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]  # noqa: PLC0415  (35 ms few need)

@@ -175,27 +175,28 @@ class NodeManager(calls.NodeManagerServicer):
         return pb.ReportTaskResultResponse(success=success, message=answer.message, verdict=_VERDICTS[answer.verdict])
 
     async def _end(self, report: records.Report, result: pb.TaskResult, said: outcome.Outcome) -> records.Report:
-        """The report of an end. Files that came in it whole are stored; those it names alone must be there."""
+        """The report of an end, made of ``result`` in place: it may be 4 MiB.
+
+        Files that came in it whole are stored; those it names alone must be there.
+        """
         missing = await self._parts.files.missing([file.artifact for file in said.results])
-        kept = pb.TaskResult()
-        kept.CopyFrom(result)
-        kept.status, kept.reason = str(said.status), str(said.reason or "")
-        kept.flags[:] = sorted({*kept.flags, *await self._output_flags(report, kept)})
+        result.status, result.reason = str(said.status), str(said.reason or "")
+        result.flags[:] = sorted({*result.flags, *await self._output_flags(report, result)})
         named = {file.name for file in said.results}
         data = {name: content for name, content in result.result_data.items() if name not in named}
         if data:  # nobody stores anything here who may not report
             await self._parts.store.verify(report.node_id, report.session_id)
         artifacts = await self._parts.files.keep(list(data.values())) if data else []
-        kept.result_data.clear()
+        result.result_data.clear()
         for name, artifact in zip(data, artifacts, strict=True):
-            kept.files.append(translate.file_to_message(outcome.ResultFile(name, artifact)))
+            result.files.append(translate.file_to_message(outcome.ResultFile(name, artifact)))
         return dataclasses.replace(
             report,
             status=said.status,
             reason=str(said.reason or ""),
             error=said.error[:10_000],
             try_again=said.try_again,
-            body=kept.SerializeToString(),
+            body=result.SerializeToString(),
             missing=missing,
         )
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
 from hivemind_worker.task import errors
-from hivemind_worker.wire import calls
+from hivemind_worker.wire import calls, unparsed
 
 T = TypeVar("T")
 
@@ -22,6 +22,9 @@ MAX_BYTES = 256 * 1024**2
 
 MAX_PEER_BYTES = 64 * 1024**2
 """Of one caller's address: 16 of the largest messages. More at once would make no disk faster."""
+
+MAX_WAITING_PART = 4
+"""Of what is in memory while it waits: a quarter of the room may wait for more, by caller and in all."""
 
 MAX_WAITING = 2_000
 """Streams that wait for room; one more is refused at once."""
@@ -57,6 +60,8 @@ class Budget:
         self._used = 0
         self._used_by: collections.Counter[str] = collections.Counter()
         self._waiting: dict[asyncio.Future[None], tuple[str, int]] = {}
+        self._waiting_bytes: collections.Counter[str] = collections.Counter()
+        """Of what is in memory already while it waits, by caller."""
 
     @property
     def used_bytes(self) -> int:
@@ -64,22 +69,26 @@ class Budget:
         return self._used
 
     @contextlib.asynccontextmanager
-    async def room(self, peer: str, size: int) -> AsyncIterator[None]:
-        """Count ``size`` bytes of ``peer`` within the block. Raises :class:`errors.Unavailable` for lack of room."""
-        await self._take(peer, size)
+    async def room(self, peer: str, size: int, *, in_memory: bool = False) -> AsyncIterator[None]:
+        """Count ``size`` bytes of ``peer`` within the block. Raises :class:`errors.Unavailable` for lack of room.
+
+        ``in_memory``: they are there already, so what waits is bounded as well; what is beyond is refused at once.
+        """
+        await self._take(peer, size, size if in_memory else 0)
         try:
             yield
         finally:
             self._give(peer, size)
 
-    async def _take(self, peer: str, size: int) -> None:
+    async def _take(self, peer: str, size: int, waiting_bytes: int = 0) -> None:
         if self._fits(peer, size):
             self._count(peer, size)
             return
-        if len(self._waiting) >= self._max_waiting:
+        if len(self._waiting) >= self._max_waiting or not self._may_wait(peer, waiting_bytes):
             raise errors.Unavailable("the pool has no room for another stream now: too many wait for it already")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[turn] = (peer, size)
+        self._waiting_bytes[peer] += waiting_bytes
         try:
             # Not `wait_for`: a turn that comes in the moment of the deadline is taken.
             await asyncio.wait({turn}, timeout=self._wait_seconds)
@@ -89,11 +98,22 @@ class Budget:
             raise
         finally:
             self._waiting.pop(turn, None)
+            self._waiting_bytes[peer] -= waiting_bytes
+            if not self._waiting_bytes[peer]:
+                del self._waiting_bytes[peer]
         if not turn.done():
             raise errors.Unavailable(
                 f"the pool has no room for another stream from {peer} now: "
                 f"{self._used_by[peer] // 1024**2} MiB of its streams are under way, {self._used // 1024**2} MiB in all"
             )
+
+    def _may_wait(self, peer: str, size: int) -> bool:
+        """What waits alone may be of any size."""
+        waiting, all_waiting = self._waiting_bytes[peer], self._waiting_bytes.total()
+        return not size or (
+            (not waiting or waiting + size <= self._max_peer_bytes // MAX_WAITING_PART)
+            and (not all_waiting or all_waiting + size <= self._max_bytes // MAX_WAITING_PART)
+        )
 
     def _fits(self, peer: str, size: int) -> bool:
         """What is larger than all the room goes alone."""
@@ -133,11 +153,12 @@ class Incoming(Generic[T]):
     async def __anext__(self) -> T:
         try:
             async with asyncio.timeout(self._idle_seconds):
-                return await anext(self._stream)
+                message = await anext(self._stream)
         except TimeoutError:
             raise errors.Unavailable(
                 f"nothing came for {self._idle_seconds:.0f} s: the stream is ended, to be taken up where it stands"
             ) from None
+        return await unparsed.parse(message)
 
     async def close(self) -> None:
         """Let go of the stream, read or not.

@@ -18,7 +18,8 @@ from hivemind_worker.wire import budget, calls
 pb = calls.pb
 
 NODES_AT_ONCE = 100
-"""Nodes that are read together."""
+NODES_BYTES = 1024**2
+"""Nodes that are read together, and about how much they may say of themselves: one alone may say 4 MiB."""
 
 WATCHED_AT_ONCE = 64
 """Tasks that a watcher looks at together, without their results; those are read one at a time."""
@@ -237,12 +238,12 @@ class TaskManager(calls.TaskManagerServicer):
         taken: list[pb.NodeInfo] = []
         last, more, full = request.page_token, True, False
         while more:
-            nodes = await self._parts.store.nodes(after=last, max_count=NODES_AT_ONCE)
+            nodes = await self._parts.store.nodes(after=last, max_count=NODES_AT_ONCE, max_bytes=NODES_BYTES)
             fitting = budget.page(itertools.chain(taken, (telling.node(node, self._parts.live) for node in nodes)))
             full = len(fitting) < len(taken) + len(nodes)
             taken = fitting
             last = taken[-1].node_id if taken else ""
-            more = len(nodes) == NODES_AT_ONCE and not full
+            more = bool(nodes) and not full
         return pb.ListNodesResponse(nodes=taken, next_page_token=last if full else "")
 
     @answering.once
@@ -272,7 +273,7 @@ class TaskManager(calls.TaskManagerServicer):
             store_epoch=store.epoch,
         )
         try:
-            info.nodes = len(await store.nodes(alive_only=True))
+            info.nodes = await store.living_nodes()
             info.tasks_by_state.update(await store.counts())
         except errors.Unavailable:
             if not store.damage:

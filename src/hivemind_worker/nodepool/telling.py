@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from hivemind_worker.nodepool import assignment, live
 from hivemind_worker.nodepool.store import records, store
@@ -22,7 +23,7 @@ async def tasks(
 
     ``said``: what nodes tell of those that they hold; ``unready``: why the pool hands out nothing, where it does not.
     """
-    infos = [_task(task, (), unready) for task in found] if unready else await _tasks(kept, found)
+    infos = [_task(task, {}, unready) for task in found] if unready else await _tasks(kept, found)
     for task, info in zip(found, infos, strict=True):
         last = None if task.ended else said.of(task.id, task.attempt, task.node_id)
         if last is not None:
@@ -33,18 +34,35 @@ async def tasks(
 
 
 async def _tasks(kept: store.Store, found: Sequence[records.Task]) -> list[pb.TaskInfo]:
-    sites: list[assignment.Site] = []
-    if any(task.state is state.TaskState.QUEUED for task in found):
-        alive = await kept.nodes(alive_only=True)
-        sites = [node.site for node in alive if not node.draining]
-        if alive and not sites:
-            return [_task(task, sites, _ALL_DRAIN) for task in found]
-        if sites and all(node.draining or node.rest_seconds > 0 for node in alive):
-            return [_task(task, sites, _ALL_REST) for task in found]
-    return [_task(task, sites) for task in found]
+    queued = {task.shape for task in found if task.state is state.TaskState.QUEUED}
+    reasons = await kept.survey(functools.partial(reasons_to_wait, queued)) if queued else {}
+    return [_task(task, reasons) for task in found]
 
 
-def _task(task: records.Task, sites: Sequence[assignment.Site], why: str = "") -> pb.TaskInfo:
+def reasons_to_wait(
+    queued: Collection[assignment.Shape], alive: Iterable[records.Node]
+) -> Mapping[assignment.Shape, str]:
+    """Return why tasks of these shapes wait, given the living nodes, of which no more are looked at than need be."""
+    waiting = {shape: assignment.Waiting(shape) for shape in queued}
+    unresolved = list(waiting.values())
+    nodes = drained = idle = 0
+    for node in alive:
+        nodes += 1
+        drained += node.draining
+        idle += node.draining or node.rest_seconds > 0
+        if node.draining:
+            continue
+        for each in unresolved:
+            each.look_at(node.site)
+        unresolved = [each for each in unresolved if not each.has_node]
+        if not unresolved and idle < nodes:
+            break
+    if nodes and idle == nodes:
+        return dict.fromkeys(waiting, _ALL_DRAIN if drained == nodes else _ALL_REST)
+    return {shape: each.reason for shape, each in waiting.items()}
+
+
+def _task(task: records.Task, reasons: Mapping[assignment.Shape, str], unready: str = "") -> pb.TaskInfo:
     message = pb.TaskInfo(
         id=task.id,
         type=task.shape.kind,
@@ -66,7 +84,7 @@ def _task(task: records.Task, sites: Sequence[assignment.Site], why: str = "") -
     if task.ended:
         message.result.CopyFrom(_result(task))
     if task.state is state.TaskState.QUEUED:
-        message.waiting_because = why or assignment.why_waiting(task.shape, sites)
+        message.waiting_because = unready or reasons.get(task.shape, "")
     return message
 
 

@@ -147,17 +147,18 @@ def outcome_to_message(ended: outcome.Outcome) -> pb.TaskResult:
     return message
 
 
-def outcome_from_message(message: pb.TaskResult, status: str = "") -> outcome.Outcome:
+def outcome_from_message(message: pb.TaskResult, status: str = "", *, with_logs: bool = True) -> outcome.Outcome:
     """Read an outcome from the wire, also one with the reference's five fields alone.
 
-    ``status`` is the report's own, for a result that leaves its own out. Raises :class:`errors.Rejected` where the
+    ``status`` is the report's own, for a result that leaves its own out. Without ``with_logs`` its output stays where
+    it is: as text a message of 4 MiB may take 16. Raises :class:`errors.Rejected` where the
     message contradicts itself or uses a word that is in no list.
     """
     try:
         ended_as = outcome.Status(message.status or status)
         reason = _reason(message, ended_as)
         flags = frozenset(outcome.Flag(flag) for flag in message.flags)
-        return _outcome(message, ended_as, reason, flags)
+        return _outcome(message, ended_as, reason, flags, message.logs.encode() if with_logs else b"")
     except ValueError as error:
         raise errors.Rejected(f"the report cannot be read: {error}") from None
 
@@ -167,6 +168,7 @@ def _outcome(
     ended_as: outcome.Status,
     reason: outcome.Reason | None,
     flags: frozenset[outcome.Flag],
+    logs: bytes,
 ) -> outcome.Outcome:
     known = message.has_exit_code or message.exit_code != 0 or ended_as is outcome.Status.COMPLETED
     return outcome.Outcome(
@@ -175,7 +177,7 @@ def _outcome(
         exit_code=message.exit_code if known else None,
         signal=message.signal or None,
         error=message.error,
-        logs=outcome.Logs(message.logs.encode(), message.stdout_bytes, message.stderr_bytes),
+        logs=outcome.Logs(logs, message.stdout_bytes, message.stderr_bytes),
         results=tuple(file_from_message(file) for file in message.files),
         skipped=tuple(outcome.SkippedFile(skipped.name, skipped.why) for skipped in message.skipped),
         flags=flags,

@@ -71,7 +71,7 @@ def test_a_state_of_another_world_is_refused() -> None:
 def test_a_node_has_its_keys() -> None:
     message = calls.pb.NodeInfo(node_id="n", status="idle", attempts=[calls.pb.AttemptRef(task_id="t", attempt=2)])
     said = shapes.node_from(message).as_json()
-    assert list(said) == ["node_id", "status", "capacity", "free", "attempts", "message", "readings"]
+    assert list(said) == ["node_id", "status", "capacity", "free", "attempts", "message", "readings", "truncated"]
     assert said["status"] == "idle"
     assert said["attempts"] == [{"task_id": "t", "attempt": 2, "phase": "", "usage": {}}]
     assert list(said["capacity"]) == ["cpu_cores", "memory_bytes", "disk_bytes", "gpus"]

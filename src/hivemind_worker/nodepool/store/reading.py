@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,9 +60,11 @@ class Reader:
 
 def tasks(sql: database.Connection, task_ids: Sequence[str], *, results: bool = True) -> tuple[records.Task, ...]:
     """See :meth:`store.Store.tasks`."""
-    rows = [moves.need(sql, task_id) for task_id in task_ids]
-    by_number = shapes.shapes(sql, (row["shape"] for row in rows))
-    return tuple(moves.task(row, by_number[row["shape"]], _result(sql, row) if results else None) for row in rows)
+    return tuple(_task(sql, moves.need(sql, task_id), results=results) for task_id in task_ids)
+
+
+def _task(sql: database.Connection, row: database.Row, *, results: bool) -> records.Task:
+    return moves.task(row, shapes.shape(sql, row["shape"]), _result(sql, row) if results else None)
 
 
 def need_all(sql: database.Connection, task_ids: Sequence[str]) -> None:
@@ -128,29 +130,63 @@ def _result(sql: database.Connection, task: database.Row) -> bytes | None:
 
 
 def nodes(
-    sql: database.Connection, lease_time: float, *, alive_only: bool, after: str = "", max_count: int = -1
+    sql: database.Connection,
+    lease_time: float,
+    *,
+    alive_only: bool,
+    after: str = "",
+    max_count: int = -1,
+    max_bytes: int = 0,
 ) -> tuple[records.Node, ...]:
     """See :meth:`store.Store.nodes`."""
-    rows = sql.execute(_ALIVE if alive_only else _NODES, (after, max_count)).fetchall()
+    found, size = list[records.Node](), 0
+    for node, row_bytes in _nodes(sql, lease_time, _ALIVE if alive_only else _NODES, after, max_count):
+        size += row_bytes
+        if found and 0 < max_bytes < size:
+            break
+        found.append(node)
+    return tuple(found)
+
+
+def survey(sql: database.Connection, lease_time: float, fold: Callable[[Iterator[records.Node]], T]) -> T:
+    """See :meth:`store.Store.survey`."""
+    return fold(node for node, _ in _nodes(sql, lease_time, _ALIVE, "", -1))
+
+
+def _nodes(
+    sql: database.Connection, lease_time: float, names: str, after: str, max_count: int
+) -> Iterator[tuple[records.Node, int]]:
+    """Yield nodes by name, each with the bytes of what it says of itself. One is in memory at a time.
+
+    The names first: SQLite would sort the whole rows, and a row may have megabytes.
+    """
     rests: dict[str, dict[int, float]] = {}
     for rest in resting.of_shapes(sql, lease_time):
         rests.setdefault(rest["node_id"], {})[rest["shape"]] = rest["rest_until"] - lease_time
-    found = []
-    for row in rows:
+    for name in sql.execute(names, (after, max_count)).fetchall():
+        row = sql.execute("SELECT * FROM nodes WHERE node_id = ?", (name["node_id"],)).fetchone()
         held = moves.held_by(sql, row["node_id"])
         wants = shapes.shapes(sql, (task["shape"] for task in held))
         used = sum((wants[task["shape"]].needs for task in held), resources.Resources())
         own = rests.get(row["node_id"], {})
         shape_rests = {shape: own[number] for number, shape in shapes.shapes(sql, own).items()}
         attempts = tuple(moves.ref(task) for task in held)
-        found.append(sessions.node_from(row, lease_time, attempts, used, shape_rests))
-    return tuple(found)
+        row_bytes = len(row["said"]) + len(row["readings"]) + len(row["message"]) + _ATTEMPT_BYTES * len(attempts)
+        yield sessions.node_from(row, lease_time, attempts, used, shape_rests), row_bytes
 
+
+_ATTEMPT_BYTES = 200
+"""What is told of an attempt that a node holds, about."""
 
 # By the index of those alive: dead ones may be thousands.
-_ALIVE = "SELECT * FROM nodes INDEXED BY leases WHERE alive = 1 AND node_id > ? ORDER BY node_id LIMIT ?"
+_ALIVE = "SELECT node_id FROM nodes INDEXED BY leases WHERE alive = 1 AND node_id > ? ORDER BY node_id LIMIT ?"
 
-_NODES = "SELECT * FROM nodes WHERE node_id > ? ORDER BY node_id LIMIT ?"
+_NODES = "SELECT node_id FROM nodes WHERE node_id > ? ORDER BY node_id LIMIT ?"
+
+
+def living_nodes(sql: database.Connection) -> int:
+    """See :meth:`store.Store.living_nodes`."""
+    return int(sql.execute("SELECT count(*) FROM nodes INDEXED BY leases WHERE alive = 1").fetchone()[0])
 
 
 def lost_nodes(sql: database.Connection) -> int:

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from hivemind_worker.nodepool import locks
 from hivemind_worker.nodepool.store import (
@@ -34,6 +35,8 @@ from hivemind_worker.telemetry import logs
 log = logs.StructuredLogger(__name__)
 
 _ASSIGNED = state.TaskState.ASSIGNED
+
+T = TypeVar("T")
 
 
 class SqliteStore:
@@ -240,7 +243,7 @@ class SqliteStore:
         for start in range(0, len(task_ids), staging.SLICE_TASKS):
             part = task_ids[start : start + staging.SLICE_TASKS]
             await self._write.do(functools.partial(submissions.cancel, task_ids=part))
-        return await self.tasks(task_ids)
+        return await self.tasks(task_ids, results=False)
 
     async def register(
         self, node: records.NewNode, held: Sequence[records.Ref], silent_session: str = ""
@@ -322,12 +325,27 @@ class SqliteStore:
         return await self._read.ask(lambda sql: reading.find(sql, wanted))
 
     async def nodes(
-        self, *, alive_only: bool = False, after: str = "", max_count: int = -1
+        self, *, alive_only: bool = False, after: str = "", max_count: int = -1, max_bytes: int = 0
     ) -> tuple[records.Node, ...]:
         """See :meth:`store.Store.nodes`."""
         return await self._read.ask(
-            lambda sql: reading.nodes(sql, self.lease_time(), alive_only=alive_only, after=after, max_count=max_count)
+            functools.partial(
+                reading.nodes,
+                lease_time=self.lease_time(),
+                alive_only=alive_only,
+                after=after,
+                max_count=max_count,
+                max_bytes=max_bytes,
+            )
         )
+
+    async def survey(self, fold: Callable[[Iterator[records.Node]], T]) -> T:
+        """See :meth:`store.Store.survey`."""
+        return await self._read.ask(lambda sql: reading.survey(sql, self.lease_time(), fold))
+
+    async def living_nodes(self) -> int:
+        """See :meth:`store.Store.living_nodes`."""
+        return await self._read.ask(reading.living_nodes)
 
     async def lost_nodes(self) -> int:
         """See :meth:`store.Store.lost_nodes`."""

@@ -9,10 +9,12 @@ cannot be written raises :class:`errors.Unavailable`: nothing happened, the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 from hivemind_worker.nodepool.store import records
+
+T = TypeVar("T")
 
 
 class Store(Protocol):
@@ -94,7 +96,9 @@ class Store(Protocol):
         """
 
     async def cancel(self, task_ids: Sequence[str]) -> tuple[records.Task, ...]:
-        """Cancel queued tasks at once, ask the nodes of others to stop; return how all stand then. Idempotent.
+        """Cancel queued tasks at once, ask the nodes of others to stop; return how all stand then, without results.
+
+        Idempotent.
 
         Each task is a step of its own where there are many: a crash may leave a part, and the same call does the rest.
 
@@ -227,12 +231,22 @@ class Store(Protocol):
         """Return a page of tasks, newest first."""
 
     async def nodes(
-        self, *, alive_only: bool = False, after: str = "", max_count: int = -1
+        self, *, alive_only: bool = False, after: str = "", max_count: int = -1, max_bytes: int = 0
     ) -> tuple[records.Node, ...]:
         """Return every node, or those alone that are alive, by name. The latter costs nothing for lost ones.
 
-        ``after``: those whose names come behind it; ``max_count``: so many of them at most, -1 for all.
+        ``after``: those whose names come behind it; ``max_count``: so many of them at most, -1 for all. They end where
+        they have come to ``max_bytes`` (0: they do not), with at least one.
         """
+
+    async def survey(self, fold: Callable[[Iterator[records.Node]], T]) -> T:
+        """Return what ``fold`` makes of the living nodes, by name, in one snapshot: one is in memory at a time.
+
+        ``fold`` runs on another thread, and need not read them all. What it raises is raised here.
+        """
+
+    async def living_nodes(self) -> int:
+        """Return how many nodes are alive."""
 
     async def lost_nodes(self) -> int:
         """Return how many nodes are known and not alive."""
