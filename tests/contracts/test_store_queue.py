@@ -57,7 +57,8 @@ class QueueMachine(stateful.RuleBasedStateMachine):
         super().__init__()
         self.now = 1_000.0
         self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
+        # In memory where that can be: what a power cut loses is not this model's matter.
+        self.folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         self.count = 0
         self.needs: dict[str, resources.Resources] = {}
         self.held: dict[str, list[records.Handed]] = {name: [] for name in LABELS}
