@@ -93,10 +93,13 @@ async def test_output_written_byte_by_byte_can_be_read(tmp_path: Path) -> None:
         worker = await at.worker()
         (task_id,) = await client.submit({"command": "true"})
         task = await worker.take()
-        count, many = 180_000, 2**40  # large numbers take more of a message than the byte itself
-        for start in range(many, many + count, 60_000):
+        # Large numbers take more of a message than the byte itself. No position beyond 2**53 is taken.
+        count, start_offset, start_sequence = 180_000, 2**53 - 180_000, 2**40
+        for start in range(0, count, 60_000):
             chunks = [
-                pb.LogChunk(stream=pb.LOG_STREAM_STDOUT, offset=2**61 + n, sequence=n, data=b"x")
+                pb.LogChunk(
+                    stream=pb.LOG_STREAM_STDOUT, offset=start_offset + n, sequence=start_sequence + n, data=b"x"
+                )
                 for n in range(start, start + 60_000)
             ]
             request = pb.AppendTaskLogsRequest(
@@ -105,7 +108,7 @@ async def test_output_written_byte_by_byte_can_be_read(tmp_path: Path) -> None:
             await at.nodes.AppendTaskLogs(iter([request]))
         await worker.report(task)
         outputs = [output async for output in client.logs(task_id)]
-        assert outputs.pop(0).missing_bytes == 2**61 + many
+        assert outputs.pop(0).missing_bytes == start_offset
         assert sum(len(output.data) for output in outputs) == count
 
 
