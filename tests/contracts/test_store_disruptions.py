@@ -99,6 +99,118 @@ async def test_an_attempt_whose_lease_was_lost_is_a_disruption_once_its_node_say
     assert (await one(kept, "a")).state is state.TaskState.FAILED
 
 
+async def test_a_late_word_of_an_orderly_stop_gives_back_the_attempt_that_the_lease_cost(
+    kept: store.Store, clock: Clock
+) -> None:
+    await kept.submit([task("a", attempts=2)])
+    here, there = await session(kept), await session(kept, "other")
+    handed = await take(kept, "n", here)
+    clock.seconds += LEASE + 1
+    await kept.heartbeat(records.Beat("other", there))
+    await kept.expire()
+    newer = await take(kept, "other", there)
+    late = ended(handed, "n", here, outcome.Status.FAILED, DEPLOYED)
+    assert (await kept.report(dataclasses.replace(late, epoch="0" * 32))).verdict is records.Verdict.UNKNOWN
+    for _ in range(2):
+        assert (await kept.report(late)).verdict is records.Verdict.STALE
+        assert (await one(kept, "a")).disruptions == 1
+    # One of its two attempts is left, so the crash of this one is not the end.
+    await kept.report(ended(newer, "other", there, outcome.Status.FAILED, CRASHED))
+    assert (await one(kept, "a")).state is state.TaskState.QUEUED
+
+
+async def test_a_late_word_of_an_orderly_stop_changes_nothing_of_what_was_lost_otherwise(
+    kept: store.Store, clock: Clock
+) -> None:
+    await kept.submit([task("a", attempts=3)])
+    here, there = await session(kept), await session(kept, "other")
+    handed = await take(kept, "n", here)
+    clock.seconds += LEASE + 1
+    await kept.expire()
+    # It goes on after all; then a new process of its node does not have it any more.
+    await kept.report(dataclasses.replace(ended(handed, "n", here), status=None, body=b""))
+    again = await session(kept, "n", "another process")
+    await kept.heartbeat(records.Beat("other", there))
+    await take(kept, "other", there)
+    late = ended(handed, "n", again, outcome.Status.FAILED, DEPLOYED)
+    assert (await kept.report(late)).verdict is records.Verdict.STALE
+    assert (await one(kept, "a")).disruptions == 0
+
+
+async def test_an_ended_task_stays_as_it_ended_whatever_its_node_says_of_its_stop(
+    kept: store.Store, clock: Clock
+) -> None:
+    await kept.submit([task("a", attempts=1)])
+    here = await session(kept)
+    handed = await take(kept, "n", here)
+    clock.seconds += LEASE + 1
+    await kept.expire()
+    before = await one(kept, "a")
+    assert before.state is state.TaskState.FAILED
+    await kept.report(ended(handed, "n", here, outcome.Status.FAILED, DEPLOYED))
+    assert dataclasses.replace(await one(kept, "a"), version=before.version) == before
+
+
+async def test_what_a_node_that_stopped_in_order_holds_is_a_disruption_when_it_does_not_return(
+    kept: store.Store, clock: Clock
+) -> None:
+    await kept.submit([task("a", attempts=1)])
+    here = await session(kept)
+    handed = await take(kept, "n", here)
+    listed = (records.Ref(handed.task_id, handed.attempt),)
+    await kept.heartbeat(records.Beat("n", here, status="offline", held=listed))
+    clock.seconds += LEASE + 1
+    await kept.expire()
+    found = await one(kept, "a")
+    assert (found.state, found.disruptions) == (state.TaskState.QUEUED, 1)
+    # Its late word counts once.
+    await kept.report(ended(handed, "n", here, outcome.Status.FAILED, DEPLOYED))
+    assert (await one(kept, "a")).disruptions == 1
+    there = await session(kept, "other")
+    newer = await take(kept, "other", there)
+    assert (await kept.report(ended(newer, "other", there))).verdict is records.Verdict.ACCEPTED
+
+
+async def test_pool_and_nodes_that_stop_together_use_up_no_attempts(opener: Opener, clock: Clock) -> None:
+    first = opener()
+    await first.open()
+    await first.submit([task("a", attempts=1)])
+    handed = await take(first, "n", await session(first))
+    await first.close()
+    second = opener()
+    await second.open()
+    clock.seconds += LEASE + 1
+    await second.expire()
+    found = await one(second, "a")
+    assert (found.state, found.disruptions) == (state.TaskState.QUEUED, 1)
+    # A crash of its node, told late, uses up the attempt after all.
+    again = await session(second, "n", "another process")
+    late = ended(handed, "n", again, outcome.Status.FAILED, CRASHED)
+    assert (await second.report(late)).verdict is records.Verdict.ACCEPTED
+    found = await one(second, "a")
+    assert (found.state, found.reason, found.disruptions) == (state.TaskState.FAILED, str(CRASHED), 0)
+    await second.close()
+
+
+async def test_a_node_that_was_heard_since_the_pool_started_loses_its_lease_as_ever(
+    opener: Opener, clock: Clock
+) -> None:
+    first = opener()
+    await first.open()
+    await first.submit([task("a", attempts=1)])
+    here = await session(first)
+    handed = await take(first, "n", here)
+    await first.close()
+    second = opener()
+    await second.open()
+    await poll(second, "n", here, handed)  # within a moment, when its lease need not be renewed
+    clock.seconds += LEASE + 1
+    await second.expire()
+    found = await one(second, "a")
+    assert (found.state, found.disruptions) == (state.TaskState.FAILED, 0)
+    await second.close()
+
+
 async def test_a_cancelled_task_is_not_queued_again_by_a_disruption(kept: store.Store) -> None:
     await kept.submit([task("a")])
     here = await session(kept)

@@ -27,6 +27,7 @@ FLOORS = {
     "Reopen": 20,
     "crashes": 30,
     "stops in order": 15,
+    "late stops": 20,
     "copied folders": 10,
     "keys again": 5,
     "clock jumps": 10,

@@ -18,6 +18,7 @@ FLOORS = {
     "Reopen": 2,
     "lies": 5,
     "stops in order": 3,
+    "late stops": 3,
     "delivered late": 2,
     "calls at once": 5,
     "leases lost with attempts": 3,

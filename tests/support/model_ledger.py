@@ -47,8 +47,19 @@ class Session:
     handed_back: set[tuple[resources.Resources, str]] = field(default_factory=set)
     """The needs and zones of tasks that it handed back: it may rest from such tasks."""
     draining: bool | None = False
+    unheard: bool | None = False
+    """Whether nothing was heard of it since the pool itself was stopped in order; None: that is not sure."""
+    is_last_beat_unsure: bool = False
+    """Whether several calls were made at once, and which one came last is not known."""
     offline: bool | None = False
     """Whether its last heartbeat said that the node stops; None: that beat was lost in a crash."""
+
+    @property
+    def stopped_in_order(self) -> bool | None:
+        """Whether what it holds is lost by an orderly stop, its own or the pool's; None: that is not sure."""
+        if self.unheard or (self.offline and not self.is_last_beat_unsure):
+            return True
+        return None if self.unheard is None or self.offline is None or self.is_last_beat_unsure else False
 
 
 @dataclass
@@ -78,6 +89,10 @@ class Ledger:
     sure_disruptions: Counter[str] = field(default_factory=Counter)
     possible_disruptions: Counter[str] = field(default_factory=Counter)
     disrupted: set[Key] = field(default_factory=set)
+    lease_lost: set[Key] = field(default_factory=set)
+    """Attempts that were surely given up for their lease alone, and never went on."""
+    late_ends: set[Key] = field(default_factory=set)
+    """Attempts with an end that is on record, or may be, and is not the task's result."""
     sessions: dict[str, Session] = field(default_factory=dict)
     legacy: set[str] = field(default_factory=set)
     inherited: dict[str, int] = field(default_factory=dict)
@@ -126,9 +141,11 @@ class Ledger:
         longest = calls.MAX_REST_SECONDS + (self.lease if self.opened_at > faulted_at else 0.0)
         return faulted_at > -1e9 and self.now <= max(faulted_at, self.opened_at) + longest
 
-    def opened(self) -> None:
-        """The pool is back: leases begin anew."""
+    def opened(self, *, in_order: bool = False) -> None:
+        """The pool is back: leases begin anew. ``in_order``: it was stopped, and did not crash."""
         self.leases_since = self.opened_at = self.now
+        for session in self.sessions.values():
+            session.unheard = session.unheard or in_order
 
     def used_attempts(self, task_id: str, attempt: int) -> tuple[int, int]:
         """How many of max_attempts are used up: at least, and at most."""
@@ -160,6 +177,10 @@ class Ledger:
                     self.started.add(key)
         for one in done:
             self._note_runs(one, after)
+        if len(done) > 1:
+            for session in (self.sessions.get(getattr(one.call, "node", "")) for one in done):
+                if session is not None:
+                    session.is_last_beat_unsure = True
         for name in before.nodes.keys() - after.nodes.keys():
             self.sessions.pop(name, None)
 
@@ -217,9 +238,11 @@ class Ledger:
             return
         session = self.sessions.setdefault(call.node, Session(draining=False))
         session.maybe_renewed = self.now
+        session.unheard = None if answer.lost and session.unheard else False
         if answer.lost:
             session.unsure = True
             return
+        session.is_last_beat_unsure = False
         if answer.session != session.current:
             session.past.add(session.current)
             # What a process with another state folder loses it is not offered for a while, as what it hands back.
@@ -234,7 +257,10 @@ class Ledger:
         if session is None or answer.refusal is not None:
             return
         session.maybe_renewed = self.now
+        if session.unheard is not False:
+            session.unheard = None if answer.lost or isinstance(call, calls.Report) else False
         if isinstance(call, calls.Beat):
+            session.is_last_beat_unsure = answer.lost
             session.offline = None if answer.lost else call.offline
             if call.offline:  # what it was given and never received it is not offered for a while
                 session.handed_back |= {spec.shape for spec in self.specs.values()}
@@ -243,21 +269,26 @@ class Ledger:
             spent = self.lease / 4 if isinstance(call, calls.Poll) else 0.0
             session.renewed = max(session.renewed, self.now - spent)
         if isinstance(call, calls.Report):
-            key = self.fenced(call)
-            if answer.lost and call.status and key not in self.accepted:
-                self.unsure.add(key)
-            if call.status and call.reason == outcome.Reason.NODE_SHUTDOWN:
-                if call.key.task in self.specs:
-                    session.handed_back.add(self.specs[call.key.task].shape)
-            elif call.status and is_nodes_fault(call.reason):
-                session.faulted_at = self.now
-            if answer.verdict == "accepted":
-                if call.status:
-                    self.accepted[key] = call.body
-                    self.note_disruption(key, [call], sure=False)
-                    self.unsure.discard(key)
-                else:
-                    self.started.add(key)
+            self._note_report(session, call, answer)
+
+    def _note_report(self, session: Session, call: calls.Report, answer: calls.Answer) -> None:
+        key = self.fenced(call)
+        if call.status and (answer.lost or answer.verdict == "stale"):
+            self.late_ends.add(key)
+        if answer.lost and call.status and key not in self.accepted:
+            self.unsure.add(key)
+        if call.status and call.reason == outcome.Reason.NODE_SHUTDOWN:
+            if call.key.task in self.specs:
+                session.handed_back.add(self.specs[call.key.task].shape)
+        elif call.status and is_nodes_fault(call.reason):
+            session.faulted_at = self.now
+        if answer.verdict == "accepted":
+            if call.status:
+                self.accepted[key] = call.body
+                self.note_disruption(key, [call], sure=False)
+                self.unsure.discard(key)
+            else:
+                self.started.add(key)
 
     # -- backups -------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from model_ledger import Ledger, demand, is_nodes_fault
 
 def check(ledger: Ledger, before: View, done: Sequence[Done], after: View) -> None:
     """Check the step from ``before`` to ``after``. Raises :class:`model_ledger.Broken`."""
+    _check_late_stops(ledger, before, done, after)
     for old in before.tasks.values():
         new = after.tasks.get(old.id)
         demand(new is not None, f"{old.id} was there, and is lost")
@@ -65,6 +66,26 @@ def _check_rests(ledger: Ledger, after: View, done: Sequence[Done]) -> None:
             demand(not after.nodes[name].alive, f"{name} was silent for longer than a lease, and is called alive")
 
 
+def _check_late_stops(ledger: Ledger, before: View, done: Sequence[Done], after: View) -> None:
+    """An attempt that was given up for its lease uses up none once its node says that it was stopped in order."""
+    for one in done:
+        call = one.call
+        if not isinstance(call, calls.Report) or call.reason != "node_shutdown" or one.answer.refusal is not None:
+            continue
+        key = ledger.fenced(call)
+        old, new = before.tasks.get(key.task), after.tasks.get(key.task)
+        if old is None or new is None or old.ended or key.attempt >= old.attempt or key.epoch != ledger.epoch:
+            continue
+        if ledger.owner.get(key) != call.node or key in ledger.disrupted:
+            continue
+        ledger.disrupted.add(key)
+        ledger.possible_disruptions[key.task] += 1
+        certain = len(done) == 1 and key in ledger.lease_lost and key not in ledger.late_ends
+        if certain and not one.answer.lost and ledger.bound.get(key, call.run) == call.run:
+            demand(one.answer.verdict == "stale", f"{calls.brief(one)}: a newer attempt was given out")
+            demand(new.disruptions == old.disruptions + 1, f"a stop in order used up an attempt: {calls.brief(one)}")
+
+
 def _check_forgotten(ledger: Ledger, before: View, done: Sequence[Done], after: View) -> None:
     """Nodes are forgotten when they have been silent for a day beyond their lease, and no sooner."""
     expired = any(isinstance(one.call, calls.Expire) for one in done)
@@ -75,6 +96,9 @@ def _check_forgotten(ledger: Ledger, before: View, done: Sequence[Done], after: 
         elif expired and len(done) == 1 and done[0].answer.fine and not node.alive and not node.draining:
             silent = ledger.now - ledger.may_live_until(name)
             demand(silent <= calls.FORGET_SECONDS + 1, f"{name} is remembered after {silent:.0f} s of silence")
+
+
+_LEASE = "the lease had run out"
 
 
 class _Move:
@@ -159,9 +183,29 @@ class _Move:
         if accepted:
             self._took(key, accepted)
             return
-        demand(list(self._grounds(key)), f"given up without a reason: {self.text}")
+        grounds = set(self._grounds(key))
+        demand(grounds, f"given up without a reason: {self.text}")
         if self.alone:
+            if grounds == {_LEASE}:
+                self._lease_lost(key)
             self._after_loss()
+        else:
+            self.ledger.possible_disruptions[old.id] += 1
+
+    def _lease_lost(self, key: Key) -> None:
+        """By a disruption where its node, or the pool itself, was stopped in order: then it uses up no attempt."""
+        old, new = self.old, self.new
+        in_order = self.ledger.sessions[old.node].stopped_in_order
+        if in_order is not False:
+            # It is not counted as one if the attempt goes on after all.
+            self.ledger.possible_disruptions[old.id] += 1
+        else:
+            self.ledger.lease_lost.add(key)
+            demand(new.disruptions <= old.disruptions, f"a lost lease is no disruption: {self.text}")
+        if in_order and not new.cancel:
+            many = self.ledger.possible_disruptions[old.id] >= calls.MAX_DISRUPTIONS
+            demand(new.state == "queued" or many, f"a stop in order ends the task: {self.text}")
+            demand(new.disruptions == old.disruptions + 1, f"a stop in order used up an attempt: {self.text}")
 
     def _took(self, key: Key, ends: Sequence[Done]) -> None:
         """One of these ends has been accepted."""
@@ -201,7 +245,7 @@ class _Move:
 
     def _expired(self, key: Key) -> Iterator[str]:
         if self.ledger.now >= self.ledger.must_live_until(self.old.node):
-            yield "the lease had run out"
+            yield _LEASE
         if self.ledger.now >= self.ledger.given_at.get(key, self.ledger.now) + calls.TIMEOUT_SECONDS:
             yield "its node has had it for too long"
 
@@ -253,6 +297,7 @@ class _Move:
 
     def _taken_up(self, key: Key) -> None:
         """It starts; or its node comes back after its lease was lost and takes up what nobody else was given."""
+        self.ledger.lease_lost.discard(key)
         new = self.new
         own = self.ledger.owner.get(key)
         demand(own == new.node, f"it is {own}'s: {self.text}")

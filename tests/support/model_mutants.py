@@ -279,6 +279,22 @@ class LazyStop(Mutant):
         return dataclasses.replace(call, offline=False) if isinstance(call, calls.Beat) else call
 
 
+class LateStopCosts(Mutant):
+    """What a lost lease used up stays used up, though its node says that it was stopped in order."""
+
+    def before(self, call: Call) -> Call:
+        self.sql("UPDATE attempts SET lease_lost = 0")
+        return call
+
+
+class StopCosts(Mutant):
+    """What is lost because the pool and its node were stopped together uses up an attempt."""
+
+    def before(self, call: Call) -> Call:
+        self.sql("UPDATE nodes SET unheard = 0")
+        return call
+
+
 QUICK: tuple[type[Mutant], ...] = (DeadStart, TwoEnds)
 ALL: tuple[type[Mutant], ...] = (
     *QUICK,
@@ -302,4 +318,6 @@ ALL: tuple[type[Mutant], ...] = (
     LongRest,
     StartedAgain,
     LazyStop,
+    LateStopCosts,
+    StopCosts,
 )

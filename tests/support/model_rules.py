@@ -9,9 +9,10 @@ from collections.abc import Callable
 import model_calls as calls
 import model_machine
 import model_peers as peers
+import model_stops
 from hypothesis import stateful
 from hypothesis import strategies as st
-from model_calls import Done, Key
+from model_calls import Key
 
 choice = st.sampled_from
 rule, precondition = stateful.rule, stateful.precondition
@@ -35,11 +36,12 @@ WEIGHTS = {
     "back_up": 3,
     "submit_ids_again": 3,
     "put_back": 2,
+    "stop_is_reported_late": 2,
 }
 """Each other rule is taken once for each 1 here."""
 
 
-class Rules(model_machine.Delivery):
+class Rules(model_stops.Stops):
     """What can happen."""
 
     @stateful.initialize(data=st.data(), tasks=st.integers(3, 8))
@@ -143,25 +145,6 @@ class Rules(model_machine.Delivery):
         peer = self.a_peer(data)
         self.tally.count("lies", lies)
         self.step(peer.beat(peers.lies(data, peer.listed, self.everything()) if lies else None))
-
-    @precondition(lambda self: bool(self.present()))
-    @rule(data=st.data(), lies=choice((False, False, True)), late=st.booleans())
-    def go_offline(self, data: st.DataObject, lies: bool, late: bool) -> None:
-        """A node stops in order. It lists what is left in its outbox; the answer to its last poll may be lost."""
-        peer = data.draw(choice(self.present()), label="node")
-        if peer.legacy:
-            return
-        if data.draw(st.booleans(), label="an answer is lost"):
-            self.step(peer.poll(self.ledger.specs, 2), hears=False)
-        beat = peer.beat(peers.lies(data, peer.listed, self.everything()) if lies else None)
-        beat = dataclasses.replace(beat, offline=True)
-        statement = data.draw(st.integers(0, 12), label="statement") if self.backend.can_crash else 12
-        self.step(beat, statement=statement if statement < 12 and late else None)
-        self.tally.count("stops in order")
-        if late:
-            self.bag += [beat, peer.poll(self.ledger.specs)]
-        peer.new_process(journal=True, cloned=False)
-        peer.away = True
 
     @rule()
     def everybody_beats(self) -> None:
@@ -311,13 +294,6 @@ class Rules(model_machine.Delivery):
         elif len(self.seen.tasks) < model_machine.MAX_TASKS:
             call = calls.Submit((self.a_spec(data), self.a_spec(data)), f"key {self.number}")
         self.step(call, statement=statement)
-
-    @rule()
-    def restart(self) -> None:
-        self.backend.reopen()
-        self.log.append(f"{self.ledger.now:.1f} RESTARTED")
-        self.look(self.seen, [Done(calls.Reopen(), calls.Answer())])
-        self.ledger.opened()
 
     @rule(seconds=choice((3600.0, -3600.0, -172_800.0, 172_800.0)), restarts=st.booleans())
     def set_clock(self, seconds: float, restarts: bool) -> None:

@@ -31,6 +31,20 @@ def find(sql: database.Connection, number: int, attempt: int) -> records.Assignm
     return records.Assignment(row["epoch"], row["node_id"], row["run_id"], bool(row["legacy_logs"]))
 
 
+def set_lease_lost(tx: writing.Transaction, number: int, attempt: int, *, lost: bool) -> None:
+    """Record that an attempt was given up for its node's lease alone, or that it goes on after all."""
+    tx.sql.execute(
+        "UPDATE attempts SET lease_lost = ? WHERE number = ? AND attempt = ? AND lease_lost <> ?",
+        (lost, number, attempt, lost),
+    )
+
+
+def was_lease_lost(sql: database.Connection, number: int, attempt: int) -> bool:
+    """Whether an attempt was given up for its node's lease alone, and that used up one of its task's attempts."""
+    row = sql.execute("SELECT lease_lost FROM attempts WHERE number = ? AND attempt = ?", (number, attempt)).fetchone()
+    return row is not None and bool(row["lease_lost"])
+
+
 def newest_of(sql: database.Connection, number: int, node_id: str) -> int | None:
     """Return the newest attempt that a node was ever assigned of the task ``number``; ``None``: it never was."""
     row = sql.execute(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hivemind_worker.nodepool.store import deadlines, moves, records, resting, writing
+from hivemind_worker.nodepool.store import attempts, deadlines, moves, records, resting, sessions, writing
 
 FORGET_SECONDS = 86_400.0
 """A node that was not heard for a day is forgotten, if it holds nothing. Where it returns it registers again."""
@@ -27,7 +27,8 @@ WITH RECURSIVE holders (node_id) AS (
     )
     FROM holders WHERE holders.node_id IS NOT NULL
 )
-SELECT holders.node_id FROM holders LEFT JOIN nodes ON nodes.node_id = holders.node_id
+SELECT holders.node_id, coalesce(nodes.status, '') AS status, coalesce(nodes.unheard, 0) AS unheard
+FROM holders LEFT JOIN nodes ON nodes.node_id = holders.node_id
 WHERE holders.node_id IS NOT NULL AND coalesce(nodes.alive, 0) = 0
 """
 
@@ -60,6 +61,9 @@ def opened(tx: writing.Transaction, lease_seconds: float) -> None:
         if not 0 < task["deadline"] <= latest:
             tx.sql.execute("UPDATE tasks SET deadline = ? WHERE number = ?", (latest, task["number"]))
     begin_leases_anew(tx, lease_seconds)
+    if tx.sql.execute("SELECT closed FROM lease_clock").fetchone()["closed"]:
+        tx.sql.execute("UPDATE lease_clock SET closed = 0")
+        tx.sql.execute("UPDATE nodes SET unheard = 1 WHERE alive = 1")
     _give_up_of_the_dead(tx)
 
 
@@ -78,9 +82,9 @@ def expire(tx: writing.Transaction, lease_seconds: float, as_of: float | None = 
     late = tx.sql.execute("SELECT node_id FROM nodes WHERE alive = 1 AND lease_until < ?", (now,)).fetchall()
     for node in late:
         tx.sql.execute("UPDATE nodes SET alive = 0 WHERE node_id = ?", (node["node_id"],))
-    attempts = _give_up_of_the_dead(tx)
+    given_up = _give_up_of_the_dead(tx)
     for task in tx.sql.execute(OVERDUE, (now,)).fetchall():
-        attempts.append(moves.ref(task))
+        given_up.append(moves.ref(task))
         with_session = bool(task["with_session"])
         moves.give_up(
             tx, task, deadlines.words(task["timeout"], with_session=with_session, lease_seconds=lease_seconds)
@@ -91,17 +95,29 @@ def expire(tx: writing.Transaction, lease_seconds: float, as_of: float | None = 
     tx.sql.execute(
         "UPDATE lease_clock SET seconds = ? WHERE seconds < ?", (tx.lease_time, tx.lease_time - lease_seconds)
     )
-    return records.Lost(tuple(node["node_id"] for node in late), tuple(attempts))
+    return records.Lost(tuple(node["node_id"] for node in late), tuple(given_up))
 
 
 def _give_up_of_the_dead(tx: writing.Transaction) -> list[records.Ref]:
-    """Give up whatever is held by nodes that are not alive, by whichever way they came to hold it."""
-    attempts = []
+    """Give up whatever is held by nodes that are not alive, by whichever way they came to hold it.
+
+    By a disruption where the node had said that it stops, or was not heard since the pool itself was stopped in order.
+    """
+    lost = []
     for holder in tx.sql.execute(HELD_BY_THE_DEAD).fetchall():
-        for task in moves.held_by(tx.sql, holder["node_id"]):
-            attempts.append(moves.ref(task))
-            moves.give_up(tx, task, f"nothing was heard of {holder['node_id']} for a whole lease")
-    return attempts
+        node_id = holder["node_id"]
+        if holder["status"] == sessions.OFFLINE:
+            disruption, reason = True, f"{node_id} stopped in order and did not return for a whole lease"
+        elif holder["unheard"]:
+            disruption = True
+            reason = f"nothing was heard of {node_id} for a whole lease after the pool itself was stopped and started"
+        else:
+            disruption, reason = False, f"nothing was heard of {node_id} for a whole lease"
+        for task in moves.held_by(tx.sql, node_id):
+            lost.append(moves.ref(task))
+            attempts.set_lease_lost(tx, task["number"], task["attempt"], lost=not disruption)
+            moves.give_up(tx, task, reason, disruption=disruption)
+    return lost
 
 
 def _forget(tx: writing.Transaction) -> None:
@@ -121,5 +137,5 @@ def saved_clock(tx: writing.Transaction) -> float:
 
 
 def save_clock(tx: writing.Transaction) -> None:
-    """Save where the lease clock stands: the store is closed."""
-    tx.sql.execute("UPDATE lease_clock SET seconds = ?", (tx.lease_time,))
+    """Save where the lease clock stands, and that the store is closed in order."""
+    tx.sql.execute("UPDATE lease_clock SET seconds = ?, closed = 1", (tx.lease_time,))

@@ -50,6 +50,7 @@ def resume(on: writing.Transaction, task: database.Row, why: str) -> database.Ro
     """
     # An attempt that goes on after all was not disrupted.
     sets = {"disruptions": _earlier_disruptions(task), "disrupted": 0, "assigned_at": on.now, "given_at": on.lease_time}
+    attempts.set_lease_lost(on, task["number"], task["attempt"], lost=False)
     _move(on, task, state.Move.ASSIGN, task["node_id"], why, **sets)
     found = row(on.sql, task["id"])
     assert found is not None

@@ -78,8 +78,22 @@ def _too_late(on: writing.Transaction, task: database.Row, attempt: int, said: r
     # Kept only from the node that had the attempt: a wrong one must not take its place in the record.
     if said.status is not None and assigned is not None and assigned.node_id == said.node_id:
         _keep(on, task, attempt, said, records.Verdict.STALE)
-        moves.note(on, task, "stale_report", said.node_id, f"attempt {attempt}: {said.status}; {why}")
+        counted = _count_stopped(on, task, attempt, said)
+        moves.note(on, task, "stale_report", said.node_id, f"attempt {attempt}: {said.status}; {why}{counted}")
     return records.Answer(records.Verdict.STALE, why)
+
+
+def _count_stopped(tx: writing.Transaction, task: database.Row, attempt: int, message: records.Report) -> str:
+    """Take back what the loss of a lease has used up, now that its node says that it was stopped in order.
+
+    A task that has ended stays as it is: it ended once.
+    """
+    if message.reason != outcome.Reason.NODE_SHUTDOWN or task["state"] in state.ENDED:
+        return ""
+    if not attempts.was_lease_lost(tx.sql, task["number"], attempt):
+        return ""
+    tx.sql.execute("UPDATE tasks SET disruptions = disruptions + 1 WHERE number = ?", (task["number"],))
+    return "; its node was stopped in order, so it uses up no attempt"
 
 
 def _started(on: writing.Transaction, task: database.Row, node: database.Row, lease_seconds: float) -> records.Answer:

@@ -201,6 +201,13 @@ CREATE TABLE generation (
 INSERT INTO generation VALUES (1, 0);
 """
 
+_ORDERLY_STOPS = """
+-- What was lost because a node, or this pool, was stopped in order uses up no attempt.
+ALTER TABLE lease_clock ADD COLUMN closed INTEGER NOT NULL DEFAULT 0;    -- the pool was stopped in order
+ALTER TABLE nodes ADD COLUMN unheard INTEGER NOT NULL DEFAULT 0;         -- since the pool was stopped in order
+ALTER TABLE attempts ADD COLUMN lease_lost INTEGER NOT NULL DEFAULT 0;   -- given up for its lease alone
+"""
+
 _STEPS: tuple[tuple[str, str], ...] = (
     ("the first tables", _FIRST),
     ("nodes that fail by their own fault rest", _RESTING),
@@ -212,6 +219,7 @@ _STEPS: tuple[tuple[str, str], ...] = (
     ("a living session is not taken over", _STATE_LOCK),
     ("nodes rest from what they have handed back", _SHAPE_RESTS),
     ("an older copy that is put back is seen", _GENERATION),
+    ("orderly stops use up no attempts", _ORDERLY_STOPS),
 )
 """What each version added, from version 1 on. A step that was released is never changed."""
 

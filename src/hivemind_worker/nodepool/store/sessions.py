@@ -63,7 +63,7 @@ def register(
         " SET session_id = excluded.session_id, boot_id = excluded.boot_id, state_lock_id = excluded.state_lock_id,"
         " said = excluded.said, registered_at = excluded.registered_at,"
         " heartbeat_at = excluded.heartbeat_at, lease_until = excluded.lease_until, alive = 1, status = 'idle',"
-        " message = '', readings = '{}', told_to_drain = 0",
+        " message = '', readings = '{}', told_to_drain = 0, unheard = 0",
         (
             node.node_id,
             session_id,
@@ -111,7 +111,7 @@ def heartbeat(on: writing.Transaction, beat: records.Beat, leases: Leases) -> re
     node = check(on.sql, beat.node_id, beat.session_id)
     on.sql.execute(
         "UPDATE nodes SET status = ?, told_to_drain = draining, message = ?, readings = ?, heartbeat_at = ?,"
-        " lease_until = ?, alive = 1 WHERE node_id = ?",
+        " lease_until = ?, alive = 1, unheard = 0 WHERE node_id = ?",
         (
             beat.status if node["draining"] else _status(on.sql, node, beat.status),
             beat.message,
@@ -164,10 +164,10 @@ def _node(sql: database.Connection, node_id: str) -> database.Row:
 
 def renew(on: writing.Transaction, node: database.Row, lease_seconds: float) -> None:
     """Renew a lease, unless that was done a moment ago: polls are many, and each renewal is a write to the disk."""
-    if node["lease_until"] - on.lease_time > 0.75 * lease_seconds and node["alive"]:
+    if node["lease_until"] - on.lease_time > 0.75 * lease_seconds and node["alive"] and not node["unheard"]:
         return
     on.sql.execute(
-        "UPDATE nodes SET lease_until = ?, alive = 1 WHERE node_id = ?",
+        "UPDATE nodes SET lease_until = ?, alive = 1, unheard = 0 WHERE node_id = ?",
         (on.lease_time + lease_seconds, node["node_id"]),
     )
 

@@ -174,7 +174,8 @@ class Store(Protocol):
         A failure by the node's fault (``try_again``) queues the task again while fewer than ``max_attempts`` of its
         attempts are used up; the task fails with the last of them. A disruption (the reason node_shutdown) uses up
         none: ``attempt - disruptions`` are used up. The disruption with the number ``moves.MAX_DISRUPTIONS`` (30) fails
-        the task. An attempt that goes on after all, or reports another end, is not counted as disrupted. Raises
+        the task. A stale one of an attempt that was given up for its node's lease alone gives it back, unless the task
+        has ended. An attempt that goes on after all, or reports another end, is not counted as disrupted. Raises
         :class:`errors.Rejected` with the reason MISSING_ARTIFACT for an end that would count but names files that are
         missing; :class:`errors.UnknownNode` and :class:`errors.StateInUse` as :meth:`heartbeat`.
         """
@@ -191,7 +192,8 @@ class Store(Protocol):
     async def expire(self, as_of: float | None = None) -> records.Lost:
         """Give up what has run out by ``as_of``, a moment of the lease clock that is not to come, or by now.
 
-        It is queued again, failed, or cancelled. Idempotent.
+        It is queued again, failed, or cancelled. Idempotent. By a disruption where the node's last heartbeat
+        said "offline", or where nothing was heard of it since this store was closed in order (:meth:`close`).
 
         That is whatever is held by nodes that are not alive (their lease has run out) or not known, and each attempt
         that its node has had for too long, however often it lists it: `deadlines` has the numbers. The time counts from
