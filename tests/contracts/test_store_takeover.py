@@ -114,3 +114,19 @@ async def test_whether_a_session_may_be_on_its_way_back_is_told(opener: Opener, 
         await second.register(_other(), ())
     assert caught.value.returning == math.inf
     await second.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("127.0.0.1:0", "alive at 127.0.0.1 (this pool's own host): this"),
+        ("10.0.0.7:0", "alive at 10.0.0.7: this"),
+        ("10.0.0.7:50052", "alive at 10.0.0.7:50052: this"),
+        (":0", "alive: this"),
+    ],
+)
+async def test_a_refusal_names_the_living_node_and_its_host(kept: store.Store, address: str, place: str) -> None:
+    await kept.register(dataclasses.replace(node("n"), address=address), ())
+    with pytest.raises(takeover.SessionLives) as caught:
+        await kept.register(_other(), ())
+    assert str(caught.value).startswith(f"'n' is the id of a worker that is {place}")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hivemind_worker.cli import holding
-from hivemind_worker.nodepool import locks, server
+from hivemind_worker.nodepool import backup, locks, server
 from hivemind_worker.nodepool.store import database
 from hivemind_worker.task import errors
 
@@ -171,3 +171,27 @@ def test_a_worker_s_folder_without_locks_is_the_owners_to_move(tmp_path: Path, m
     monkeypatch.setattr(fcntl, "flock", _refuse)
     with pytest.raises(errors.BadSettings, match=r"No locks available.*local disk"), holding.folder(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("folder", ["", "b"])
+def test_no_backup_is_made_by_a_second_name_of_the_store(tmp_path: Path, folder: str) -> None:
+    store = tmp_path / "a" / "pool.sqlite"
+    with another_pool(tmp_path / "a", store, tmp_path / "a" / "artifacts"):
+        second = tmp_path / folder / "second.sqlite"
+        second.parent.mkdir(exist_ok=True)
+        second.hardlink_to(store)
+        artifacts, target = tmp_path / "a" / "artifacts", tmp_path / "backup"
+        for name in (second, store):
+            with pytest.raises(errors.BadSettings, match="2 names"):
+                backup.make(backup.Folders(name, tmp_path / "a" / "logs", artifacts), target)
+        second.unlink()
+        backup.make(backup.Folders(store, tmp_path / "a" / "logs", artifacts), target)
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [(":memory:", "names no file"), ("/dev/null", "no regular file"), ("/tmp", "a folder")],
+)
+async def test_what_is_no_file_is_refused_as_a_store(tmp_path: Path, path: str, problem: str) -> None:
+    with pytest.raises(errors.BadSettings, match=problem):
+        await server.NodePool(tmp_path, store_path=Path(path)).start()

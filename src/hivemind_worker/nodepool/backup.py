@@ -67,6 +67,8 @@ def make(pool: Folders, target: Path) -> Summary:
     """
     if not pool.store.is_file():
         raise errors.BadSettings(f"there is no pool's store {pool.store}: name it with --store, or its --state-dir")
+    # What a pool has not brought into the file yet lies in a log beside the name by which that pool opened it.
+    database.check_one_name(pool.store.resolve())
     with _own(target):
         _clear(target)
         before = _current(target)

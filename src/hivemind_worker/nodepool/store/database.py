@@ -31,6 +31,9 @@ _NETWORK = frozenset(
     }
 )
 
+_IN_MEMORY = frozenset({":memory:"})
+"""What SQLite takes for a database without a file, and we would take for the name of one."""
+
 # https://sqlite.org/fileformat2.html#the_database_header
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
@@ -54,8 +57,13 @@ def prepare(path: Path) -> Path:
 
     Raises :class:`errors.BadSettings` where a database cannot live there.
     """
+    if path.name in _IN_MEMORY:
+        raise errors.BadSettings(f"{path.name} names no file: a pool's store is kept on a disk; name a file there")
     try:
         path = path.resolve()
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise errors.BadSettings(f"{path} is {kind}: name a file as the pool's store, such as pool.sqlite")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -105,8 +113,8 @@ def check_one_name(path: Path, table: Path = Path("/proc/self/mountinfo")) -> No
     links = path.stat().st_nlink
     if links > 1:
         raise errors.BadSettings(
-            f"{path} has {links} names (hard links): a store that is opened by another name after a crash is "
-            "destroyed; leave it one name"
+            f"{path} has {links} names (hard links): a store that is opened by another name lacks the log that lies "
+            "beside the first, and after a crash it is destroyed; leave it one name"
         )
     if any(point == path for point, _ in _mounts(table)):
         raise errors.BadSettings(

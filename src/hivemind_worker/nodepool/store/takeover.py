@@ -64,6 +64,9 @@ def is_clash(incumbent: Incumbent | None, state_lock_id: str) -> bool:
     )
 
 
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
+
+
 class SessionLives(errors.StateInUse):
     """Another process has a session under this node id, which may live.
 
@@ -71,8 +74,11 @@ class SessionLives(errors.StateInUse):
     """
 
     def __init__(self, node_id: str, address: str, session_id: str, returning: float) -> None:
+        # Workers listen nowhere: their port is 0.
+        host = address.removesuffix(":0")
+        place = f" at {host}" + (" (this pool's own host)" if host in _LOOPBACK else "") if host else ""
         super().__init__(
-            f"{node_id!r} is the id of a worker that is alive ({address}): this process is refused, that one goes on. "
+            f"{node_id!r} is the id of a worker that is alive{place}: this process is refused, that one goes on. "
             "Give each worker a node id and a state folder of its own"
         )
         self.session_id = session_id
