@@ -3,7 +3,9 @@
 Twice: with nothing else queued, and beside 10,000 queued tasks of as many shapes, which fit no node. Ratios are medians
 over rounds in which all ways take turns, so that what else the machine does touches all alike.
 
-Usage: python benchmarks/dispatch.py [--count N] [--rounds N] [--singles N] [--shapes N]
+Before that one round in the store alone, CPU and wall, on a disk and in memory: `rounds.py`.
+
+Usage: python benchmarks/dispatch.py [--count N] [--rounds N] [--singles N] [--shapes N] [--store-rounds N]
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Callable, Mapping
 import common
 import ours
 import peers
+import rounds as store_rounds
 
 from hivemind_worker.client import client as clients
 
@@ -105,4 +108,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--singles", type=int, default=200)
     parser.add_argument("--shapes", type=int, default=10_000)
-    main(**vars(parser.parse_args()))
+    parser.add_argument("--store-rounds", type=int, default=300)
+    numbers = vars(parser.parse_args())
+    store_rounds.main(numbers.pop("store_rounds"))
+    main(**numbers)
