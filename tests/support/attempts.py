@@ -146,6 +146,7 @@ async def docker_bench(
         yield Bench(under_test, store, image)
     finally:
         await under_test.close()
+        store.close()
         engine = engines.Engine(url)
         await engine.connect()
         try:
@@ -176,6 +177,7 @@ async def process_bench(
         yield Bench(under_test, store, "no-image")
     finally:
         await under_test.close()
+        store.close()
         left = traces() - before
         assert not left, f"left behind: {left}"
 

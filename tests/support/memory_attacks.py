@@ -130,7 +130,7 @@ def report(**result: Any) -> Attack:
     async def attack(world: World) -> None:
         await world.tasks.SubmitTasks(pb.SubmitTasksRequest(tasks=[memory_world.small_task()]))
         task = await world.worker.take()
-        await quietly(world.worker.report(task, "failed", **result))
+        await quietly(world.worker.report(task, "failed", reason="nonzero_exit", exit_code=1, **result))
         await world.worker.report(task, "failed", reason="nonzero_exit", exit_code=1)
 
     return attack

@@ -33,6 +33,9 @@ def command(**given: Any) -> None:
     if ctx.invoked_subcommand is not None:
         ctx.meta[__name__] = given
         return
+    from hivemind_worker.nodepool import heap  # noqa: PLC0415  (slow to import)
+
+    heap.give_back_what_is_free()
     settings = options.load(given)
     reread = rereading.Rereading(settings, lambda: options.load(given))
     shown = look.current()

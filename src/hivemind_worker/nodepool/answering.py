@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import NoReturn, Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 from google.protobuf import message as protobuf
 
@@ -48,17 +48,28 @@ def once(
     async def answered(servicer: Servicer, request: Asked, context: calls.Context) -> Told:
         began, well = clock.now(), False
         try:
-            told = await method(servicer, await unparsed.parse(request), context)
-            _check_size(method.__name__, told)
+            told = await _answer(servicer, method, request, context)
             well = True
         except Exception as error:  # noqa: BLE001  (whatever it is, the other end must hear of it)
-            await _fail(context, method.__name__, error)
+            refusal = _refusal(method.__name__, error)
         else:
             return told
         finally:
             servicer.told.call(method.__name__, clock.now() - began, answered=well)
+        return await verdicts.refuse(context, refusal)  # never returns
 
     return answered
+
+
+async def _answer(
+    servicer: Servicer,
+    method: Callable[[Servicer, Asked, calls.Context], Awaitable[Told]],
+    request: Asked,
+    context: calls.Context,
+) -> Told:
+    told = await method(servicer, await unparsed.parse(request), context)
+    _check_size(method.__name__, told)
+    return told
 
 
 def many(
@@ -70,17 +81,30 @@ def many(
         stands_still = contextlib.AsyncExitStack()
         async with stands_still:
             try:
-                parsed = await unparsed.parse(request)
-                async with contextlib.aclosing(method(servicer, parsed, context)) as messages:
-                    async for told in messages:
-                        await _write(servicer.streams, method.__name__, context, told, stands_still)
-                        del told  # whoever waits for the next one holds none
+                await _send(servicer, method, request, context, stands_still)
             except Exception as error:  # noqa: BLE001  (as above)
-                with contextlib.suppress(calls.Gone):  # the other end is gone, and hears nothing
-                    await _fail(context, method.__name__, error)
+                refusal = _refusal(method.__name__, error)
+            else:
+                return
+            with contextlib.suppress(calls.Gone):  # the other end is gone, and hears nothing
+                await verdicts.refuse(context, refusal)
 
     # gRPC takes a coroutine that writes for one that yields, and only its writes can have a deadline.
     return cast("Callable[[Servicer, Asked, calls.Context], AsyncIterator[Told]]", functools.wraps(method)(answered))
+
+
+async def _send(
+    servicer: Servicer,
+    method: Callable[[Servicer, Asked, calls.Context], AsyncGenerator[Told, None]],
+    request: Asked,
+    context: calls.Context,
+    stands_still: contextlib.AsyncExitStack,
+) -> None:
+    parsed = await unparsed.parse(request)
+    async with contextlib.aclosing(method(servicer, parsed, context)) as messages:
+        async for told in messages:
+            await _write(servicer.streams, method.__name__, context, told, stands_still)
+            del told  # whoever waits for the next one holds none
 
 
 async def _write(
@@ -119,12 +143,22 @@ def _check_size(call: str, told: protobuf.Message) -> None:
         )
 
 
-async def _fail(context: calls.Context, call: str, error: Exception) -> NoReturn:
+def _refusal(call: str, error: Exception) -> errors.HiveMindError:
+    """Return the error that the other end hears of; a defect is logged.
+
+    The frames that an error went through have the request in them, and gRPC refers to the error that ends a call in
+    cycles: until the next collection of garbage each refused request stayed in memory. So errors lose their frames.
+    """
     named = _named(error)
     if not isinstance(named, errors.HiveMindError) or isinstance(named, errors.ImpossibleMove):
         log.log_system_event("call_failed", {"call": call}, level="error", error=error)
         named = errors.HiveMindError(f"{call} failed in the pool: {type(error).__name__}; its log says more")
-    await verdicts.refuse(context, named)
+    for without_frames in (error, named):
+        link: BaseException | None = without_frames
+        while link is not None:
+            link.__traceback__ = None
+            link.__context__, link = None, link.__context__
+    return named
 
 
 def _named(error: Exception) -> Exception:

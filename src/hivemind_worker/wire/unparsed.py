@@ -60,6 +60,7 @@ async def parse(message: T) -> T:
     if not isinstance(message, Unparsed):
         return message
     kind, data = message.kind, message.data
+    message.data = b""  # also where it is refused: gRPC has the message until the call has ended, and longer
     if len(data) > SMALL_BYTES:
         total = 0
         async for step in slicing.in_slices(_costs(_descriptor(kind), data)):
@@ -70,7 +71,6 @@ async def parse(message: T) -> T:
                     "for the number of its entries: send fewer at once",
                     str(verdicts.Reason.TOO_LARGE),
                 )
-    message.data = b""
     return cast("T", kind.FromString(data))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ DATA = bytes(range(256)) * 9_000
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> stores.Store:
+def store(tmp_path: Path) -> Iterator[stores.Store]:
     made = stores.Store(tmp_path / "artifacts")
     made.prepare()
-    return made
+    yield made
+    made.close()
 
 
 def harm(path: Path, how: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from hivemind_worker.concurrency import stopping
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> stores.Store:
+def store(tmp_path: Path) -> Iterator[stores.Store]:
     made = stores.Store(tmp_path / "artifacts")
     made.prepare()
-    return made
+    yield made
+    made.close()
 
 
 def rot(path: Path) -> None:

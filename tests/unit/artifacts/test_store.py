@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from hivemind_worker.artifacts import writing
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> stores.Store:
+def store(tmp_path: Path) -> Iterator[stores.Store]:
     made = stores.Store(tmp_path / "artifacts")
     made.prepare()
-    return made
+    yield made
+    made.close()
 
 
 def sha(data: bytes) -> str:

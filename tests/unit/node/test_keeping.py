@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from hivemind_worker.task import plan
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> store.Store:
+def files(tmp_path: Path) -> Iterator[store.Store]:
     made = store.Store(tmp_path)
     made.prepare()
-    return made
+    yield made
+    made.close()
 
 
 def test_an_artifact_goes_when_the_last_who_needs_it_is_done(files: store.Store) -> None:
