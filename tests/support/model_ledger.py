@@ -144,8 +144,9 @@ class Ledger:
     def opened(self, *, in_order: bool = False) -> None:
         """The pool is back: leases begin anew. ``in_order``: it was stopped, and did not crash."""
         self.leases_since = self.opened_at = self.now
-        for session in self.sessions.values():
-            session.unheard = session.unheard or in_order
+        if in_order:
+            for session in self.sessions.values():
+                session.unheard = True
 
     def used_attempts(self, task_id: str, attempt: int) -> tuple[int, int]:
         """How many of max_attempts are used up: at least, and at most."""
