@@ -27,6 +27,7 @@ async def test_l06_it_runs_once_and_its_report_is_repeated(tmp_path: Path) -> No
     async with serving(pool) as address, node_parts.running(address, tmp_path) as node:
         await pool.give(_task("sleep 0.5; echo once"), _task("sleep 0.5; echo once"))
         await waiting.wait_until(lambda: _ends(pool) == [1], description="its report")
+        await waiting.wait_until(lambda: not node.node.snapshot().attempts, description="its end is closed")
         await pool.give(_task("sleep 0.5; echo once"))
         await waiting.wait_until(lambda: _ends(pool)[:2] == [1, 1], description="the report again")
         assert node.runs.ran == [("t", 1)]

@@ -31,14 +31,18 @@ def of_node(docker_url: str, node_id: str) -> list[str]:
 
 
 def pids(docker_url: str, node_id: str, word: str) -> set[str]:
-    """The host's numbers of the processes in its capsules that have a word in their command line."""
+    """The host's numbers of the processes in its capsules that have a word in their command line.
+
+    Not of those that such a process has forked, and which have not yet become another program.
+    """
     found = set()
     for container in of_node(docker_url, node_id):
         try:
-            said = engine_api.get(docker_url, f"/containers/{container}/top", ps_args="-o pid,args")
+            said = engine_api.get(docker_url, f"/containers/{container}/top", ps_args="-o pid,ppid,args")
         except engine_api.EngineRefusedError:
             continue  # not begun, or gone
-        found |= {row[0] for row in said["Processes"] if word in row[1]}
+        parents = {pid: parent for pid, parent, args in said["Processes"] if word in args}
+        found |= {pid for pid, parent in parents.items() if parent not in parents}
     return found
 
 

@@ -91,6 +91,8 @@ class ScriptedPool(calls.NodeManagerServicer):
         answer = pb.RegisterNodeResponse()
         answer.CopyFrom(self.register_answer)
         answer.session_id = f"s-{self.session}"
+        for ref in answer.drop:  # what is no longer this node's is not repeated to it
+            self._unheard.pop((ref.task_id, ref.attempt), None)
         return answer
 
     async def UpdateNodeStatus(  # noqa: N802

@@ -161,16 +161,11 @@ class Receiver:
             skipped += (outcome.SkippedFile("…", f"{self._unnamed} more were skipped"),)
         return Results(tuple(self._files), skipped, self._capped)
 
-    async def suspend(self) -> None:
-        """Let go of the files, and leave those that `progress` named to whoever goes on from there."""
-        await self._end_turn()
-        if self._begun is not None:
-            self._begun[1].close()
-            self._begun = None
-        await self.abort()
-
     async def abort(self) -> None:
-        """Throw away what is not committed; does nothing after `finish`."""
+        """Throw away what is not committed; does nothing after `finish`.
+
+        What `progress` named stays, for whoever goes on from there, until the end of the attempt is written down.
+        """
         await self._end_turn()
         left = [*self._ended, *([self._begun] if self._begun else [])]
         self._ended, self._begun = [], None

@@ -42,6 +42,9 @@ THREADS = 8
 come in or go out."""
 
 _NAME = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+_STAGED = (".part", ".placed", ".copy")
+"""What may stand in the staging folder under the name of one new file: itself, its sum once it is whole, its copy."""
 _READ_ONLY = 0o400
 
 T = TypeVar("T")
@@ -100,12 +103,8 @@ class Store:
         for folder in (self._objects, self._staging, self._damaged):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in wanted:
-            path = self._staging / Path(name).name
-            placed = path.with_suffix(".placed")
-            if not path.exists() and placed.exists():
-                # It had become a whole one, and that process ended before it could say so.
-                shutil.copyfile(self.path(placed.read_text(encoding="ascii")), path)
-        for left in (*self._staging.glob("*.part"), *self._staging.glob("*.placed")):
+            self._bring_back(self._staging / Path(name).name)  # nobody may need the whole one until it is gone on with
+        for left in itertools.chain.from_iterable(self._staging.glob(f"*{suffix}") for suffix in _STAGED):
             if left.with_suffix(".part").name not in wanted:
                 left.unlink(missing_ok=True)
         # Of the uploads that were open when that process ended the longest is gone on with.
@@ -267,15 +266,28 @@ class Store:
         return writing.Writer(self._staging / f"new-{uuid.uuid4().hex}.part", limit)
 
     def reopen(self, staged_name: str, size: int, limit: int | None) -> writing.Writer:
-        """Go on with a file that an earlier process had begun with ``writer``. Blocks. Raises as `writing.Writer`."""
-        return writing.Writer(self._staging / Path(staged_name).name, limit, after=size)
+        """Go on with a file that was begun with ``writer`` and promised. Blocks. Raises as `writing.Writer`.
+
+        Also where it had become a whole one since, and whoever wrote it could not say so: then with a copy of that.
+        """
+        path = self._staging / Path(staged_name).name
+        self._bring_back(path)
+        writer = writing.Writer(path, limit, after=size)
+        writer.promised = True
+        return writer
+
+    def _bring_back(self, staged: Path) -> None:
+        placed, copy = staged.with_suffix(".placed"), staged.with_suffix(".copy")
+        if not staged.exists() and placed.exists():
+            shutil.copyfile(self.path(placed.read_text(encoding="ascii")), copy)
+            copy.replace(staged)
 
     def let_go(self, staged_names: Collection[str]) -> None:
         """Nobody goes on with these half-written files. Blocks for as long as an unlink takes."""
         for name in staged_names:
             path = self._staging / Path(name).name
-            path.unlink(missing_ok=True)
-            path.with_suffix(".placed").unlink(missing_ok=True)
+            for suffix in _STAGED:
+                path.with_suffix(suffix).unlink(missing_ok=True)
 
     def commit(self, writers: Sequence[writing.Writer]) -> list[outcome.Artifact]:
         """Make finished files durable and known by their names. Blocks; none is fine, many at once are cheaper.

@@ -41,7 +41,7 @@ class Writer:
     def __init__(self, path: Path, limit: int | None, after: int | None = None) -> None:
         self.path = path
         self.promised = False
-        """Whether another process may want to go on with it, by its name here."""
+        """Whether a checkpoint names it: until its attempt is over another process may want to go on with it."""
         self._limit = limit
         new = os.O_CREAT | os.O_EXCL if after is None else 0
         self._fd = os.open(path, os.O_RDWR | new | os.O_CLOEXEC, 0o600)
@@ -85,9 +85,10 @@ class Writer:
         return outcome.Artifact(self._hash.hexdigest(), self._size)
 
     def abort(self) -> None:
-        """Throw it away; does nothing after it was committed."""
+        """Throw it away, unless it is promised; does nothing after it was committed."""
         self._close_fd()
-        self.path.unlink(missing_ok=True)
+        if not self.promised:
+            self.path.unlink(missing_ok=True)
 
     def _go_on(self, after: int) -> None:
         if os.fstat(self._fd).st_size < after:

@@ -123,7 +123,8 @@ class CapsuleRun:
     async def run(self) -> Heard:
         """Hold the conversation to its end. Raises OSError when our disk broke, NoSuchArtifact for a missing input.
 
-        Whatever it raises, the store has no half-written file of this attempt and no task of ours goes on.
+        Whatever it raises, the store has no half-written file of this attempt but what a checkpoint names, and no task
+        of ours goes on.
         """
         # Before anything is read: what was on its way to the process before us is passed over up to the answer.
         resume = b""
@@ -140,10 +141,7 @@ class CapsuleRun:
             try:
                 await stopping.settle(feed, watch)
             finally:
-                if self._heard.cut and self.reached is not None:
-                    await self._receiver.suspend()
-                else:
-                    await self._receiver.abort()
+                await self._receiver.abort()
         if self._began is not None and self._heard.exited is None:
             self._heard.ran_seconds = clock.now() - self._began
         self._heard.logs = self._kept.logs()

@@ -315,8 +315,6 @@ class DockerExecutor:
         ended = verdict.judge(its.setting, heard, its.stop, counted, its.timings)
         if custody is not None and not heard.not_begun:
             await custody.keeper.ended(ended)
-            if run.reached is not None:
-                await asyncio.to_thread(self._store.let_go, run.reached.staged_names)
         if heard.exited is not None and not heard.fault:
             with contextlib.suppress(errors.NodeFault):  # it is removed by force anyway
                 await capsule.stream.write(run.goodbye())

@@ -303,8 +303,6 @@ class ProcessExecutor:
         ended = verdict.judge(its.setting, heard, its.stop, counted, its.timings)
         if its.custody is not None and not heard.not_begun:
             await its.custody.keeper.ended(ended)
-            if run.reached is not None:
-                await asyncio.to_thread(self._store.let_go, run.reached.staged_names)
         return ended, heard.not_begun
 
     async def _environment(self, ground: probe.Ground, its: _Attempt) -> launch.Furnishing:

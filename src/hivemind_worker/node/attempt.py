@@ -154,7 +154,7 @@ class Attempt:
                 # Before anything else is awaited: another's end could take away a file of the same content.
                 artifacts = {file.artifact for file in ended.results}
                 self._means.keeping.need(artifacts)
-                self._means.keeping.let_go(earlier.staged_names)
+                self._means.keeping.let_go(earlier.staged_names | self._kept.staged_names)
             finally:
                 self._means.keeping.done(self._inputs)
                 self._means.keeping.end(self.about)

@@ -64,7 +64,7 @@ class Keeping:
                 self._remove(sha256, identity)
 
     def let_go(self, staged_names: Collection[str]) -> None:
-        """Remove half-written files that an earlier process had left to an attempt, which has ended now. Blocks.
+        """Remove half-written files that the checkpoints of an attempt named, which has ended now. Blocks.
 
         It may not have come to them: where its capsule was gone, or the engine did not answer.
         """

@@ -72,6 +72,8 @@ class Safekeeping:
         self._accepted: asyncio.Future[None] | None = None
         self._plan: plan.RunPlan | None = None
         self._ended = False
+        self.staged_names: set[str] = set()
+        """Half-written files that its checkpoints have named: not to be removed before its end is written down."""
 
     def accept(self, task: bytes, preparations: int = 1) -> None:
         """Begin to write down that the attempt is ours; ``placed`` waits until that is on the disk.
@@ -118,6 +120,7 @@ class Safekeeping:
 
     async def save(self, reached: checkpoint.Checkpoint) -> None:
         """See :meth:`checkpoint.Keeper.save`."""
+        self.staged_names |= reached.staged_names
         await self._books.outbox.save(self._run, checkpoint.encode(reached))
 
     async def ended(self, ended: outcome.Outcome) -> None:

@@ -106,7 +106,7 @@ async def test_results_that_no_end_names_go_with_their_attempt(files: store.Stor
         for message in empty_files(100):
             await before.take(message)
         after = await before.progress()
-        await before.suspend()
+        await before.abort()
     keeps.begin("one")
     keeps.stored("one", {file.artifact for file in after.files})
     keeps.begin("other")
