@@ -77,6 +77,13 @@ def sound() -> client_history.History:
     )
 
 
+TASKS = ("moved", "plain", "stopped")
+
+
+def _last(task: str) -> client_history.Seen:
+    return next(seen for seen in reversed(sound().seen) if seen.task == task)
+
+
 Change = Callable[[client_history.History], client_history.History]
 
 
@@ -227,6 +234,30 @@ def test_after_a_restore_what_was_acknowledged_before_the_backup_must_be_there_a
     assert any(each.startswith("acknowledged_tasks_end: plain") for each in client_checker.check(restored))
     early = dataclasses.replace(sound(), rollbacks=(client_history.Rollback("restore", 100, 101, saved_begin=0.2),))
     assert client_checker.check(early) == []
+
+
+def test_a_retry_that_was_acknowledged_before_the_backup_is_there_after_the_restore_and_ends_as_it_must() -> None:
+    again = dataclasses.replace(PLAIN_PLAN, task="again")
+    end = _read("again", 111, "completed", 1, PLAIN, exit_code=0)
+    kept = dataclasses.replace(
+        sound(),
+        planned=(*sound().planned, again),
+        calls=(*sound().calls, _call(19, "retry", 45, ["again"], task="plain")),
+        seen=(*sound().seen, *(dataclasses.replace(_last(task), begin=110, end=110.5) for task in TASKS), end),
+        rollbacks=(client_history.Rollback("restore", 100, 101, saved_begin=50),),
+    )
+    assert client_checker.check(kept) == []
+
+    def broken(*reads: client_history.Seen) -> list[str]:
+        others = tuple(seen for seen in kept.seen if seen.task != "again")
+        return client_checker.check(dataclasses.replace(kept, seen=(*others, *reads)))
+
+    assert broken() == ["acknowledged_tasks_end: again: was acknowledged, and no read at the end of the run shows it"]
+    for state, rule in (("running", "acknowledged_tasks_end"), ("failed", "results_are_right")):
+        reads = [dataclasses.replace(end, state=state, exit_code=None)]
+        assert rule in {each.partition(": again: ")[0] for each in broken(*reads)}
+    after = dataclasses.replace(kept, rollbacks=(client_history.Rollback("restore", 100, 101, saved_begin=45.2),))
+    assert [each for each in client_checker.check(after) if "again" in each] == []
 
 
 def test_figures_count_what_was_executed_again_and_wasted() -> None:

@@ -75,6 +75,12 @@ def sound() -> history.History:
 Change = Callable[[history.History], history.History]
 
 
+def _restored(run: history.History) -> history.History:
+    """As `sound`, after a restore: a retry from before it, whose id no client chose, may be there, and is."""
+    expected = {name: each for name, each in run.expected.items() if name != "moved"}
+    return dataclasses.replace(run, expected=expected, may_be_there={"moved": run.expected["moved"]})
+
+
 def _task(run: history.History, **changes: object) -> history.History:
     first, *others = run.tasks
     return dataclasses.replace(run, tasks=(dataclasses.replace(first, **changes), *others))  # type: ignore[arg-type]
@@ -124,6 +130,12 @@ PLANTED: list[tuple[str, Change]] = [
     ("every_task_is_there", lambda run: dataclasses.replace(run, tasks=run.tasks[1:])),
     ("every_task_is_there", lambda run: dataclasses.replace(run, expected={"moved": run.expected["moved"]})),
     ("every_task_is_there", lambda run: _task(run, state="running", events=run.tasks[0].events[:3])),
+    # A task that a restore brought back is judged as any other: it ends, as it must, with its bytes, of one execution.
+    ("every_task_is_there", lambda run: _task(_restored(run), state="running", events=run.tasks[0].events[:3])),
+    ("every_task_is_there", lambda run: dataclasses.replace(_restored(run), may_be_there={})),
+    ("the_right_end", lambda run: _ended("failed", "timeout")(_restored(run))),
+    ("the_right_bytes", lambda run: _result(stdout_bytes=4)(_restored(run))),
+    ("an_attempt_runs_once", lambda run: _seen(history.Sighting(12.5, "moved", "b9", "b"))(_restored(run))),
     ("the_story_is_possible", _events(_event(16, "start", 2, "b"))),
     ("the_story_is_possible", lambda run: _task(run, state="failed")),
     ("the_story_is_possible", lambda run: _task(run, attempt=3)),
@@ -179,6 +191,11 @@ def test_what_ran_for_an_earlier_store_has_the_time_that_its_node_needs_to_hear_
     roomy = dataclasses.replace(sound(), rooms={})
     for seen in (history.Sighting(54.0, "earlier.0", "e1", "b"), history.Sighting(64.0, "earlier.0", "e2", "a")):
         assert invariants.check(_in_second_epoch(seen)(roomy)) == []
+
+
+def test_a_retry_from_before_a_restore_may_be_there_and_need_not() -> None:
+    assert invariants.check(_restored(sound())) == []
+    assert invariants.check(dataclasses.replace(_restored(sound()), tasks=sound().tasks[1:], sightings=())) == []
 
 
 def test_what_the_submitter_asked_for_and_what_was_tried_to_the_end_are_no_violations() -> None:

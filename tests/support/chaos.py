@@ -141,6 +141,7 @@ async def _run(terms: Terms, folder: Path, pace: chaos_pace.Pace, recorder: chao
         shutil.copy(folder / "pool" / "pool.sqlite", folder / "pool-at-the-end.sqlite")
         stored = history.History(
             expected={task_id: plan.expected for task_id, plan in clients.current.items()},
+            may_be_there={task_id: plan.expected for task_id, plan in clients.restored.items()},
             tasks=chaos_evidence.tasks(folder / "pool" / "pool.sqlite"),
             lease_seconds=lease,
             grace_seconds=world.grace_seconds,
@@ -313,8 +314,9 @@ def _evidence(
 
 def _sightings(clients: chaos_clients.Clients, watch: chaos_evidence.Watch) -> tuple[history.Sighting, ...]:
     """All but those whose program a second task has; those of submissions that count no more under their label."""
-    labels = collections.Counter(plan.client.label for plan in clients.current.values())
-    tasks = {plan.client.label: plan.client.task for plan in clients.current.values()}
+    plans = [*clients.current.values(), *clients.restored.values()]
+    labels = collections.Counter(plan.client.label for plan in plans)
+    tasks = {plan.client.label: plan.client.task for plan in plans}
     return tuple(
         dataclasses.replace(seen, task_id=tasks.get(seen.task_id, seen.task_id))
         for seen in watch.sightings

@@ -65,12 +65,17 @@ class Gate:
 
 @dataclass
 class Clients:
-    """All clients of one run. ``current`` maps each id to the submission that counts in this era."""
+    """All clients of one run. ``current`` maps each id to the submission that counts in this era.
+
+    ``restored``: retries from before a restore, by the ids that the pool had made for them. A client cannot submit them
+    again under these; those that the pool had before the backup it has again.
+    """
 
     world: chaos_world.World
     client: chaos_record.Client
     era: int = 0
     current: dict[str, chaos_plan.Planned] = field(default_factory=dict)
+    restored: dict[str, chaos_plan.Planned] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     gate: Gate = field(default_factory=Gate)
     retrying: bool = True
@@ -199,7 +204,7 @@ class Clients:
         """The end: everything is read once more, and what is read now is what counts."""
         await self._until_answered(self.client.list_all)
         downloads = 0
-        for task_id, plan in list(self.current.items()):
+        for task_id, plan in [*self.current.items(), *self.restored.items()]:
             with contextlib.suppress(errors.UserError):
                 await self._until_answered(functools.partial(self.client.status, task_id, final=True))
                 await self._until_answered(functools.partial(self.client.logs, task_id, final=True))

@@ -101,9 +101,13 @@ async def _set_back(world: chaos_world.World, clients: chaos_clients.Clients, ki
 
 async def _submit_again(world: chaos_world.World, clients: chaos_clients.Clients, kind: str) -> None:
     """After a restore everything once more as it was; after a wipe the same ids with other commands."""
-    plans = [plan for plan in clients.current.values() if plan.client.label.startswith(plan.client.task)]
+    before = dict(clients.current)
+    plans = [plan for plan in before.values() if plan.client.label.startswith(plan.client.task)]
     clients.current.clear()
     clients.ended.clear()
+    if kind == "restore":
+        chosen = {plan.client.task for plan in plans}
+        clients.restored = {task_id: plan for task_id, plan in before.items() if task_id not in chosen}
     if kind == "wipe":
         numbers = [int(plan.client.task.rpartition("-")[2]) for plan in plans][-2 * chaos_clients.WAVE :]
         fresh = chaos_plan.tasks(world.seed, max(numbers, default=0) + 1, generation=1)

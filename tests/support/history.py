@@ -104,7 +104,8 @@ class History:
     """All of one run. ``stored`` holds the SHA-256 of every whole artifact of the pool, computed anew.
 
     ``left`` names what is still there after the end and should not be: containers, processes, files. ``epoch_at``: when
-    the store was wiped or set back to a backup for the last time, by the clock of the sightings.
+    the store was wiped or set back to a backup for the last time, by the clock of the sightings. ``may_be_there``: what
+    need not be among the tasks, as a restore may have brought it back; where it is, it comes to what is expected of it.
     """
 
     expected: Mapping[str, Expected]
@@ -117,6 +118,12 @@ class History:
     stored: frozenset[str] = frozenset()
     left: tuple[str, ...] = ()
     epoch_at: float = float("-inf")
+    may_be_there: Mapping[str, Expected] = field(default_factory=dict)
+
+    @property
+    def expectations(self) -> Mapping[str, Expected]:
+        """Of every task that somebody submitted."""
+        return {**self.may_be_there, **self.expected}
 
     @property
     def of_this_epoch(self) -> tuple[Sighting, ...]:

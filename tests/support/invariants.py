@@ -40,14 +40,14 @@ def check(run: history.History) -> list[Violation]:
 
 
 def every_task_is_there(run: history.History) -> Found:
-    """Every accepted task, no other, has ended."""
+    """Every accepted task is there and has ended; no other is, but those that a restore may have brought back."""
     there = {task.id: task for task in run.tasks}
-    for task_id in run.expected:
-        if task_id not in there:
-            yield task_id, "was accepted, and is lost"
-        elif there[task_id].state not in state.ENDED:
+    for task_id in run.expected.keys() - there.keys():
+        yield task_id, "was accepted, and is lost"
+    for task_id in there.keys() & run.expectations.keys():
+        if there[task_id].state not in state.ENDED:
             yield task_id, f"has not ended: {there[task_id].state}"
-    for task_id in there.keys() - run.expected.keys():
+    for task_id in there.keys() - run.expectations.keys():
         yield task_id, "nobody submitted it"
 
 
@@ -112,8 +112,9 @@ def one_accepted_end(run: history.History) -> Found:
 
 def the_right_end(run: history.History) -> Found:
     """As its submitter had reason to expect; a node's fault ends a task only when its attempts are used up."""
+    expectations = run.expectations
     for task in run.tasks:
-        wanted = run.expected.get(task.id)
+        wanted = expectations.get(task.id)
         if wanted is None or task.state not in state.ENDED:
             continue
         if task.state == state.TaskState.CANCELLED and wanted.may_be_cancelled:
@@ -127,8 +128,9 @@ def the_right_end(run: history.History) -> Found:
 
 def the_right_bytes(run: history.History) -> Found:
     """Bytes accepted are the bytes produced: exit code, output, result files, and each file whole in the pool."""
+    expectations = run.expectations
     for task in run.tasks:
-        wanted = run.expected.get(task.id)
+        wanted = expectations.get(task.id)
         result = next((report for report in task.reports if report.attempt == task.result), None)
         if wanted is None or result is None or (result.status, result.reason) != (wanted.status, wanted.reason):
             continue
