@@ -284,6 +284,50 @@ def test_a_loss_names_the_blow_that_explains_it(reason: str, kind: str, who: str
     assert loss.blow == f"{kind} of {who} at 8.0"
 
 
+def _told_late(reason: str, last: float, **changes: Any) -> client_history.History:
+    """The first attempt's program was last seen alive at ``last``; its end was told long after the blow had healed."""
+    told = (_read("moved", 22, "running", 1), _read("moved", 24, "queued", 1, LOST))
+    seen = (*(read for read in sound().seen if read.end > 30 or read.task != "moved"), *told)
+    first, second, *others = sound().executions
+    ran = (dataclasses.replace(first, last=last), dataclasses.replace(second, first=26), *others)
+    run = dataclasses.replace(sound(), seen=seen, executions=ran, **changes)
+    return _lost(reason, "part")(run)
+
+
+def test_a_node_that_ended_a_program_under_a_blow_may_tell_of_it_long_after() -> None:
+    for reason in ("node_shutdown: node_shutdown", "node_shutdown: handed back"):
+        late = _told_late(reason, 9.0)
+        assert client_checker.check(late) == []
+        assert client_figures.figures(late).losses[0].blow == "part of n1 at 8.0"
+
+
+@pytest.mark.parametrize(
+    ("reason", "last"),
+    [
+        ("node_shutdown: node_shutdown", 19.0),  # it ran on when the blow had healed
+        ("worker_crash: nothing was heard of n1 for a whole lease", 9.0),  # the pool's word, not the node's
+        ("internal: no space left", 9.0),  # nor is that what this blow does
+    ],
+)
+def test_a_late_word_excuses_nothing_that_no_blow_explains(reason: str, last: float) -> None:
+    found = client_checker.check(_told_late(reason, last))
+    assert {each.partition(":")[0] for each in found} == {"each_loss_has_its_blow"}, found
+
+
+def test_a_program_of_an_earlier_attempt_does_not_date_the_loss_of_a_later_one() -> None:
+    ends = {"1": "worker_crash: n1 holds it no more", "2": "node_shutdown: node_shutdown"}
+    story: Story = (*MOVED[:-1], ("requeue", 2, "n2"), ("assign", 3, "n1"), ("complete", 3, "n1"))
+    blows = (client_history.Fault("kill", "n1", 8, 10, 18), client_history.Fault("part", "n2", 8, 10, 18))
+    reads = (
+        _read("moved", 5, "running", 1),
+        _read("moved", 15, "queued", 1, LOST),
+        _read("moved", 30, "running", 2),
+        _read("moved", 32, "completed", 3, story, exit_code=0, files=FILES, losses=ends),
+    )
+    run = dataclasses.replace(_seen(*reads, drop="moved")(_calls(drop=(3, 4, 6))(sound())), faults=blows)
+    assert [each.blow for each in client_figures.figures(run).losses] == ["kill of n1 at 8.0", ""]
+
+
 def test_a_history_file_is_read_as_it_was_written_even_if_its_last_line_was_cut(tmp_path: Path) -> None:
     lines = [
         {"kind": "planned", **dataclasses.asdict(PLAIN_PLAN)},

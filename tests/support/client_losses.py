@@ -52,6 +52,10 @@ CAUSES: Mapping[str, Causes] = {
 }
 """By the class of a loss; see `class_of`."""
 
+_TOLD_BY_NODE = frozenset({"node_shutdown", "engine_lost", "internal"})
+"""Ends that the node reports. The word may come long after the deed: a node that hears nothing of its pool for a lease
+ends what it runs then, takes its sandbox down, and tells of it once the pool hears again."""
+
 ANY = Causes(_PROCESS | _LINE | _CLASH | _FULL, _POOL_AWAY | _FULL, _ENGINE, _STALL)
 """Of a loss whose reason no read shows."""
 
@@ -86,9 +90,13 @@ def losses(history: History, seen: Seen) -> Iterator[Loss]:
     """Yield each wasted attempt of a task, as its last read shows it, with the blow that explains it."""
     reads = [read for read in history.by_task(last_era=True)[seen.task] if read.end <= seen.end]
     nodes = {attempt: node for event, attempt, node in seen.story if event == "assign"}
+    after = -math.inf
     for attempt in range(1, wasted(seen) + 1):
         begin, end = _moment(reads, attempt)
         reason, node = seen.losses.get(str(attempt), ""), nodes.get(attempt, "")
+        earlier, after = after, begin
+        if class_of(reason) in _TOLD_BY_NODE:
+            begin = min(begin, _last_alive(history, seen.task, node, earlier, end))
         yield Loss(seen.task, attempt, node, reason, begin, end, _blow(history, node, reason, begin, end))
 
 
@@ -106,6 +114,18 @@ def _moment(reads: list[Seen], attempt: int) -> tuple[float, float]:
     begin = max(alive, default=-math.inf)
     over = (read.end for read in reads if read.attempt > attempt or (read.attempt == attempt and _over(read)))
     return begin, min((end for end in over if end > begin), default=math.inf)
+
+
+def _last_alive(history: History, task: str, node: str, begin: float, end: float) -> float:
+    """When the program of an attempt that began between these moments was last seen; infinite where none was."""
+    plan = history.plan(task, len(history.rollbacks))
+    since = max([begin, *(rollback.end for rollback in history.rollbacks)])
+    lasts = (
+        execution.last for execution in history.executions
+        if plan is not None and execution.label == plan.label
+        and execution.node in {"", node} and since <= execution.first < end
+    )  # fmt: skip
+    return max(lasts, default=math.inf)
 
 
 def _over(read: Seen) -> bool:
