@@ -204,7 +204,8 @@ class ProcessExecutor:
         folder = None if held.workspace is None else held.workspace.folder
         room = launch.Room(asked.limits.disk_bytes, scratch, folder)
         if ground.groups.folders:
-            held.group = limits.Group.made(ground.groups, asked.limits)
+            held.group = limits.Group.planned(ground.groups)
+            await held.group.make(asked.limits)
         timings["prepare"] = clock.now() - began
         furnishing = ground.furnishing
         if asked.requirements:
@@ -217,7 +218,7 @@ class ProcessExecutor:
         sandbox = await stop.until(stopping.StopLevel.CANCEL, _result(held.starting))
         if held.group is not None:
             try:
-                held.group.add(sandbox.pid)
+                await held.group.add(sandbox.pid)
             except ProcessLookupError:
                 raise errors.CapsuleFault(
                     f"the sandbox ended while it was made: {await sandbox.last_words()}"
@@ -299,7 +300,7 @@ class ProcessExecutor:
         heard.over_disk = disk_watch.verdict(watch, inner)
         if heard.fault and sandbox.complaint:
             heard.fault += f" It complained: {sandbox.complaint}"
-        counted = (accounts.Reading() if group is None else group.read()).at_least(seen)
+        counted = (accounts.Reading() if group is None else await asyncio.to_thread(group.read)).at_least(seen)
         ended = verdict.judge(its.setting, heard, its.stop, counted, its.timings)
         if its.custody is not None and not heard.not_begun:
             await its.custody.keeper.ended(ended)
@@ -389,7 +390,7 @@ async def _remove(held: _Held) -> None:
     if held.environment is not None:
         held.environment.release()
     if held.group is not None:
-        await asyncio.to_thread(held.group.remove)
+        await held.group.remove()
     if held.workspace is not None:
         await held.workspace.remove()
 

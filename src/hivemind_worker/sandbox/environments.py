@@ -178,12 +178,14 @@ class Environments:
             inherit=False,
             wheels=making.WHEELS if self._sources.wheels is not None else "",
         )
-        group = limits.Group.made(ground.groups, _LIMITS) if ground.groups.folders else None
+        group = limits.Group.planned(ground.groups) if ground.groups.folders else None
         starting = self._jobs.start("start builder", self._start(ground, staging))
         try:
+            if group is not None:
+                await group.make(_LIMITS)
             sandbox = await asyncio.shield(starting)
             if group is not None:
-                group.add(sandbox.pid)
+                await group.add(sandbox.pid)
             sandbox.go()
             talk = asyncio.create_task(
                 making.converse(sandbox, request, wanted, say, self._sources), name="talk to builder"
@@ -324,7 +326,7 @@ async def _end(starting: asyncio.Task[process.Sandbox], group: limits.Group | No
     if not starting.cancelled() and starting.exception() is None:
         await starting.result().close()
     if group is not None:
-        await asyncio.to_thread(group.remove)
+        await group.remove()
 
 
 def sweep(folder: Path) -> None:

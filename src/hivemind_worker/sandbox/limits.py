@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import os
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -62,40 +65,43 @@ def probe(mount: Path = _MOUNT, own: str | None = None) -> Parents:
 
 
 class Group:
-    """The control groups of one sandbox. Calls block briefly (files of the kernel, no disk)."""
+    """The control groups of one sandbox.
+
+    The kernel changes groups one at a time for the whole machine, and moves a process only once no other is being
+    forked: while an engine starts, or on a busy machine, a call that takes 0.1 ms took seconds. So changes are made on
+    another thread; a worker whose event loop waited for one sent no heartbeat, and lost its leases.
+    """
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         """Take up those that are there, by controller."""
         self._folders = dict(folders)
+        self._changing = threading.Lock()
+        self._removed = False
 
     @classmethod
-    def made(cls, parents: Parents, limits: outcome.Limits) -> Group:
-        """Make new ones and set the limits. Raises OSError."""
+    def planned(cls, parents: Parents) -> Group:
+        """Name new ones, which `make` makes: so that whoever is to remove them knows of them before they are there."""
         name = f"{_PREFIX}{os.getpid()}-{_namespace()}-{uuid.uuid4().hex}"
-        group = cls({controller: folder / name for controller, folder in parents.folders.items()})
-        try:
-            for controller, folder in group.folders.items():
-                folder.mkdir()
-                for file, value in _settings(controller, limits):
-                    if (folder / file).exists():
-                        (folder / file).write_text(value)
-        except OSError:
-            group.remove()
-            raise
-        return group
+        return cls({controller: folder / name for controller, folder in parents.folders.items()})
+
+    async def make(self, limits: outcome.Limits) -> None:
+        """Make them and set the limits. Raises OSError, FileNotFoundError where they were removed already.
+
+        A caller that is cancelled meanwhile leaves what `remove` removes.
+        """
+        await asyncio.to_thread(self._make, limits)
 
     @property
     def folders(self) -> Mapping[str, Path]:
         """Where they are, by controller."""
         return dict(self._folders)
 
-    def add(self, pid: int) -> None:
+    async def add(self, pid: int) -> None:
         """Put a process in, with all it will start. Raises OSError."""
-        for folder in self._folders.values():
-            (folder / "cgroup.procs").write_text(str(pid))
+        await asyncio.to_thread(self._add, pid)
 
     def read(self) -> accounts.Reading:
-        """What the kernel has counted so far."""
+        """What the kernel has counted so far. Blocks briefly (files of the kernel, no disk)."""
 
         def text(controller: str, file: str) -> str | None:
             with contextlib.suppress(OSError, KeyError):
@@ -104,8 +110,35 @@ class Group:
 
         return accounts.read(text)
 
-    def remove(self) -> None:
+    async def remove(self) -> None:
         """Remove them; their processes have been waited for, yet the kernel may take a moment. Raises OSError."""
+        await asyncio.to_thread(self._remove)
+
+    def _make(self, limits: outcome.Limits) -> None:
+        with self._changing:
+            if self._removed:
+                raise FileNotFoundError(errno.ENOENT, "these control groups were removed before they were made")
+            try:
+                for controller, folder in self._folders.items():
+                    folder.mkdir()
+                    for file, value in _settings(controller, limits):
+                        if (folder / file).exists():
+                            (folder / file).write_text(value)
+            except OSError:
+                self._remove_each()
+                raise
+
+    def _add(self, pid: int) -> None:
+        with self._changing:
+            for folder in self._folders.values():
+                (folder / "cgroup.procs").write_text(str(pid))
+
+    def _remove(self) -> None:
+        with self._changing:
+            self._removed = True
+            self._remove_each()
+
+    def _remove_each(self) -> None:
         deadline = time.monotonic() + _GONE_SECONDS
         for folder in self._folders.values():
             while True:

@@ -1,0 +1,50 @@
+"""Control groups: the kernel may let each change wait, for seconds on a busy machine; the event loop never does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from hivemind_worker.sandbox import limits
+from hivemind_worker.task import outcome
+
+LIMITS = outcome.Limits(memory_bytes=2**26, cpu_quota=10_000, timeout_seconds=9, disk_bytes=2**24, pids=8)
+
+
+def _parents(tmp_path: Path) -> limits.Parents:
+    return limits.Parents({"memory": tmp_path}, frozenset({"memory"}))
+
+
+async def test_the_loop_goes_on_while_a_process_waits_to_be_put_into_its_group(tmp_path: Path) -> None:
+    (tmp_path / "group").mkdir()
+    os.mkfifo(tmp_path / "group" / "cgroup.procs")  # opened for writing, it blocks until somebody reads
+    adding = asyncio.create_task(limits.Group({"memory": tmp_path / "group"}).add(4711))
+
+    def read() -> bytes:
+        return (tmp_path / "group" / "cgroup.procs").read_bytes()
+
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not adding.done()
+    assert await asyncio.to_thread(read) == b"4711"
+    await adding
+
+
+async def test_a_group_whose_making_was_given_up_is_not_made_after_it_was_removed(tmp_path: Path) -> None:
+    group = limits.Group.planned(_parents(tmp_path))
+    await group.remove()
+    with pytest.raises(FileNotFoundError):
+        await group.make(LIMITS)
+    assert os.listdir(tmp_path) == []  # noqa: PTH208  (which blocks for no disk)
+
+
+async def test_a_group_is_removed_whole_although_nobody_waited_for_its_making(tmp_path: Path) -> None:
+    group = limits.Group.planned(_parents(tmp_path))
+    making = asyncio.create_task(group.make(LIMITS))
+    await asyncio.sleep(0)
+    making.cancel()
+    await group.remove()
+    assert os.listdir(tmp_path) == []  # noqa: PTH208  (which blocks for no disk)
