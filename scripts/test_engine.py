@@ -77,13 +77,17 @@ def _private(place: test_network.Place) -> Iterator[str | None]:
 
 def start(place: test_network.Place, *more: str) -> subprocess.Popen[bytes]:
     """Start the engine of this place, with these further words; it does not answer yet."""
+    # An engine has its containerd dump its stacks, in the folder for temporary files, before it replaces one that does
+    # not answer: after a kill of the engine, or on a slow machine.
+    temporary = place.home / "tmp"
+    temporary.mkdir(exist_ok=True)
     with (place.home / "dockerd.log").open("ab") as log:
         return subprocess.Popen(
             [*_command(place), *more],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "PATH": system_packages.ADMIN_PATH},
+            env={**os.environ, "PATH": system_packages.ADMIN_PATH, "TMPDIR": str(temporary)},
             start_new_session=True,
         )
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,10 +74,12 @@ def test_nothing_is_left_after_sigterm() -> None:
     with _another(RUN) as run:
         made = _place(_address(run))
         assert _left(made)
+        dump = _dumped(made)
         run.terminate()
         run.communicate(timeout=60)
     assert run.returncode == 143
     assert _left(made) == []
+    assert not dump.exists()
 
 
 def test_what_a_killed_run_left_goes_with_the_next() -> None:
@@ -135,6 +139,23 @@ def _left(made: test_network.Place) -> list[str]:
             "claim": (test_network.CLAIMS / str(made.number)).exists(),
         }
     return [name for name, is_left in looks.items() if is_left]
+
+
+def _dumped(made: test_network.Place) -> Path:
+    """Have its containerd write down what it does, as an engine does before it replaces one that does not answer."""
+    (pid,) = (
+        pid for pid in test_network._processes_of(made)
+        if Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip() == "containerd"
+    )  # fmt: skip
+    name = f"containerd.{pid}.stacks.log"
+    os.kill(pid, signal.SIGUSR1)
+    places = (Path(tempfile.gettempdir()), made.home)
+    waiting.wait_for(
+        lambda: any(list(place.glob(f"**/{name}" if place == made.home else name)) for place in places),
+        description="containerd has written down what it does",
+    )
+    (dump,) = (path for place in places for path in place.glob(f"**/{name}" if place == made.home else name))
+    return dump
 
 
 def _is_anothers(made: test_network.Place) -> bool:
