@@ -188,6 +188,8 @@ class _Move:
         if self.alone:
             if grounds == {_LEASE}:
                 self._lease_lost(key)
+            elif _LEASE in grounds and self.ledger.sessions[old.node].stopped_in_order is not False:
+                self.ledger.possible_disruptions[old.id] += 1  # which of them it was, one look cannot tell
             self._after_loss()
         else:
             self.ledger.possible_disruptions[old.id] += 1
