@@ -28,6 +28,7 @@ FLOORS = {
     "crashes": 30,
     "stops in order": 15,
     "late stops": 20,
+    "rests outlasted": 15,
     "copied folders": 10,
     "keys again": 5,
     "clock jumps": 10,

@@ -14,13 +14,16 @@ from hivemind_worker.concurrency import stopping
 class Fault:
     """What happens to requests that contain `call` in their first line, so many `times`.
 
-    `answer`: an HTTP status; 0: no answer ever; -1: the connection breaks.
+    `answer`: an HTTP status; 0: no answer ever; -1: the connection breaks. With `late` the engine has the request once
+    that is set, whoever still listens, and the answer is heard by nobody; `done` counts those answers.
     """
 
     call: bytes
     answer: int
     times: int = 1_000_000
     met: int = 0
+    late: asyncio.Event | None = None
+    done: int = 0
 
     def hits(self, request: bytes) -> bool:
         """Whether this request is one of them; counts it."""
@@ -36,11 +39,34 @@ class Fault:
         return head.encode() + body
 
 
+async def _deliver(path: str, request: bytes, late: asyncio.Event, fault: Fault) -> None:
+    await late.wait()
+    answers, engine = await asyncio.open_unix_connection(path)
+    try:
+        engine.write(request)
+        await engine.drain()
+        assert await answers.readline()
+        fault.done += 1
+    finally:
+        engine.transport.abort()
+
+
+async def _whole(request: bytes, client: asyncio.StreamReader) -> bytes:
+    """A request with all of its body, of which the client has sent the beginning."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            missing = int(line.partition(b":")[2]) - len(body)
+            return request + (await client.readexactly(missing) if missing > 0 else b"")
+    return request
+
+
 @contextlib.asynccontextmanager
 async def before(docker_url: str, fault: Fault) -> AsyncIterator[str]:
     """Open the port; its address as in DOCKER_HOST."""
     path = docker_url.removeprefix("unix://")
     serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+    delivering: set[asyncio.Task[None]] = set()
 
     async def requests(
         client: asyncio.StreamReader, answer: asyncio.StreamWriter, engine: asyncio.StreamWriter
@@ -49,6 +75,9 @@ async def before(docker_url: str, fault: Fault) -> AsyncIterator[str]:
             if not fault.hits(data):
                 engine.write(data)
                 await engine.drain()
+            elif fault.late is not None:
+                request = await _whole(data, client)
+                delivering.add(asyncio.create_task(_deliver(path, request, fault.late, fault), name="late request"))
             elif fault.answer > 0:
                 answer.write(fault.bytes())
             elif fault.answer < 0:
@@ -89,4 +118,5 @@ async def before(docker_url: str, fault: Fault) -> AsyncIterator[str]:
             answer.transport.abort()
         if serving:
             await asyncio.wait(set(serving))
+        await stopping.settle(*delivering)
         await server.wait_closed()

@@ -167,6 +167,7 @@ class _Alone:
             return
         if calls.PROMISES.takeover and session is not None and may_live and not proven and not session.unsure:
             silent = self.ledger.now >= self.ledger.must_live_until(call.node)
+            silent = silent or session.offline is not False  # it has said that it stops, or may have
             demand(silent or self.ledger.asks_incumbent, f"a living session was taken over: {session}; {self.text}")
         demand(self.answer.session and self.answer.session not in self._past(call.node), self.text)
         demand(self.after.nodes[call.node].alive, f"its lease begins with it: {self.text}")

@@ -219,8 +219,9 @@ class OldEpoch(Mutant):
     def restore(self, backup: object | None) -> None:
         epoch = self._epoch()
         super().restore(backup)
-        self.sql("UPDATE epochs SET epoch = ?", epoch)
-        self.reopen()
+        if backup is None:
+            self.sql("UPDATE epochs SET epoch = ? WHERE number = (SELECT max(number) FROM epochs)", epoch)
+            self.reopen()
 
 
 class AnyRun(Mutant):

@@ -1,8 +1,9 @@
-"""The delivery model's rules for nodes and pools that are stopped in order, and for ends that come late."""
+"""The delivery model's rules for orderly stops of nodes and pools, for ends that come late, and for rests."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import model_calls as calls
 import model_machine
@@ -14,9 +15,12 @@ from model_calls import Done
 choice = st.sampled_from
 rule, precondition = stateful.rule, stateful.precondition
 
+BEAT_LEASES = 0.9
+"""Between two heartbeats that just keep a lease."""
+
 
 class Stops(model_machine.Delivery):
-    """Nodes and pools that stop in order."""
+    """Nodes and pools that stop in order; nodes that fail, rest, and ask again."""
 
     @precondition(lambda self: bool(self.present()))
     @rule(data=st.data(), lies=choice((False, False, True)), late=st.booleans())
@@ -71,3 +75,18 @@ class Stops(model_machine.Delivery):
             if key in peer.runs:  # a node of four calls names the task alone: one end is that of all its attempts
                 self.tally.count("late stops", outcome[1] == "node_shutdown")
                 self.step(peer.end(key, *outcome))
+
+    @precondition(lambda self: bool(self.present()))
+    @rule(data=st.data())
+    def outlast_a_rest(self, data: st.DataObject) -> None:
+        """A node fails by its own fault, stays connected for as long as it may rest, and asks again."""
+        peer = data.draw(choice(self.present()), label="node")
+        if not peer.runs:
+            self.step(peer.poll(self.ledger.specs, 1))
+        for key in list(peer.runs)[:1]:
+            self.step(peer.end(key, "failed", "engine_lost"))
+        for _ in range(math.ceil(calls.MAX_REST_SECONDS / (BEAT_LEASES * self.backend.lease)) + 1):
+            self.wait(BEAT_LEASES)
+            self.step(peer.beat())
+        self.tally.count("rests outlasted")
+        self.step(peer.poll(self.ledger.specs, 1))
