@@ -171,7 +171,8 @@ async def build_worker(
     takers.append(lambda now: worker.adopt(_terms(now, node_id, there, devices)))
     if measured:  # a worker of one command has no time to grow old
         takers.append(_beside(worker, settings, files))
-        worker.beside("former driver", former_driver.loop(runs.isolation, node_id, settings.docker.docker_host))
+    returning, cache = node_id if measured else "", settings.storage.cache_dir
+    worker.beside("leftovers", former_driver.loop(runs.isolation, returning, settings.docker.docker_host, cache))
     return worker
 
 
@@ -310,7 +311,7 @@ async def build_executor(
     why = "docker_enabled is false" if not settings.docker.docker_enabled else ""
     if wanted is not schema.Isolation.SANDBOX and not why:
         try:
-            return await _containers(settings, files, node_id)
+            return await _containers(settings, files, node_id, lasting=lasting)
         except errors.EngineLost as error:
             why = str(error)
     if wanted is schema.Isolation.DOCKER:
@@ -320,33 +321,31 @@ async def build_executor(
     return await _sandbox(settings, files, node_id, why, lasting=lasting)
 
 
-async def _containers(settings: schema.Settings, files: stores.Store, node_id: str) -> executor.Executor:
+async def _containers(
+    settings: schema.Settings, files: stores.Store, node_id: str, *, lasting: bool
+) -> executor.Executor:
+    from hivemind_worker.containers import command_records, ledger, pulling  # noqa: PLC0415  (slow to import)
     from hivemind_worker.containers import engine as engines  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.containers import ledger, pulling  # noqa: PLC0415  (slow to import)
     from hivemind_worker.executors import docker  # noqa: PLC0415  (slow to import)
     from hivemind_worker.supplies import answers, sources  # noqa: PLC0415  (slow to import)
 
-    engine = engines.Engine(settings.docker.docker_host, settings.docker.engine_patience)
-    try:
-        await engine.connect()
-    except BaseException:
-        await engine.close()
-        raise
+    its, images, cache = settings.docker, settings.images, settings.storage.cache_dir
+    engine = engines.Engine(its.docker_host, its.engine_patience)
+    await engine.connect()
     return docker.DockerExecutor(
         engine=engine,
         store=files,
         node_id=node_id,
         boot_id=uuid.uuid4().hex,
-        network=settings.docker.docker_network if settings.docker.allow_egress else "",
-        runtime=settings.docker.docker_runtime,
-        pull_policy=settings.docker.pull_policy,
+        network=its.docker_network if its.allow_egress else "",
+        runtime=its.docker_runtime,
+        pull_policy=its.pull_policy,
         supply=docker.Supply(
             sources.of(settings.packages),
-            answers.Answers(settings.storage.cache_dir),
-            ledger.Ledger(settings.storage.cache_dir / IMAGES_FOLDER),
-            pulling.Terms(
-                settings.images.pull_timeout, settings.images.pull_stall_seconds, settings.images.docker_config
-            ),
+            answers.Answers(cache),
+            ledger.Ledger(cache / IMAGES_FOLDER),
+            pulling.Terms(images.pull_timeout, images.pull_stall_seconds, images.docker_config),
+            None if lasting else command_records.Record(cache, node_id, its.docker_host),
         ),
     )
 

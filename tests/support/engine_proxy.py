@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from hivemind_worker.concurrency import stopping
 
@@ -39,8 +39,28 @@ class Fault:
         return head.encode() + body
 
 
-async def _deliver(path: str, request: bytes, late: asyncio.Event, fault: Fault) -> None:
-    await late.wait()
+async def _requests(
+    fault: Fault,
+    client: asyncio.StreamReader,
+    answer: asyncio.StreamWriter,
+    engine: asyncio.StreamWriter,
+    deliver: Callable[[bytes], None],
+) -> None:
+    while data := await client.read(65536):
+        if not fault.hits(data):
+            engine.write(data)
+            await engine.drain()
+        elif fault.late is not None:
+            deliver(await _whole(data, client))
+        elif fault.answer > 0:
+            answer.write(fault.bytes())
+        elif fault.answer < 0:
+            answer.transport.abort()
+
+
+async def _deliver(path: str, request: bytes, fault: Fault) -> None:
+    assert fault.late is not None
+    await fault.late.wait()
     answers, engine = await asyncio.open_unix_connection(path)
     try:
         engine.write(request)
@@ -68,20 +88,8 @@ async def before(docker_url: str, fault: Fault) -> AsyncIterator[str]:
     serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
     delivering: set[asyncio.Task[None]] = set()
 
-    async def requests(
-        client: asyncio.StreamReader, answer: asyncio.StreamWriter, engine: asyncio.StreamWriter
-    ) -> None:
-        while data := await client.read(65536):
-            if not fault.hits(data):
-                engine.write(data)
-                await engine.drain()
-            elif fault.late is not None:
-                request = await _whole(data, client)
-                delivering.add(asyncio.create_task(_deliver(path, request, fault.late, fault), name="late request"))
-            elif fault.answer > 0:
-                answer.write(fault.bytes())
-            elif fault.answer < 0:
-                answer.transport.abort()
+    def deliver(request: bytes) -> None:
+        delivering.add(asyncio.create_task(_deliver(path, request, fault), name="late request"))
 
     async def answers(engine: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         while data := await engine.read(65536):
@@ -94,7 +102,7 @@ async def before(docker_url: str, fault: Fault) -> AsyncIterator[str]:
         serving[me] = answer
         from_engine, engine = await asyncio.open_unix_connection(path)
         ways = [
-            asyncio.create_task(requests(client, answer, engine), name="proxy requests"),
+            asyncio.create_task(_requests(fault, client, answer, engine, deliver), name="proxy requests"),
             asyncio.create_task(answers(from_engine, answer), name="proxy answers"),
         ]
         try:

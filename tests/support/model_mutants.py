@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sqlite3
 from typing import Any
 
 import model_calls as calls
@@ -10,7 +12,7 @@ from model_calls import Answer, Call
 from model_peers import HUGE
 from model_store import Mortal, StoreBackend
 
-from hivemind_worker.nodepool.store import database, writing
+from hivemind_worker.nodepool.store import database, history_mark, writing
 
 _ENDED = "state IN ('completed', 'failed', 'cancelled')"
 
@@ -220,8 +222,11 @@ class OldEpoch(Mutant):
         epoch = self._epoch()
         super().restore(backup)
         if backup is None:
-            self.sql("UPDATE epochs SET epoch = ? WHERE number = (SELECT max(number) FROM epochs)", epoch)
-            self.reopen()
+            self._run(self.store.close())
+            with contextlib.closing(sqlite3.connect(self._path)) as sql, sql:
+                sql.execute("UPDATE epochs SET epoch = ?", (epoch,))
+            history_mark.path_of(self._path).unlink()  # by which it would be taken for one that was put back
+            self.store = self._open()
 
 
 class AnyRun(Mutant):

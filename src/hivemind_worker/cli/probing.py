@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Collection, Iterable
@@ -68,7 +69,9 @@ async def fence(settings: schema.Settings, folder: Path) -> tuple[str, list[Row]
         update={"docker": settings.docker.model_copy(update={"pull_policy": schema.PullPolicy.NEVER})}
     )
     try:
-        chosen = await wiring.build_executor(quiet, wiring.build_store(folder), "doctor", notes.append)
+        # Beside another that looks, neither is a former life of the other.
+        node_id = f"doctor-{secrets.token_hex(4)}"
+        chosen = await wiring.build_executor(quiet, wiring.build_store(folder), node_id, notes.append)
     except errors.IsolationMissing as error:
         return "", [Row("isolation", in_force=False, why=str(error), fix="install Docker or the package bubblewrap")]
     try:

@@ -18,7 +18,7 @@ import aiodocker.stream
 import aiohttp
 from yarl import URL
 
-from hivemind_worker.containers import references
+from hivemind_worker.containers import pull_progress, references, unsure
 from hivemind_worker.task import errors
 
 CALL_SECONDS = 60.0
@@ -55,6 +55,7 @@ class Engine:
     def __init__(self, host: str = "", patience: float = 120.0) -> None:
         self._host, self.patience = host, patience
         self._docker: aiodocker.Docker | None = None
+        self.unsure = unsure.Unsure(Refused)
 
     async def connect(self) -> Mapping[str, Any]:
         """Connect and agree on a version of the API; what the engine says of itself (`version`). Raises EngineLost."""
@@ -129,7 +130,7 @@ class Engine:
             ) as response:  # fmt: skip
                 try:
                     async for said in response.content:
-                        line = _object(said)
+                        line = pull_progress.parse(said)
                         if "error" in line:
                             raise Refused("pull the image", 500, str(line["error"]))
                         yield line
@@ -138,8 +139,9 @@ class Engine:
 
     async def create(self, name: str, body: Mapping[str, Any]) -> str:
         """Create a container; its id. Raises NotThere when the image is gone."""
-        made = await self._json("create a container", "containers/create", "POST", params={"name": name}, body=body)
-        return str(made["Id"])
+        with self.unsure.making(name):
+            made = await self._json("create a container", "containers/create", "POST", params={"name": name}, body=body)
+            return str(made["Id"])
 
     async def attach(self, container: str) -> Attached:
         """Open the stream to a container's stdin, stdout and stderr. Works before it is started, and again later."""
@@ -194,7 +196,7 @@ class Engine:
 
     async def remove(self, container: str) -> None:
         """Remove a container with its unnamed volumes, killing it first if it runs; nothing if it is gone."""
-        with contextlib.suppress(NotThere):
+        with self.unsure.removing(container), contextlib.suppress(NotThere):
             try:
                 await self._empty("remove", f"containers/{container}", "DELETE", params={"force": "1", "v": "1"})
             except Refused as refused:
@@ -210,7 +212,8 @@ class Engine:
     async def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         """Make a named volume; nothing if there is one of that name."""
         body = {"Name": name, "Driver": "local", "Labels": dict(labels)}
-        await self._json("create a volume", "volumes/create", "POST", body=body)
+        with self.unsure.making(name):
+            await self._json("create a volume", "volumes/create", "POST", body=body)
 
     async def volumes(self, label: str) -> list[Mapping[str, Any]]:
         """All volumes that bear the label `name=value`."""
@@ -220,7 +223,7 @@ class Engine:
 
     async def remove_volume(self, name: str) -> bool:
         """Remove a volume; false if a container still uses it. Nothing if it is gone."""
-        with contextlib.suppress(NotThere):
+        with self.unsure.removing(name), contextlib.suppress(NotThere):
             try:
                 await self._empty("remove a volume", f"volumes/{name}", "DELETE")
             except Refused as refused:
@@ -390,11 +393,3 @@ def _worded(doing: str) -> Any:
     except (aiohttp.ClientError, ConnectionError) as error:
         said = str(error) or type(error).__name__
         raise errors.EngineLost(f"the connection to the container engine broke: {said}") from error
-
-
-def _object(line: bytes) -> Mapping[str, Any]:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {}

@@ -49,15 +49,21 @@ async def remove(
     return Removed(tuple(found["Id"] for found in containers), tuple(gone))
 
 
-async def remove_fillers(engine: engines.Engine, node_id: str, boot_id: str) -> None:
-    """Remove the containers by which this life of a node filled volumes: one stays where the engine did not answer.
+async def remove_unsure(engine: engines.Engine, node_id: str, boot_id: str) -> None:
+    """Remove what this life of a node had made or removed without hearing how that went, as far as the engine has it.
 
-    Call it once no volume is being filled any more. Raises EngineLost, engine.Refused.
+    Raises EngineLost, engine.Refused.
     """
-    for found in await engine.containers(f"{hardening.NODE_LABEL}={node_id}"):
-        role = (found.get("Labels") or {}).get(hardening.ROLE_LABEL)
-        if role == hardening.FILLER and _boot(found) == boot_id:
+    unsure = engine.unsure.names
+    if not unsure:
+        return
+    label = f"{hardening.NODE_LABEL}={node_id}"
+    for found in await engine.containers(label):
+        if _boot(found) == boot_id and (found["Id"] in unsure or not unsure.isdisjoint(_names(found))):
             await engine.remove(found["Id"])
+    for found in await engine.volumes(label):
+        if _boot(found) == boot_id and found["Name"] in unsure:
+            await engine.remove_volume(found["Name"])
 
 
 def _boot(found: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,6 +13,15 @@ _THERE: Final = ("Already exists", "Pull complete")
 _LAYER_STATES: Final = (
     "Pulling fs layer", "Waiting", "Downloading", "Verifying Checksum", "Download complete", "Extracting", *_THERE,
 )  # fmt: skip
+
+
+def parse(line: bytes) -> Mapping[str, Any]:
+    """Return what the engine says in one line; nothing where it is no object."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 class Progress:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from hivemind_worker.concurrency import supervision
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening, leftovers
+from hivemind_worker.containers import hardening
 from hivemind_worker.task import errors, plan
 
 AHEAD = 4
@@ -59,10 +59,9 @@ class Workspaces:
         await self._engine.remove_volume(volume)
 
     async def close(self) -> None:
-        """Remove those that were never used, and what the filling of a volume left; none is filled any more."""
+        """Remove those that were never used; none is made any more."""
         while self._spare:
             await self._engine.remove_volume(self._spare.popleft())
-        await leftovers.remove_fillers(self._engine, self._node_id, self._boot_id)
 
     async def _refill(self, image: hardening.Image) -> None:
         async with self._lock:
@@ -81,7 +80,7 @@ class Workspaces:
             await asyncio.gather(*(self._engine.create_volume(volume, labels) for volume in volumes))
             await self._give_to_user(name, image, volumes)
         except BaseException:
-            with contextlib.suppress(errors.NodeFault):  # what stays is removed at the next start
+            with contextlib.suppress(errors.NodeFault):  # what stays is removed by a later look
                 await asyncio.gather(*(self._engine.remove_volume(volume) for volume in volumes))
             raise
         self._spare.extend(volumes)

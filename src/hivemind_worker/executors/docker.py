@@ -12,20 +12,21 @@ from typing import Any, Final, TypeVar
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import accounts, messages
 from hivemind_worker.concurrency import backoff, clock, stopping, supervision
-from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import (
+    command_records,
     environments,
     hardening,
     images,
     ledger,
-    leftovers,
     networks,
     preloading,
     program,
     pulling,
+    sweeper,
     usage,
     workspaces,
 )
+from hivemind_worker.containers import engine as engines
 from hivemind_worker.executors import (
     capsule_run,
     checkpoint,
@@ -48,9 +49,6 @@ T = TypeVar("T")
 
 REMOVAL_SECONDS: Final = 60.0
 """How long `close` waits for removals under way; what is left is removed at the next start, by its label."""
-
-SWEEP_SECONDS: Final = 60.0
-"""Between two looks at what an earlier life of this node left."""
 
 REMOVAL_PAUSE_SECONDS: Final = 30.0
 """Longest mean gap between two tries to remove something from an engine that does not answer is half of this."""
@@ -85,12 +83,16 @@ class _Attempt:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Supply:
-    """Where packages come from, what was asked before, which images are ours, how images are pulled."""
+    """Where packages come from, what was asked before, which images are ours, how images are pulled.
+
+    ``record``: of a single command, which has no node that would come back and remove what it left.
+    """
 
     sources: sourcing.Sources = dataclasses.field(default_factory=sourcing.Sources)
     answers: answering.Answers = dataclasses.field(default_factory=answering.Answers)
     ours: ledger.Ledger | None = None
     pulls: pulling.Terms = dataclasses.field(default_factory=pulling.Terms)
+    record: command_records.Record | None = None
 
 
 class DockerExecutor:
@@ -132,7 +134,7 @@ class DockerExecutor:
         self._numbers = itertools.count()
         self._live = live.Live(self._jobs)
         self._closing = stopping.Stop()
-        self._sweeping: asyncio.Task[None] | None = None
+        self._sweeper = sweeper.Sweeper(engine, node_id, boot_id, supply.record)
 
     @property
     def isolation(self) -> str:
@@ -152,29 +154,19 @@ class DockerExecutor:
         """Connect, and remove what an earlier life of this node left behind, but what is covered. Raises EngineLost."""
         await self._engine.connect()
         spared = {capsule.get(what, "") for capsule in covered for what in (_CONTAINER, _WORKSPACE)}
-        await self._bury(spared)
-        self._sweeping = asyncio.create_task(self._sweep(spared), name="containers/sweep")
-
-    async def _bury(self, spared: Collection[str]) -> None:
-        await leftovers.remove(self._engine, self._around.node_id, boot_id=self._around.boot_id, spared=spared)
-
-    async def _sweep(self, spared: Collection[str]) -> None:
-        """Look again and again: what a worker asked for as it was killed may be made after the next one has looked."""
-        while not await self._closing.wait(timeout=SWEEP_SECONDS):
-            with contextlib.suppress(errors.NodeFault):
-                await self._bury(spared)
+        await self._sweeper.open(spared)
 
     async def close(self) -> None:
         """Finish removals that are under way and let go of the engine."""
         self._closing.request(stopping.StopLevel.DRAIN, "the executor closes")
-        if self._sweeping is not None:
-            await stopping.settle(self._sweeping)
+        await self._sweeper.settle()
         await self._preloader.close()
         await self._environments.close()
         await self._images.close()
         await self._jobs.close(REMOVAL_SECONDS)
         with contextlib.suppress(errors.NodeFault):  # what stays is removed at the next start
             await self._workspaces.close()
+        await self._sweeper.close()
         await self._engine.close()
 
     async def run(

@@ -1,7 +1,7 @@
 """What earlier lives of this node left at the driver that it uses no more, swept by mark beside a worker (`wiring`).
 
 A node that went from sandboxes to containers, or back, has nobody else who would look there. What single commands left
-that were killed is swept with it, whatever the driver.
+that were killed is swept with it, whatever the driver, and beside a single command too.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 from hivemind_worker.concurrency import periodic, stopping
+from hivemind_worker.containers import command_records, leftovers
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import leftovers
 from hivemind_worker.sandbox import life
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
@@ -25,20 +26,31 @@ SWEEP_SECONDS: Final = 60.0
 log = logs.StructuredLogger(__name__)
 
 
-def loop(isolation: str, node_id: str, docker_host: str) -> Callable[[stopping.Stop], Awaitable[None]]:
-    """Return what sweeps now and every minute until its stop; ``isolation`` names the driver that is in use."""
-    return functools.partial(_sweep_repeatedly, isolation, node_id, docker_host)
+def loop(isolation: str, node_id: str, docker_host: str, cache: Path) -> Callable[[stopping.Stop], Awaitable[None]]:
+    """Return what sweeps now and every minute until its stop; ``isolation`` names the driver that is in use.
+
+    ``cache`` is the user's cache folder, with `containers.command_records`. ``node_id`` is empty for a single command.
+    """
+    return functools.partial(_sweep_repeatedly, isolation, node_id, docker_host, cache)
 
 
-async def _sweep_repeatedly(isolation: str, node_id: str, docker_host: str, stop: stopping.Stop) -> None:
+async def _sweep_repeatedly(isolation: str, node_id: str, docker_host: str, cache: Path, stop: stopping.Stop) -> None:
     async for _ in periodic.every(SWEEP_SECONDS, stop):
-        if isolation == "docker":
-            await sweep_sandboxes(node_id)
-        else:
-            # No engine, or none that answers: a container of ours there is found when one does.
-            with contextlib.suppress(errors.NodeFault):
-                await sweep_containers(node_id, docker_host)
-        await sweep_sandboxes(life.one_command())
+        # An engine that hangs must not hold up the end of a command.
+        with contextlib.suppress(stopping.Stopped):
+            await stop.until(stopping.StopLevel.DRAIN, _sweep(isolation, node_id, docker_host, cache))
+
+
+async def _sweep(isolation: str, node_id: str, docker_host: str, cache: Path) -> None:
+    if node_id and isolation == "docker":
+        await sweep_sandboxes(node_id)
+    elif node_id:
+        # No engine, or none that answers: a container of ours there is found when one does.
+        with contextlib.suppress(errors.NodeFault):
+            await sweep_containers(node_id, docker_host)
+    await sweep_sandboxes(life.one_command())
+    for removed in await command_records.sweep(cache):
+        _log_removed(removed)
 
 
 async def sweep_sandboxes(node_id: str) -> None:
@@ -56,6 +68,10 @@ async def sweep_containers(node_id: str, docker_host: str) -> None:
         removed = await leftovers.remove(engine, node_id, all_boots=True)
     finally:
         await engine.close()
+    _log_removed(removed)
+
+
+def _log_removed(removed: leftovers.Removed) -> None:
     if removed.containers or removed.volumes:
         details = {"containers": list(removed.containers), "volumes": list(removed.volumes)}
         log.log_system_event("stray_containers_removed", details, level="warning")

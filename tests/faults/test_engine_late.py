@@ -1,0 +1,131 @@
+"""L09: an engine that does late, or unheard, what a worker had given up: nothing runs twice, nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import engine_api
+import engine_proxy
+import node_parts
+import pool_parts
+import pytest
+import waiting
+
+from hivemind_worker.artifacts import outbox, store
+from hivemind_worker.concurrency import stopping
+from hivemind_worker.containers import engine as engines
+from hivemind_worker.containers import sweeper
+from hivemind_worker.executors import docker
+from hivemind_worker.journal import writer
+from hivemind_worker.node import worker_node
+from hivemind_worker.pool_client import channel, client
+from hivemind_worker.wire import calls
+
+pb = calls.pb
+pytestmark = pytest.mark.docker
+
+
+@contextlib.asynccontextmanager
+async def node(pool: str, folder: Path, docker_url: str, node_id: str) -> AsyncIterator[docker.DockerExecutor]:
+    """A worker node whose tasks run in containers of that engine; it is drained in the end."""
+    files, stop = store.Store(folder / "work"), stopping.Stop()
+    runs = docker.DockerExecutor(engine=engines.Engine(docker_url), store=files, node_id=node_id, boot_id="1")
+    terms = worker_node.Terms(
+        node_id=node_id,
+        version="0",
+        limits=node_parts.limits(),
+        capacity=node_parts.CAPACITY,
+        heartbeat_seconds=1.0,
+        fitness=node_parts.WHATEVER,
+    )
+    made = worker_node.WorkerNode(
+        terms,
+        pool=client.NodePoolClient(channel.Access(pool)),
+        runs=runs,
+        files=files,
+        journal=writer.Journal(folder / "worker.journal"),
+        unsent=outbox.Outbox(folder / "outbox"),
+        watched=None,
+    )
+    work = asyncio.create_task(made.run(stop), name="the node")
+    try:
+        yield runs
+    finally:
+        stop.request(stopping.StopLevel.DRAIN, "the test is over")
+        await work
+
+
+def left(docker_url: str, node_id: str) -> list[str]:
+    """Ids of a node's containers, and names of its volumes."""
+    filters = json.dumps({"label": [f"io.hivemind.node-id={node_id}"]})
+    containers = engine_api.get(docker_url, "/containers/json", all="1", filters=filters)
+    volumes = engine_api.get(docker_url, "/volumes", filters=filters)["Volumes"] or ()
+    return [one["Id"] for one in containers] + [one["Name"] for one in volumes]
+
+
+async def ended(at: pool_parts.Running, task: pb.Task) -> pb.TaskInfo:
+    """Submit it and wait for its end."""
+    (task_id,) = await at.submit(task)
+    found: list[pb.TaskInfo] = []
+
+    async def look() -> bool:
+        found[:] = [await at.info(task_id)]
+        return found[0].state in {"completed", "failed"}
+
+    asked: Callable[[], bool | Awaitable[bool]] = look
+    await waiting.wait_until(asked, description="the task ends", seconds=60)
+    return found[0]
+
+
+@pytest.mark.parametrize("when", ["unheard", "late"])
+@pytest.mark.parametrize(
+    ("call", "disk"),
+    [(b"/containers/create?name=", "16m"), (b"/start", "16m"), (b"/volumes/create", "512m")],
+    ids=["create", "start", "volume"],
+)
+async def test_l09_what_is_done_late_or_unheard_runs_nothing_twice_and_leaves_nothing(
+    docker_url: str,
+    busybox_image: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    call: bytes,
+    disk: str,
+    when: str,
+) -> None:
+    monkeypatch.setattr(engines, "CALL_SECONDS", 3.0)
+    monkeypatch.setattr(sweeper, "SWEEP_SECONDS", 0.5)
+    node_id = f"test-{uuid.uuid4().hex[:12]}"
+    task = pb.Task(command="echo ran", docker_image=busybox_image, memory_limit="64m", disk_limit="16m", max_attempts=2)
+    fault = engine_proxy.Fault(b"no such call", 0, times=1, late=asyncio.Event())
+    async with pool_parts.running(tmp_path / "pool") as at, engine_proxy.before(docker_url, fault) as address:
+        async with node(at.pool.address, tmp_path, address, node_id) as runs:
+            assert fault.late is not None
+            assert (await ended(at, task)).state == "completed"  # the volume with the capsule's program is there now
+            await runs._jobs.idle()
+            task.disk_limit = disk
+            if when == "unheard":
+                fault.late.set()
+            fault.call = call
+            info = await ended(at, task)
+            assert (info.state, info.attempt, info.result.logs) == ("completed", 2, "ran\n")
+            assert fault.met == 1
+            lost = [event.details for event in info.story if event.event == "requeue"]
+            assert len(lost) == 1
+            assert "engine_lost" in lost[0], lost
+            # What the first attempt asked for comes when nobody waits for it any more.
+            fault.late.set()
+            await waiting.wait_until(lambda: fault.done == 1, description="the engine has done it", seconds=30)
+            await runs._jobs.idle()
+            spare = set(runs._workspaces._spare)
+            await waiting.wait_until(
+                lambda: set(left(docker_url, node_id)) <= spare,
+                description="nothing of it is left while the node goes on",
+                seconds=30,
+            )
+        assert not left(docker_url, node_id)
