@@ -15,7 +15,7 @@ import waiting
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.concurrency import stopping, supervision
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import images, leftovers, program, pulling, workspaces
+from hivemind_worker.containers import images, leftovers, program, pulling, sweeper, workspaces
 from hivemind_worker.executors import docker
 from hivemind_worker.settings import schema
 from hivemind_worker.task import errors, outcome, plan
@@ -283,7 +283,7 @@ async def _tcp(docker_url: str, gone: asyncio.Event | None = None) -> AsyncItera
 async def test_l05_what_an_earlier_life_left_late_is_found_by_a_later_look(
     docker_url: str, busybox_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker, "SWEEP_SECONDS", 0.2)
+    monkeypatch.setattr(sweeper, "SWEEP_SECONDS", 0.2)
     async with attempts.docker_bench(docker_url, busybox_image, tmp_path) as bench:
         assert isinstance(bench.executor, docker.DockerExecutor)
         engine, node = bench.executor._engine, bench.executor._around.node_id

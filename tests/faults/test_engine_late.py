@@ -82,22 +82,30 @@ async def ended(at: pool_parts.Running, task: pb.Task) -> pb.TaskInfo:
     return found[0]
 
 
-@pytest.mark.parametrize("when", ["unheard", "late"])
+CASES = {
+    "create-late": (b"/containers/create?name=", "16m"),
+    "create-unheard": (b"/containers/create?name=", "16m"),
+    "start-late": (b"/start", "16m"),
+    "start-unheard": (b"/start", "16m"),
+    "volume-late": (b"/volumes/create", "512m"),
+    "volume-unheard": (b"/volumes/create", "512m"),
+}
+
+# Each takes seconds: those that differ most are run always.
+ALWAYS = {"create-late", "start-unheard", "volume-late"}
+
+
 @pytest.mark.parametrize(
-    ("call", "disk"),
-    [(b"/containers/create?name=", "16m"), (b"/start", "16m"), (b"/volumes/create", "512m")],
-    ids=["create", "start", "volume"],
+    "case", [pytest.param(case, marks=[] if case in ALWAYS else pytest.mark.long) for case in CASES]
 )
 async def test_l09_what_is_done_late_or_unheard_runs_nothing_twice_and_leaves_nothing(
     docker_url: str,
     busybox_image: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    *,
-    call: bytes,
-    disk: str,
-    when: str,
+    case: str,
 ) -> None:
+    call, disk = CASES[case]
     monkeypatch.setattr(engines, "CALL_SECONDS", 3.0)
     monkeypatch.setattr(sweeper, "SWEEP_SECONDS", 0.5)
     node_id = f"test-{uuid.uuid4().hex[:12]}"
@@ -109,7 +117,7 @@ async def test_l09_what_is_done_late_or_unheard_runs_nothing_twice_and_leaves_no
             assert (await ended(at, task)).state == "completed"  # the volume with the capsule's program is there now
             await runs._jobs.idle()
             task.disk_limit = disk
-            if when == "unheard":
+            if case.endswith("unheard"):
                 fault.late.set()
             fault.call = call
             info = await ended(at, task)

@@ -89,7 +89,7 @@ def command_in_a_container(commands: Commands) -> None:
 
 @pytest.mark.parametrize(
     "next_start",
-    [command_in_a_container, pytest.param(sandboxed_command, marks=pytest.mark.sandbox)],
+    [command_in_a_container, pytest.param(sandboxed_command, marks=[pytest.mark.sandbox, pytest.mark.long])],
     ids=lambda next_start: next_start.__name__,
 )
 def test_l05_what_a_killed_command_left_at_the_engine_is_removed_by_the_next(
