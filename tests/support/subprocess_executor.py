@@ -183,10 +183,14 @@ class _Run:
             if not stat.S_ISREG(path.lstat().st_mode):
                 continue
             writer = self._files.writer()
-            with path.open("rb") as file:
-                while piece := file.read(store.CHUNK):
-                    writer.write(piece)
-            artifact = self._files.commit([writer])[0]
+            try:
+                with path.open("rb") as file:
+                    while piece := file.read(store.CHUNK):
+                        writer.write(piece)
+                artifact = self._files.commit([writer])[0]
+            except OSError:
+                writer.abort()
+                raise
             found.append(outcome.ResultFile(str(path.relative_to(top)), artifact))
         return found
 

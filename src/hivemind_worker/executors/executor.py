@@ -102,6 +102,7 @@ class Executor(Protocol):
         earlier process came (``after``) means that very capsule: it is entered again, and run anew only where it had
         not begun. One that is gone is a ``worker_crash``.
 
+        Raises :class:`hivemind_worker.task.errors.NoRoom` where a disk of the node is full, or its keeper says so.
         Never raises for what a task, an image or an engine does: that is an outcome. ``stop`` at level cancel ends the
         task with SIGTERM, the plan's grace, then SIGKILL; at level kill at once. The capsule is gone, or its removal
         is under way in the background, when this returns. A cancelled asyncio task removes its capsule too.

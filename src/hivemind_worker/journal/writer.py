@@ -21,7 +21,7 @@ PROBE_BYTES = 256 * 1024
 """Room for some dozen tasks and their ends: before it is there again, nothing is begun."""
 
 
-class JournalBroken(errors.NodeFault):
+class JournalBroken(errors.NoRoom):
     """The disk does not take the journal: nothing may be begun until it does."""
 
 

@@ -229,9 +229,9 @@ class Attempt:
         except errors.PeerError as error:
             return _failed(outcome.Reason.INVALID_TASK, f"input_files: cannot be fetched: {error}")
         except Exception as error:  # noqa: BLE001  (a defect of ours must not end the other attempts)
-            if self._kept.lacks_room(error):
+            if (unready_reasons := self._means.books.unready_reasons_after(error)) is not None:
                 # Before anything else is awaited: the next poll must be a paused one.
-                self._means.room.suspend(self._means.books.unready_reasons)
+                self._means.room.suspend(unready_reasons)
                 return _failed(outcome.Reason.NODE_SHUTDOWN, f"handed back: {error}")
             if isinstance(error, errors.NodeFault):
                 return _failed(outcome.Reason.INTERNAL, str(error))

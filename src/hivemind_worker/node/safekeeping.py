@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import errno
 import functools
 import json
 from collections.abc import Mapping
@@ -48,6 +47,16 @@ class Books:
     def unready_reasons(self) -> Mapping[str, str]:
         """Why no task should be begun as far as is known at once: the journal was broken when last written."""
         return {fitness.JOURNAL: self.journal.broken} if self.journal.broken else {}
+
+    def unready_reasons_after(self, error: Exception) -> Mapping[str, str] | None:
+        """Why no task should be begun, by cause, after an attempt that this error ended for want of room; ``None``: it
+        is another's.
+
+        Of a task that ran to its end, too, and whose results a disk of this node did not take: it lacked room.
+        """
+        if errors.is_disk_full(error):
+            return {**self.unready_reasons, fitness.DISK: f"disk: {error}"}
+        return self.unready_reasons if isinstance(error, errors.NoRoom) else None
 
     async def troubles(self) -> Mapping[str, str]:
         """Say why no task should be begun, by cause; a journal that was broken is tried again."""
@@ -103,15 +112,6 @@ class Safekeeping:
         await self.accepted()
         await asyncio.shield(writing)
         self._started = True
-
-    def lacks_room(self, error: Exception) -> bool:
-        """Whether an error means that this node had no room for the attempt, of which nothing ever ran.
-
-        The disk did not take what must be written down before the task may begin, or it is full.
-        """
-        return isinstance(error, errors.NoRoom) or (
-            not self._started and (isinstance(error, writer.JournalBroken) or _is_full(error))
-        )
 
     async def accepted(self) -> None:
         """Wait until the attempt is written down as ours. Raises :class:`writer.JournalBroken`."""
@@ -186,15 +186,6 @@ def as_placed(ready: plan.RunPlan, capsule: Mapping[str, str]) -> plan.RunPlan:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"what the journal says of its limits cannot be read: {error}") from None
-
-
-def _is_full(error: BaseException | None) -> bool:
-    """Whether an error, or what it came of, is a full disk's."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return True
-        error = error.__cause__
-    return False
 
 
 def _terms(ready: plan.RunPlan) -> dict[str, object]:

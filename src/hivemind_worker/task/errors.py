@@ -25,8 +25,8 @@
     │   └── UnknownNode         the pool has forgotten us; register again
     ├── NodeFault               this node failed the task; the pool tries elsewhere
     │   ├── EngineLost          the container engine stopped answering
-    │   ├── NoRoom              it had no room for the task in time
-    │   ├── JournalBroken       journal/writer: the disk does not take what must be written down first
+    │   ├── NoRoom              it had no room for the task: not in time, or not on its disk
+    │   │   └── JournalBroken   journal/writer: the disk does not take what must be written down first
     │   ├── Refused             containers/engine: it answered no
     │   │   └── NotThere        containers/engine: it has no such image, container or volume
     │   └── CapsuleFault        the capsule broke its side of the conversation
@@ -45,6 +45,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 
@@ -139,7 +140,10 @@ class NodeFault(HiveMindError):
 
 
 class NoRoom(NodeFault):
-    """The node had no room for the task within the time that it may wait."""
+    """The node had no room for the task: not within the time that it may wait, or not on a disk of its own.
+
+    It hands the task back, which is no attempt. A task that fills its own share of a disk is another matter.
+    """
 
 
 class EngineLost(NodeFault):
@@ -160,3 +164,12 @@ class DependencyFailed(HiveMindError):
 
 class ImpossibleMove(HiveMindError):
     """A move the table does not have was asked for: a defect of ours. The message tells the story so far."""
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it came of, is that of a full disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return True
+        error = error.__cause__
+    return False

@@ -115,11 +115,19 @@ def test_a_signal_is_128_and_more() -> None:
     [
         (errors.EngineLost("gone"), Reason.ENGINE_LOST),
         (errors.ImageUnavailable("none"), Reason.IMAGE_UNAVAILABLE),
-        (OSError(28, "no space"), Reason.INTERNAL),
+        (OSError(5, "input/output error"), Reason.INTERNAL),
     ],
 )
 def test_what_fails_before_the_capsule_has_its_reason(error: Exception, reason: outcome.Reason) -> None:
     assert verdict.failed(SETTING, error, {}).reason is reason
+
+
+def test_a_nodes_lack_of_room_is_no_outcome_wherever_it_shows() -> None:
+    building = errors.DependencyFailed("the environment cannot be kept")
+    building.__cause__ = OSError(122, "Disk quota exceeded")
+    for error in (OSError(28, "No space left on device"), building, errors.NoRoom("no room")):
+        with pytest.raises(errors.NoRoom, match="no room"):
+            verdict.failed(SETTING, error, {})
 
 
 def test_usage_takes_the_larger_account() -> None:
