@@ -155,7 +155,12 @@ class _Move:
         if self.alone:
             demand(new.attempt == old.attempt + 1, f"attempt numbers jump: {self.text}")
             demand(old.state == "queued" and not old.cancel, f"given out although it was not queued: {self.text}")
-        polls = [one for one in self.done if isinstance(one.call, calls.Poll) and one.call.node == new.node]
+        # Of calls made at once, one may give an attempt up that another has just been given.
+        lost_again = not self.alone and not new.active
+        self.ledger.possible_disruptions[old.id] += lost_again
+        polls = [
+            one for one in self.done if isinstance(one.call, calls.Poll) and (lost_again or one.call.node == new.node)
+        ]
         key = self.ledger.key(new.id, new.attempt)
         demand(
             any(one.answer.lost or key in {item.key for item in one.answer.assigned} for one in polls)
