@@ -50,7 +50,8 @@ def test_a_large_result_arrives_whole_and_memory_stays_flat(fenced: installed.Sh
         task = {"command": line, "disk_limit": f"{mebibytes + 64}m", "memory_limit": "256m"}
         submitted = fenced.feed(json.dumps(task).encode(), "submit", "-", f"--node-pool={address}")
         (task_id,) = submitted.text.split()
-        assert fenced.hivemind("wait", task_id, f"--node-pool={address}", "--timeout=300").code == 0, running.logs()
+        ended = fenced.hivemind("wait", task_id, f"--node-pool={address}", "--timeout=300", VERB_SECONDS="320")
+        assert ended.code == 0, running.logs()
         said = fenced.hivemind("logs", task_id, f"--node-pool={address}").text.split()[0]
         client = fetched_with_peak(fenced, "results", task_id, "-o", "fetched", f"--node-pool={address}")
         with (fenced.home / "fetched" / "big").open("rb") as file:

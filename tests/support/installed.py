@@ -66,14 +66,15 @@ class Shell:
         return self.feed(b"", *words, **variables)
 
     def feed(self, stdin: bytes, *words: str, **variables: str) -> Said:
-        """A command with something on its standard input."""
+        """A command with something on its standard input; VERB_SECONDS: longest that it may take, else a minute."""
+        seconds = float(variables.pop("VERB_SECONDS", SECONDS))
         done = subprocess.run(
             [HIVEMIND, *words],
             input=stdin,
             capture_output=True,
             cwd=self.home,
             env={**self.environment, **variables},
-            timeout=SECONDS,
+            timeout=seconds,
             check=False,
         )
         return Said(done.returncode, done.stdout, done.stderr.decode())

@@ -228,6 +228,8 @@ class DockerExecutor:
 
     async def _again(self, its: _Attempt, custody: checkpoint.Custody) -> outcome.Outcome | None:
         """Go on with a capsule of an earlier process; None, with the capsule gone, where the task had not begun."""
+        if not custody.capsule.get(_ID):  # of another driver: the engine has nothing to say of it
+            return verdict.crashed(its.setting, "the worker ended while the task ran, and its capsule was no container")
         where = {_CONTAINER: "", _ID: "", _WORKSPACE: "", _DIGEST: "", "resume_key": "", **custody.capsule}
         its = dataclasses.replace(its, setting=dataclasses.replace(its.setting, image_digest=where[_DIGEST]))
         capsule = _Capsule(where[_CONTAINER], workspace=where[_WORKSPACE], found=bool(where[_CONTAINER]))
