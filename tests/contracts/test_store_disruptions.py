@@ -220,6 +220,25 @@ async def test_a_cancelled_task_is_not_queued_again_by_a_disruption(kept: store.
     assert (await one(kept, "a")).state is state.TaskState.CANCELLED
 
 
+async def test_what_its_node_alone_stopped_is_a_disruption_whatever_the_node_calls_it(
+    kept: store.Store, clock: Clock
+) -> None:
+    await kept.submit([task("given", attempts=1), task("lost", attempts=2)])
+    here = await session(kept)
+    given, lost = (await poll(kept, "n", here, most=2)).tasks
+    assert (given.task_id, lost.task_id) == ("given", "lost")
+    stopped = ended(given, "n", here, outcome.Status.CANCELLED, outcome.Reason.CANCELLED)
+    assert (await kept.report(stopped)).verdict is records.Verdict.ACCEPTED
+    clock.seconds += LEASE + 1
+    await kept.expire()
+    stopped = ended(lost, "n", here, outcome.Status.CANCELLED, outcome.Reason.CANCELLED)
+    assert (await kept.report(stopped)).verdict is records.Verdict.ACCEPTED
+    for each in ("given", "lost"):
+        found = await one(kept, each)
+        assert (found.state, found.attempt, found.disruptions) == (state.TaskState.QUEUED, 1, 1)
+        assert "nobody had asked for that" in (await kept.story(each))[-1].details
+
+
 # ---- a node rests from what it has handed back ----
 
 

@@ -180,6 +180,10 @@ def _failure(exited: messages.Exited, counted: accounts.Reading) -> tuple[outcom
 
 
 def _stopped(stop: stopping.Stop) -> tuple[outcome.Status, outcome.Reason, str]:
+    if stop.level < stopping.StopLevel.CANCEL:
+        # Its submitter may have wished it, which the pool knows; or the lease was over, or the node was to stop.
+        told = "it was stopped by the worker before this one, which left no word of the reason"
+        return outcome.Status.FAILED, outcome.Reason.NODE_SHUTDOWN, told
     why = stop.reason_for(stopping.StopLevel.CANCEL)
     if why.startswith(NODE_SHUTDOWN):
         return outcome.Status.FAILED, outcome.Reason.NODE_SHUTDOWN, why

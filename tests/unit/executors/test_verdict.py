@@ -99,6 +99,12 @@ def test_who_asked_to_stop_decides(why: str, status: outcome.Status, reason: out
     assert (early.status, early.reason) == (status, reason)
 
 
+def test_a_task_that_the_worker_before_this_one_stopped_is_handed_back_and_not_cancelled() -> None:
+    found = judge(capsule_run.Heard(exited=exited(why=messages.Why.STOP), done=DONE))
+    assert (found.status, found.reason) == (outcome.Status.FAILED, Reason.NODE_SHUTDOWN)
+    assert "the worker before this one" in found.error
+
+
 def test_a_task_that_ended_before_the_stop_was_heard_is_completed() -> None:
     stop = stopping.Stop()
     stop.request(stopping.StopLevel.CANCEL, "too late")
