@@ -133,7 +133,7 @@ async def test_what_waits_in_memory_is_bounded_too_and_the_rest_is_refused_at_on
     async def write(peer: str) -> None:
         nonlocal refused
         try:
-            async with room.room(peer, 1, in_memory=True):
+            async with room.room(peer, 1, in_memory=1):
                 entered.append(peer)
                 await free.wait()
         except errors.Unavailable:

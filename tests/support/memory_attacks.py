@@ -316,6 +316,7 @@ ATTACKS: dict[str, dict[str, Attack]] = {
         "wide": submit([gpu_task(command="🙂" + "x" * (FULL - 5_000))]),
         "some": submit(gpu_task(command="x" * 390_000) for _ in range(10)),
         "args": submit([gpu_task(args=[f"{n:04}" for n in range(400_000)])]),
+        "fewer args": submit([gpu_task(args=[f"{n:04}" for n in range(160_000)])]),
     },
     "GetTask": {"ended": about("GetTask", "long", "wide", "named", "large")},
     "ListTasks": {"all": listing(), "ended": listing(states=["failed"])},

@@ -127,13 +127,51 @@ async def append(world: World, task: pb.Task, data: bytes, step: int) -> None:
     await world.nodes.AppendTaskLogs(pieces())
 
 
-async def fill(world: World) -> None:
-    """Put much of everything into the store."""
+async def register(world: World) -> None:
+    """Open the session of the node that ends everything."""
     node = pb.RegisterNodeRequest(node_id="n", cpu_cores=64, memory_gb=64, disk_gb=500, boot_id="b")
     world.session = (await world.nodes.RegisterNode(node)).session_id
+
+
+async def end_long(world: World, count: int) -> None:
+    """Put so many tasks into the store that have ended with 3 MiB of output."""
+    result = pb.TaskResult(status="failed", reason="nonzero_exit", exit_code=1, logs=LONG)
+    await _ended(world, "long", [small_task() for _ in range(count)], result)
+
+
+async def end_named(world: World, files: list[pb.ResultFile]) -> None:
+    """Put a task into the store that has ended with these files."""
+    result = pb.TaskResult(status="failed", reason="nonzero_exit", exit_code=1, files=files)
+    await _ended(world, "named", [small_task()], result)
+
+
+async def warm_up(world: World) -> None:
+    """Have a fresh pool do some of everything once, and fill its store's cache of 32 MiB."""
+    await register(world)
+    large = small_task(required_resources=pb.RequiredResources(gpus=1), command="x" * 3 * MIB)
+    for _ in range(12):
+        ids = (await world.tasks.SubmitTasks(pb.SubmitTasksRequest(tasks=[large]))).task_ids
+        await world.tasks.CancelTasks(pb.CancelTasksRequest(task_ids=ids))
+    ids = (await world.tasks.SubmitTasks(pb.SubmitTasksRequest(tasks=[small_task()]))).task_ids
+    task = await world.worker.take()
+    await append(world, task, b"hello\n" * 100, 600)
+    await world.worker.beat(task)
+    await world.worker.report(task, logs="x" * 1_000)
+    async for _ in world.tasks.GetTaskLogs(pb.GetTaskLogsRequest(task_id=ids[0])):
+        pass
+    await world.tasks.GetTask(pb.GetTaskRequest(task_id=ids[0]))
+    await world.tasks.ListTasks(pb.ListTasksRequest(page_size=1))
+    await world.tasks.ListResults(pb.ListResultsRequest(task_id=ids[0]))
+    await upload(world, ids[0].encode())
+    await world.tasks.GetPoolInfo(pb.GetPoolInfoRequest())
+
+
+async def fill(world: World) -> None:
+    """Put much of everything into the store."""
+    await register(world)
     failed: dict[str, Any] = {"status": "failed", "reason": "nonzero_exit", "exit_code": 1}
     await upload(world, FILE)
-    await _ended(world, "long", [small_task() for _ in range(30)], pb.TaskResult(logs=LONG, **failed))
+    await end_long(world, 30)
     await _ended(world, "wide", [small_task() for _ in range(3)], pb.TaskResult(logs=WIDE, **failed))
     files = [pb.ResultFile(name=f"out/{n:06}", sha256=FILE_SUM, size=len(FILE)) for n in range(30_000)]
     await _ended(world, "named", [small_task()], pb.TaskResult(files=files, **failed))

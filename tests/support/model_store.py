@@ -287,7 +287,7 @@ class StoreBackend:
         if given.refused is not None:
             return Answer(refusal=refusal(given.refused))
         assigned = tuple(
-            calls.Assigned(Key(self._epoch(), handed.task_id, handed.attempt), handed.body.decode())
+            calls.Assigned(Key(self._epoch(), handed.task_id, handed.attempt), (handed.body or b"").decode())
             for handed in given.tasks
         )
         return Answer(assigned=assigned, cancel=self._keys(given.cancel), rests=given.again_in)

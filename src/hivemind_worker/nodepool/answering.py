@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Protocol, TypeVar, cast
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, cast
 
 from google.protobuf import message as protobuf
 
@@ -17,7 +18,7 @@ from hivemind_worker.nodepool import measuring
 from hivemind_worker.nodepool import streams as pool_streams
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
-from hivemind_worker.wire import calls, unparsed, verdicts
+from hivemind_worker.wire import calls, verdicts
 
 
 class Measured(Protocol):
@@ -29,7 +30,7 @@ class Measured(Protocol):
 
     @property
     def streams(self) -> pool_streams.Streams:
-        """What its streams may have in memory."""
+        """What its calls may have in memory."""
 
 
 Servicer = TypeVar("Servicer", bound=Measured)
@@ -37,6 +38,14 @@ Asked = TypeVar("Asked")
 Told = TypeVar("Told", bound=protobuf.Message)
 
 log = logs.StructuredLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Large(Generic[Told]):
+    """A message of a stream that is made once there is room for it: ``max_bytes`` while ``make`` makes it."""
+
+    make: Callable[[], Awaitable[Told]]
+    max_bytes: int
 
 
 def once(
@@ -48,7 +57,8 @@ def once(
     async def answered(servicer: Servicer, request: Asked, context: calls.Context) -> Told:
         began, well = clock.now(), False
         try:
-            told = await _answer(servicer, method, request, context)
+            with contextlib.ExitStack() as rooms:
+                told = await _answer(servicer, method, request, context, rooms)
             well = True
         except Exception as error:  # noqa: BLE001  (whatever it is, the other end must hear of it)
             refusal = _refusal(method.__name__, error)
@@ -66,20 +76,23 @@ async def _answer(
     method: Callable[[Servicer, Asked, calls.Context], Awaitable[Told]],
     request: Asked,
     context: calls.Context,
+    rooms: contextlib.ExitStack,
 ) -> Told:
-    told = await method(servicer, await unparsed.parse(request), context)
+    streams = servicer.streams
+    told = await method(servicer, await streams.receive(method.__name__, request, context, rooms), context)
     _check_size(method.__name__, told)
-    return told
+    await streams.count_answer(context, told)
+    return cast("Told", told.SerializeToString())  # the message itself is let go of
 
 
 def many(
-    method: Callable[[Servicer, Asked, calls.Context], AsyncGenerator[Told, None]],
+    method: Callable[[Servicer, Asked, calls.Context], AsyncGenerator[Told | Large[Told], None]],
 ) -> Callable[[Servicer, Asked, calls.Context], AsyncIterator[Told]]:
     """Wrap a call with a stream of answers: each is counted until it is written, and must be read in time."""
 
     async def answered(servicer: Servicer, request: Asked, context: calls.Context) -> None:
-        stands_still = contextlib.AsyncExitStack()
-        async with stands_still:
+        stands_still = contextlib.ExitStack()
+        with stands_still:
             try:
                 await _send(servicer, method, request, context, stands_still)
             except Exception as error:  # noqa: BLE001  (as above)
@@ -95,38 +108,51 @@ def many(
 
 async def _send(
     servicer: Servicer,
-    method: Callable[[Servicer, Asked, calls.Context], AsyncGenerator[Told, None]],
+    method: Callable[[Servicer, Asked, calls.Context], AsyncGenerator[Told | Large[Told], None]],
     request: Asked,
     context: calls.Context,
-    stands_still: contextlib.AsyncExitStack,
+    stands_still: contextlib.ExitStack,
 ) -> None:
-    parsed = await unparsed.parse(request)
-    async with contextlib.aclosing(method(servicer, parsed, context)) as messages:
-        async for told in messages:
-            await _write(servicer.streams, method.__name__, context, told, stands_still)
-            del told  # whoever waits for the next one holds none
+    streams, call = servicer.streams, method.__name__
+    with contextlib.ExitStack() as rooms:
+        parsed = await streams.receive(call, request, context, rooms, streams=True)
+        async with contextlib.aclosing(method(servicer, parsed, context)) as messages:
+            del parsed
+            async for told in messages:
+                await _write(streams, call, context, told, stands_still)
+                del told  # whoever waits for the next one holds none
 
 
 async def _write(
     streams: pool_streams.Streams,
     call: str,
     context: calls.Context,
-    told: protobuf.Message,
-    stands_still: contextlib.AsyncExitStack,
+    told: Told | Large[Told],
+    stands_still: contextlib.ExitStack,
 ) -> None:
     """Write one message. Raises :class:`errors.Unavailable` where the other end does not read it."""
-    _check_size(call, told)
-    room = contextlib.AsyncExitStack()
-    async with room:
-        await room.enter_async_context(
-            streams.answers.room(pool_streams.peer(context), told.ByteSize(), in_memory=True)
-        )
+    peer = pool_streams.peer(context)
+    with contextlib.ExitStack() as room:
+        if isinstance(told, Large):
+            with await streams.room_to_work(context, told.max_bytes):
+                message = await told.make()
+                _check_size(call, message)
+                room.enter_context(await streams.answers.take(peer, pool_streams.sent_bytes(message)))
+                data = message.SerializeToString()
+                del message
+        else:
+            _check_size(call, told)
+            size = told.ByteSize()
+            # What it was made of is there as well while it is written.
+            room.enter_context(await streams.answers.take(peer, pool_streams.sent_bytes(told) + size, in_memory=size))
+            data = told.SerializeToString()
+        del told
         try:
             async with asyncio.timeout(streams.write_seconds):
-                await context.write(told)
+                await context.write(data)
         except TimeoutError:
             # gRPC holds the message until the other end reads or is gone: so long it counts.
-            stands_still.push_async_exit(room.pop_all())
+            stands_still.push(room.pop_all())
             raise errors.Unavailable(
                 f"nothing was read for {streams.write_seconds:.0f} s: the stream is ended; ask again"
             ) from None

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hivemind_worker.nodepool import attempt_logs
-from hivemind_worker.wire import calls
+from hivemind_worker.wire import calls, unparsed
 
 PIECE_BYTES = 256 * 1024
 """Most of a report's text in one chunk: a sixteenth of the message limit."""
+
+SMALL_BYTES = 64 * 1024
+"""A report of less is read in the plain way."""
 
 STDOUT = int(calls.pb.LOG_STREAM_STDOUT)
 STDERR = int(calls.pb.LOG_STREAM_STDERR)
@@ -45,9 +48,16 @@ def reported(result: calls.pb.TaskResult) -> Reported:
     stream = STDERR if not totals[STDOUT] else STDOUT
     runs: tuple[tuple[int, bytes], ...] = ()
     if any(totals.values()) and not (totals[STDOUT] and totals[STDERR]):
-        text = result.logs.encode()  # read once: one wide character makes four bytes of each
+        text = output_of(result)
         runs = _runs(text, totals[stream]) if _REPLACED not in text else ()
     return Reported(totals, stream, runs)
+
+
+def output_of(result: calls.pb.TaskResult) -> bytes:
+    """Return a report's output as bytes: as text, one wide character makes four bytes of each."""
+    if result.ByteSize() < SMALL_BYTES:
+        return result.logs.encode()
+    return unparsed.field_bytes(result.SerializeToString(), calls.pb.TaskResult.LOGS_FIELD_NUMBER)
 
 
 def _runs(text: bytes, total: int) -> tuple[tuple[int, bytes], ...]:

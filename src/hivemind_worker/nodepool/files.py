@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -18,6 +19,10 @@ T = TypeVar("T")
 
 THREADS = 8
 """Reads and writes of files at once: more only make a disk slower."""
+
+
+FOUND_AT_ONCE = 1_000
+"""Artifacts that are looked for together."""
 
 
 class Piece(Protocol):
@@ -126,23 +131,23 @@ class Files:
         checked = [_sum(sha256) for sha256 in sums]
         return await self._run(lambda: [self._look(sha256) for sha256 in checked])
 
-    async def missing(self, artifacts: Sequence[outcome.Artifact]) -> tuple[str, ...]:
+    async def missing(self, artifacts: Iterable[outcome.Artifact]) -> tuple[str, ...]:
         """Return the SHA-256 of those that are not here whole. A size below 0 is not compared.
 
         A file of another size than named is read: where it is damaged it is set aside, and can be uploaded again.
 
         Raises :class:`errors.Rejected` for what is no SHA-256.
         """
-        if not artifacts:
-            return ()
-        found = await self.find([artifact.sha256 for artifact in artifacts])
-        missing = []
-        for wanted, there in zip(artifacts, found, strict=True):
-            if isinstance(there, int):
-                missing.append(wanted.sha256)
-            elif wanted.size >= 0 and there.size != wanted.size:
-                missing.append(wanted.sha256)
-                await self._run(self._artifacts.verify, wanted.sha256)
+        missing = list[str]()
+        left = iter(artifacts)
+        while part := list(itertools.islice(left, FOUND_AT_ONCE)):
+            found = await self.find([artifact.sha256 for artifact in part])
+            for wanted, there in zip(part, found, strict=True):
+                if isinstance(there, int):
+                    missing.append(wanted.sha256)
+                elif wanted.size >= 0 and there.size != wanted.size:
+                    missing.append(wanted.sha256)
+                    await self._run(self._artifacts.verify, wanted.sha256)
         return tuple(missing)
 
     async def keep(self, contents: Sequence[bytes]) -> list[outcome.Artifact]:

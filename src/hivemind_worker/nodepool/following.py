@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
-from hivemind_worker.nodepool import attempt_logs, changes, coverage, telling
+from hivemind_worker.nodepool import attempt_logs, changes, coverage, streams, telling
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.wire import budget, calls
 
@@ -25,24 +28,59 @@ class Wanted:
     from_sequence: int = 0
 
 
+class Reports:
+    """The accepted report of the task that is followed. It has up to 4 MiB: what is kept of it counts until the end."""
+
+    def __init__(self, kept: store.Store, room: Callable[[int], Awaitable[streams.Room]]) -> None:
+        self.store = kept
+        self._room = room
+        self._rooms = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rooms.close()
+
+    async def task(self, task_id: str) -> records.Task:
+        """Return the task without its report. Raises :class:`errors.NoSuchTask`."""
+        (task,) = await self.store.tasks([task_id], max_result_bytes=0)
+        return task
+
+    async def of(self, task: records.Task, attempt: int) -> pb.TaskResult | None:
+        """Return the report of this attempt; ``None`` before it is there, and for attempts before the last.
+
+        Raises :class:`errors.Unavailable` for lack of room.
+        """
+        if not task.ended or attempt != task.attempt:
+            return None
+        self._rooms.close()
+        self._rooms.enter_context(await self._room(2 * task.result_bytes))
+        (whole,) = await self.store.tasks([task.id])
+        return telling.result(whole)
+
+
 async def output(
-    kept: store.Store, logs: attempt_logs.AttemptLogs, wanted: Wanted, follower: changes.Follower | None
+    reports: Reports, logs: attempt_logs.AttemptLogs, wanted: Wanted, follower: changes.Follower | None
 ) -> AsyncIterator[pb.GetTaskLogsResponse]:
     """Yield output, page by page; with a ``follower`` go on until the task has ended.
 
     What never came is put in from the task's accepted report, as far as that has it, with the number of the chunk
     before. An empty chunk behind the last byte of its stream says that bytes are missing before it.
 
-    Raises :class:`errors.NoSuchTask`.
+    Raises :class:`errors.NoSuchTask`, :class:`errors.Unavailable`.
     """
-    (task,) = await kept.tasks([wanted.task_id])
+    task = await reports.task(wanted.task_id)
     attempt, first = wanted.attempt or task.attempt, wanted.from_sequence
     # Read from the first chunk on, whatever is wanted: what is missing shows by what is there.
     following, place, seen = 0, (0, 0), coverage.Coverage()
     while True:
-        seen.report = seen.report or _report(task, attempt)
+        if seen.report is None and (report := await reports.of(task, attempt)) is not None:
+            seen.report, report = coverage.reported(report), None
         page = attempt_logs.Page((), place)
-        assigned = await kept.assignment(task.id, attempt)
+        assigned = await reports.store.assignment(task.id, attempt)
         if assigned is not None:
             key = key_of(task.id, attempt, assigned)
             page = await logs.on_thread(logs.read, key, following, PAGE_BYTES, place)
@@ -55,8 +93,11 @@ async def output(
             continue
         over = task.ended or attempt < task.attempt
         if over:
-            rest = _pages([_chunk(chunk) for chunk in seen.rest()], attempt) if following else _reported(task, attempt)
-            for answer in rest if following or first == 0 else ():
+            if following:
+                rest: Iterable[pb.GetTaskLogsResponse] = _pages([_chunk(chunk) for chunk in seen.rest()], attempt)
+            else:
+                rest = _reported(await reports.of(task, attempt), attempt) if first == 0 else ()
+            for answer in rest:
                 yield answer
         # A new attempt's output comes after the old one's.
         if attempt < task.attempt and not wanted.attempt:
@@ -65,7 +106,7 @@ async def output(
         if over or follower is None or follower.closed:
             return
         await follower.changed()
-        (task,) = await kept.tasks([wanted.task_id])
+        task = await reports.task(wanted.task_id)
 
 
 def key_of(task_id: str, attempt: int, assigned: records.Assignment) -> attempt_logs.Key:
@@ -83,11 +124,6 @@ _AS_REPORTED = (
 )
 
 
-def _report(task: records.Task, attempt: int) -> coverage.Reported | None:
-    """What the accepted report says of this attempt's output; ``None`` before it is there."""
-    return coverage.reported(telling.result(task)) if task.ended and attempt == task.attempt else None
-
-
 def _pages(chunks: list[pb.LogChunk], attempt: int) -> Iterator[pb.GetTaskLogsResponse]:
     while chunks:  # of many small ones their numbers take more than their content
         fitting = budget.page(chunks, PAGE_BYTES + calls.CHUNK_BYTES)
@@ -95,12 +131,12 @@ def _pages(chunks: list[pb.LogChunk], attempt: int) -> Iterator[pb.GetTaskLogsRe
         yield pb.GetTaskLogsResponse(chunks=fitting, attempt=attempt)
 
 
-def _reported(task: records.Task, attempt: int) -> Iterable[pb.GetTaskLogsResponse]:
+def _reported(result: pb.TaskResult | None, attempt: int) -> Iterable[pb.GetTaskLogsResponse]:
     """The output in the result, where no chunk of it is here: a node may have sent none while the task ran."""
-    report = _report(task, attempt)
-    if report is None:
+    if result is None:
         return []
-    data = telling.result(task).logs.encode()
+    report, data = coverage.reported(result), coverage.output_of(result)
+    del result
     if report.runs or (any(report.totals.values()) and not data):
         pieces = coverage.Coverage(report).rest()
         numbered = (dataclasses.replace(piece, sequence=number) for number, piece in enumerate(pieces))

@@ -19,7 +19,8 @@ class Said:
     attempt: int
     node_id: str
     phase: str
-    usage: pb.Usage | None
+    usage: bytes | None
+    """A `Usage` as bytes: the message itself would keep the whole heartbeat in memory, to 16 MiB."""
 
 
 class Live:
@@ -38,7 +39,7 @@ class Live:
         if now:
             self._of[node_id] = set(now)
         for ref in now.values():
-            usage = ref.usage if ref.HasField("usage") else None
+            usage = _known(ref.usage) if ref.HasField("usage") else None
             self._said[ref.task_id] = Said(ref.attempt, node_id, ref.phase[:40], usage)
 
     def heard(self, changes: Sequence[records.Change]) -> None:
@@ -70,3 +71,9 @@ class Live:
         """Return what was said of this attempt, if anything."""
         said = self._said.get(task_id)
         return said if said is not None and (said.attempt, said.node_id) == (attempt, node_id) else None
+
+
+def _known(usage: pb.Usage) -> bytes:
+    """As bytes, without fields that this version does not know: those may be of any size."""
+    usage.DiscardUnknownFields()
+    return usage.SerializeToString()

@@ -143,7 +143,7 @@ def poll(request: calls.pb.GetAssignedTasksRequest, epoch: str) -> tuple[records
 
 
 def ended(request: calls.pb.ReportTaskResultRequest) -> outcome.Outcome | None:
-    """Return how an attempt ended, without its output, ``None`` while it runs.
+    """Return how an attempt ended, without its output and its files, ``None`` while it runs.
 
     Raises :class:`errors.Rejected` for what is no report.
     """
@@ -152,7 +152,7 @@ def ended(request: calls.pb.ReportTaskResultRequest) -> outcome.Outcome | None:
     result = request.result
     if request.status and result.status and request.status != result.status:
         raise errors.Rejected(f"the report says {request.status[:40]!r} and its result {result.status[:40]!r}")
-    return translate.outcome_from_message(result, request.status, with_logs=False)
+    return translate.outcome_from_message(result, request.status, whole=False)
 
 
 async def new_tasks(

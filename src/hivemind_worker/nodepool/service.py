@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 from hivemind_worker import __version__
 from hivemind_worker.nodepool import (
@@ -30,12 +31,17 @@ from hivemind_worker.task import errors, outcome
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import budget, calls, translate
 
+if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
 pb = calls.pb
 
 log = logs.StructuredLogger(__name__)
 
 _MAX_UNSTORED = 1_000
 """Attempts of which it is remembered that the log says already that their output was not stored."""
+
+_Refs: TypeAlias = "RepeatedCompositeFieldContainer[pb.AttemptRef]"
 
 _VERDICTS = {
     records.Verdict.ACCEPTED: pb.VERDICT_ACCEPTED,
@@ -89,11 +95,11 @@ class NodeManager(calls.NodeManagerServicer):
             # Two heartbeats may be lost before the third comes too late.
             heartbeat_seconds=self._parts.lease_seconds / 3,
             lease_seconds=self._parts.lease_seconds,
-            drop=self._refs(opened.drop),
             protocol_version=calls.PROTOCOL_VERSION,
             preload_images=self._parts.preload_images,
             store_epoch=self._parts.store.epoch,
         )
+        self._write_refs(answer.drop, opened.drop)
         budget.drop_last(answer, "drop")  # what found no room is told with the next heartbeat
         return answer
 
@@ -108,11 +114,11 @@ class NodeManager(calls.NodeManagerServicer):
         answer = pb.UpdateNodeStatusResponse(
             success=True,
             draining=told.draining,
-            cancel=self._refs(told.cancel),
-            drop=self._refs(told.drop),
             server_time=self._parts.store.now(),
             preload_images=self._parts.preload_images,
         )
+        self._write_refs(answer.cancel, told.cancel)
+        self._write_refs(answer.drop, told.drop)
         for refs in ("drop", "cancel"):
             budget.drop_last(answer, refs)  # the next heartbeat tells the rest
         return answer
@@ -125,11 +131,14 @@ class NodeManager(calls.NodeManagerServicer):
         self._challenges.heard(request.node_id, request.session_id)
         poll, wait_seconds = requests.poll(request, self._parts.store.epoch)
         given = await self._parts.dispatch.poll(poll, wait_seconds)
-        tasks = [self._task(handed) for handed in given.tasks]
-        if not poll.session_id:
-            for task in tasks:
-                await self._inline_inputs(task)
-        answer = pb.GetAssignedTasksResponse(success=True, tasks=tasks, cancel=self._refs(given.cancel))
+        answer = pb.GetAssignedTasksResponse(success=True)
+        large = sum(handed.body_bytes for handed in given.tasks if handed.body is None)
+        await self.streams.work_on(context, streams.ANSWER_FACTOR * large)
+        for handed in given.tasks:
+            await self._write_task(answer.tasks.add(), handed)
+            if not poll.session_id:
+                await self._inline_inputs(answer.tasks[-1])
+        self._write_refs(answer.cancel, given.cancel)
         budget.drop_last(answer, "cancel")  # heartbeats tell all cancellations
         return answer
 
@@ -143,11 +152,10 @@ class NodeManager(calls.NodeManagerServicer):
                 task.input_files[path] = b"".join(parts)
                 del task.input_artifacts[path]
 
-    def _task(self, handed: records.Handed) -> pb.Task:
-        task = pb.Task.FromString(handed.body)
+    async def _write_task(self, task: pb.Task, handed: records.Handed) -> None:
+        task.MergeFromString(await self._parts.store.body(handed.task_id) if handed.body is None else handed.body)
         task.id, task.attempt, task.lease_seconds = handed.task_id, handed.attempt, self._parts.lease_seconds
         task.store_epoch = self._parts.store.epoch
-        return task
 
     @answering.once
     async def ReportTaskResult(
@@ -179,24 +187,30 @@ class NodeManager(calls.NodeManagerServicer):
 
         Files that came in it whole are stored; those it names alone must be there.
         """
-        missing = await self._parts.files.missing([file.artifact for file in said.results])
+        missing = await self._parts.files.missing(translate.artifacts(result))
         result.status, result.reason = str(said.status), str(said.reason or "")
         result.flags[:] = sorted({*result.flags, *await self._output_flags(report, result)})
-        named = {file.name for file in said.results}
-        data = {name: content for name, content in result.result_data.items() if name not in named}
+        for file in result.files if result.result_data else ():
+            result.result_data.pop(file.name, None)
+        data = dict(result.result_data)
         if data:  # nobody stores anything here who may not report
             await self._parts.store.verify(report.node_id, report.session_id)
         artifacts = await self._parts.files.keep(list(data.values())) if data else []
         result.result_data.clear()
         for name, artifact in zip(data, artifacts, strict=True):
             result.files.append(translate.file_to_message(outcome.ResultFile(name, artifact)))
+        del data
+        body = result.SerializeToString()
+        result.ClearField("logs")
+        saved = len(body) - result.ByteSize()
         return dataclasses.replace(
             report,
             status=said.status,
             reason=str(said.reason or ""),
             error=said.error[:10_000],
             try_again=said.try_again,
-            body=result.SerializeToString(),
+            body=body,
+            summary=result.SerializeToString() if saved > records.MAX_LISTED_LOGS else None,
             missing=missing,
         )
 
@@ -211,12 +225,11 @@ class NodeManager(calls.NodeManagerServicer):
         flag = await self._parts.audit.settle(following.key_of(report.task_id, report.attempt, assigned), told)
         return [] if flag is None else [str(flag)]
 
-    def _refs(self, refs: Iterable[records.Ref]) -> list[pb.AttemptRef]:
+    def _write_refs(self, messages: _Refs, refs: Iterable[records.Ref]) -> None:
+        """Write attempts where they belong: a message made apart takes 1,000 bytes, and there may be 10,000."""
         epoch = self._parts.store.epoch
-        return [
-            pb.AttemptRef(task_id=ref.task_id, attempt=ref.attempt, store_epoch=ref.epoch or epoch, run_id=ref.run_id)
-            for ref in refs
-        ]
+        for ref in refs:
+            messages.add(task_id=ref.task_id, attempt=ref.attempt, store_epoch=ref.epoch or epoch, run_id=ref.run_id)
 
     @answering.once
     async def Ping(self, request: pb.PingRequest, context: calls.Context) -> pb.PingResponse:

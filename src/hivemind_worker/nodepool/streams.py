@@ -1,7 +1,7 @@
-"""What streams may have in the pool's memory: bytes on their way, by caller and in all, and how long they stand still.
+"""What calls may have in the pool's memory: bytes on their way, by caller and in all, and how long they stand still.
 
-gRPC has a message of a stream in memory while it comes and until the other end has taken it, and nobody else says how
-many. So each is counted before it is read or written; what finds no room waits, and is then refused for another try.
+gRPC has a message in memory while it comes and until the other end has taken it, and nobody else says how many. So each
+is counted before it is read or written; what finds no room waits, and is then refused for another try.
 """
 
 from __future__ import annotations
@@ -9,8 +9,13 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import contextvars
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+
+from google.protobuf import message as protobuf
 
 from hivemind_worker.task import errors
 from hivemind_worker.wire import calls, unparsed
@@ -42,6 +47,53 @@ DRAIN_MESSAGES = 8
 WRITE_SECONDS = 120.0
 """How long a message may take to be read: one of 4 MiB takes 64 s on such a line."""
 
+READ_SECONDS = WRITE_SECONDS
+"""How long the one request of a call may take to come."""
+
+HALF_MAX_BYTES, HALF_MAX_PEER_BYTES = MAX_BYTES // 2, MAX_PEER_BYTES // 2
+"""Of requests: one half while they are read, the other while they are worked on."""
+
+WORK_FACTOR = 2
+"""What a call makes of its request, in Python's values, beside the parsed message itself."""
+
+ANSWER_FACTOR = 4
+"""What is taken to make an answer out of so many bytes of the store: as they are read, parsed, and sent."""
+
+NODE_CALLS = frozenset({"RegisterNode", "UpdateNodeStatus", "GetAssignedTasks", "Ping"})
+"""What keeps a node alive waits behind nothing else."""
+
+SMALL_ANSWER_BYTES = 4 * 1024
+"""An answer of no more is not counted: 10,000 calls that read none have 40 MiB of them."""
+
+
+class Room:
+    """Bytes of a budget, counted until the block ends."""
+
+    __slots__ = ("_budget", "_peer", "_size")
+
+    def __init__(self, budget: Budget, peer: str, size: int) -> None:
+        self._budget = budget
+        self._peer = peer
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        """What it counts now."""
+        return self._size
+
+    def shrink(self, size: int) -> None:
+        """Count no more than ``size`` bytes from now on."""
+        surplus, self._size = self._size - size, size
+        self._budget.give_back(self._peer, surplus)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shrink(0)
+
 
 class Budget:
     """Bytes of one kind of stream. Whoever waits for room gets it in turn, but for those whose caller has none left."""
@@ -69,15 +121,22 @@ class Budget:
         return self._used
 
     @contextlib.asynccontextmanager
-    async def room(self, peer: str, size: int, *, in_memory: bool = False) -> AsyncIterator[None]:
-        """Count ``size`` bytes of ``peer`` within the block. Raises :class:`errors.Unavailable` for lack of room.
-
-        ``in_memory``: they are there already, so what waits is bounded as well; what is beyond is refused at once.
-        """
-        await self._take(peer, size, size if in_memory else 0)
-        try:
+    async def room(self, peer: str, size: int, *, in_memory: int = 0) -> AsyncIterator[None]:
+        """Count ``size`` bytes of ``peer`` within the block. Raises as `take`."""
+        with await self.take(peer, size, in_memory=in_memory):
             yield
-        finally:
+
+    async def take(self, peer: str, size: int, *, in_memory: int = 0) -> Room:
+        """Count ``size`` bytes of ``peer`` until its room is left. Raises :class:`errors.Unavailable` for lack of room.
+
+        ``in_memory`` bytes are there already: what waits of them is bounded as well; what is beyond is refused at once.
+        """
+        await self._take(peer, size, in_memory)
+        return Room(self, peer, size)
+
+    def give_back(self, peer: str, size: int) -> None:
+        """Count so many bytes less."""
+        if size:
             self._give(peer, size)
 
     async def _take(self, peer: str, size: int, waiting_bytes: int = 0) -> None:
@@ -175,8 +234,31 @@ class Incoming(Generic[T]):
             await close()
 
 
+_ROOMS: contextvars.ContextVar[contextlib.ExitStack] = contextvars.ContextVar("rooms")
+"""What the call that this task works on has of the budgets."""
+
+
+def _half() -> Budget:
+    return Budget(HALF_MAX_BYTES, HALF_MAX_PEER_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """The budgets of calls that have one request: what is being read, and what is worked on, answers included.
+
+    Whoever works on one may wait for room for its answer, and never for what is being read.
+    """
+
+    reading: Budget = field(default_factory=_half)
+    work: Budget = field(default_factory=_half)
+
+
 class Streams:
-    """The budgets of a pool's streams: files that come, output that comes, and what is sent."""
+    """The budgets of a pool's calls, each kind by itself, so that none waits behind another.
+
+    ``files`` and ``output`` that come, ``answers`` that are sent, ``requests`` of one message, ``node_requests`` that
+    keep a node alive, and what streams hold as long as they are ``open``.
+    """
 
     def __init__(
         self,
@@ -184,14 +266,71 @@ class Streams:
         files: Budget | None = None,
         output: Budget | None = None,
         answers: Budget | None = None,
+        requests: Requests | None = None,
         idle_seconds: float = IDLE_SECONDS,
         write_seconds: float = WRITE_SECONDS,
+        read_seconds: float = READ_SECONDS,
     ) -> None:
         self.files = files or Budget()
         self.output = output or Budget()
         self.answers = answers or Budget()
+        self.requests = requests or Requests()
+        self.node_requests = Requests()
+        self.open = Budget()
         self.idle_seconds = idle_seconds
         self.write_seconds = write_seconds
+        self.read_seconds = read_seconds
+
+    async def receive(
+        self, call: str, request: T, context: calls.Context, rooms: contextlib.ExitStack, *, streams: bool = False
+    ) -> T:
+        """Return the request of a call once there was room to read and to parse it. What it takes counts in ``rooms``.
+
+        ``streams``: the call stays open for as long as it likes, and must keep nobody from work. Raises
+        :class:`errors.Unavailable` where it does not come in time or finds no room; as `unparsed.parsed_bytes`.
+        """
+        _ROOMS.set(rooms)
+        if not isinstance(request, unparsed.Unread):
+            return await unparsed.parse(request)
+        budgets = self.node_requests if call in NODE_CALLS else self.requests
+        caller = peer(context)
+        with await budgets.reading.take(caller, calls.MESSAGE_BYTES) as reading:
+            message: unparsed.Unparsed[Any] = await self._read(request)
+            reading.shrink(len(message.data))
+            work = await budgets.work.take(caller, WORK_FACTOR * await unparsed.parsed_bytes(message))
+            rooms.enter_context(work)
+            parsed = unparsed.parse_counted(message)
+        if streams:
+            rooms.enter_context(await self.open.take(caller, work.size))
+            work.shrink(0)
+        return cast("T", parsed)
+
+    async def _read(self, request: unparsed.Unread[Any]) -> unparsed.Unparsed[Any]:
+        try:
+            async with asyncio.timeout(self.read_seconds):
+                return await request.read()
+        except TimeoutError:
+            raise errors.Unavailable(f"the request did not come within {self.read_seconds:.0f} s: call again") from None
+
+    async def room_to_work(self, context: calls.Context, size: int) -> Room:
+        """Count ``size`` bytes that a call is about to have in memory. Raises :class:`errors.Unavailable`."""
+        return await self.requests.work.take(peer(context), size)
+
+    async def work_on(self, context: calls.Context, size: int) -> None:
+        """As `room_to_work`, until the one answer of this call is counted."""
+        if size:
+            _ROOMS.get().enter_context(await self.room_to_work(context, size))
+
+    async def count_answer(self, context: calls.Context, message: protobuf.Message) -> None:
+        """Count the one answer of a call until the other end has taken it. Raises :class:`errors.Unavailable`.
+
+        gRPC cannot take back an answer that it was given, so one that nobody reads counts until its caller hangs up.
+        """
+        size = sent_bytes(message)
+        if size > SMALL_ANSWER_BYTES:
+            room = await self.answers.take(peer(context), size)
+            give_back: Any = lambda _: room.shrink(0)  # noqa: E731  (the library's type has another arity)
+            context.add_done_callback(give_back)
 
     @contextlib.asynccontextmanager
     async def incoming(
@@ -204,6 +343,11 @@ class Streams:
                 yield pieces
             finally:
                 await pieces.close()
+
+
+def sent_bytes(message: protobuf.Message) -> int:
+    """Return what a message takes while it is sent: gRPC has its bytes twice, as they come and as they go."""
+    return 2 * message.ByteSize()
 
 
 def peer(context: calls.Context) -> str:

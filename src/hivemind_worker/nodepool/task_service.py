@@ -7,13 +7,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 from hivemind_worker import __version__
-from hivemind_worker.nodepool import answering, changes, coverage, files, following, requests, service, telling
+from hivemind_worker.nodepool import (
+    answering,
+    changes,
+    coverage,
+    files,
+    following,
+    requests,
+    service,
+    streams,
+    telling,
+)
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, outcome, spec
-from hivemind_worker.wire import budget, calls
+from hivemind_worker.wire import budget, calls, unparsed
 
 pb = calls.pb
 
@@ -21,8 +31,14 @@ NODES_AT_ONCE = 100
 NODES_BYTES = 1024**2
 """Nodes that are read together, and about how much they may say of themselves: one alone may say 4 MiB."""
 
+LIST_BYTES = 16 * 1024**2
+"""What a page of tasks or nodes takes while it is made."""
+
 WATCHED_AT_ONCE = 64
-"""Tasks that a watcher looks at together, without their results; those are read one at a time."""
+"""Tasks that a watcher looks at together, without large results; those are read one at a time."""
+
+MAX_WATCHED_RESULT = 4 * 1024
+"""A larger result is read when there is room for it."""
 
 
 class TaskManager(calls.TaskManagerServicer):
@@ -56,16 +72,25 @@ class TaskManager(calls.TaskManagerServicer):
     async def GetTask(self, request: pb.GetTaskRequest, context: calls.Context) -> pb.GetTaskResponse:
         """Tell everything about one task."""
         kept = self._parts.store
-        (info,) = await self._told(await kept.tasks([request.task_id]))
-        info.traceparent = pb.Task.FromString(await kept.body(request.task_id)).traceparent
-        info.story.extend(telling.event(event) for event in await self._parts.store.story(request.task_id))
+        (task,) = await kept.tasks([request.task_id], max_result_bytes=MAX_WATCHED_RESULT)
+        await self.streams.work_on(context, streams.ANSWER_FACTOR * (task.result_bytes + task.body_bytes))
+        traceparent = _traceparent(await kept.body(task.id))
+        if task.result_bytes and task.result is None:
+            (task,) = await kept.tasks([task.id])
+        answer = pb.GetTaskResponse()
+        (info,) = await self._told([task], lambda: answer.task)
+        info.traceparent = traceparent
+        for event in await kept.story(info.id):
+            telling.write_event(info.story.add(), event)
         budget.fit_task(info)
-        return pb.GetTaskResponse(task=info)
+        return answer
 
-    async def _told(self, found: Sequence[records.Task]) -> list[pb.TaskInfo]:
+    async def _told(
+        self, found: Sequence[records.Task], make: Callable[[], pb.TaskInfo] = pb.TaskInfo
+    ) -> list[pb.TaskInfo]:
         """Return messages about tasks; the flag of missing output goes where the last of it came after the end."""
         reasons = self._parts.readiness.unready_reasons
-        infos = await telling.tasks(self._parts.store, self._parts.live, found, "; ".join(reasons))
+        infos = await telling.tasks(self._parts.store, self._parts.live, found, "; ".join(reasons), make)
         for info in infos:
             if str(outcome.Flag.OUTPUT_INCOMPLETE) not in info.result.flags:
                 continue
@@ -81,22 +106,22 @@ class TaskManager(calls.TaskManagerServicer):
     async def ListTasks(self, request: pb.ListTasksRequest, context: calls.Context) -> pb.ListTasksResponse:
         """Tell of many; their logs are left out."""
         wanted = requests.listing(request)
+        await self.streams.work_on(context, LIST_BYTES)
         found = await self._parts.store.find(wanted)
-        infos = await self._told(found)
         answer = pb.ListTasksResponse()
-        size = 0
-        for task, info in zip(found, infos, strict=True):
-            info.result.ClearField("logs")
-            if not task.ended:
-                info.ClearField("result")
+        infos = await self._told(found, answer.tasks.add)
+        size = fitting = 0
+        for info in infos:
+            if info.HasField("result"):
+                info.result.ClearField("logs")
             budget.fit_task(info)
             size += info.ByteSize() + 8
-            if answer.tasks and size > requests.PAGE_BYTES:
+            if fitting and size > requests.PAGE_BYTES:
                 break
-            answer.tasks.append(info)
-        whole = len(answer.tasks) == len(found)
-        if found and (not whole or await self._follow(wanted, found)):
-            answer.next_page_token = str(found[len(answer.tasks) - 1].number)
+            fitting += 1
+        del infos, answer.tasks[fitting:]
+        if found and (fitting < len(found) or await self._follow(wanted, found)):
+            answer.next_page_token = str(found[fitting - 1].number)
         return answer
 
     async def _follow(self, wanted: records.Filter, found: Sequence[records.Task]) -> bool:
@@ -108,30 +133,32 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.many
     async def WatchTasks(
         self, request: pb.WatchTasksRequest, context: calls.Context
-    ) -> AsyncGenerator[pb.WatchTasksResponse, None]:
+    ) -> AsyncGenerator[pb.WatchTasksResponse | answering.Large[pb.WatchTasksResponse], None]:
         """Tell of tasks now and whenever they change, or of their end alone, until all have ended."""
-        wanted = list(dict.fromkeys(requests.ids(request.task_ids)))
+        wanted, ended_only = list(dict.fromkeys(requests.ids(request.task_ids))), request.ended_only
+        del request
         seen: dict[str, int] = {}
         going_on = set(wanted)
-        with self._parts.followers.follow(wanted, ended_only=request.ended_only) as follower:
-            if request.ended_only:
+        with self._parts.followers.follow(wanted, ended_only=ended_only) as follower:
+            if ended_only:
                 yield pb.WatchTasksResponse()
             # What is known to go on is not read: its end is told to whoever follows it.
-            goes_on = self._parts.followers.goes_on if request.ended_only else (lambda _: False)
+            goes_on = self._parts.followers.goes_on if ended_only else (lambda _: False)
             look: Sequence[str] = [task_id for task_id in wanted if not goes_on(task_id)]
             while True:
                 for start in range(0, len(look), WATCHED_AT_ONCE):
                     tasks = await self._as_they_stand(follower, look[start : start + WATCHED_AT_ONCE])
-                    told = (task for task in tasks if task.ended or not request.ended_only)
+                    told = (task for task in tasks if task.ended or not ended_only)
                     changed = [task for task in told if seen.get(task.id, -1) < task.version]
                     seen |= {task.id: task.version for task in changed}
                     going_on -= {task.id for task in tasks if task.ended}
-                    unread = [task.id for task in changed if task.ended and task.result is None]
-                    for info in await self._told([task for task in changed if task.id not in unread]):
+                    del tasks
+                    for info in await self._told([task for task in changed if not task.ended]):
                         budget.fit_task(info)
                         yield pb.WatchTasksResponse(task=info)
-                    for task_id in unread:
-                        yield await self._ended(task_id)
+                    for task in changed:
+                        if task.ended:
+                            yield await self._ended(task)
                 if not going_on or follower.closed:
                     break
                 look = sorted(await follower.changed())
@@ -142,14 +169,23 @@ class TaskManager(calls.TaskManagerServicer):
         """These tasks: with their results where the news of their end brought them, else without."""
         known = {task_id: task for task_id in task_ids if (task := follower.take(task_id)) is not None}
         unread = [task_id for task_id in task_ids if task_id not in known]
-        rest = await self._parts.store.tasks(unread, results=False) if unread else ()
+        rest = await self._parts.store.tasks(unread, max_result_bytes=MAX_WATCHED_RESULT) if unread else ()
         return (*known.values(), *rest)
 
-    async def _ended(self, task_id: str) -> pb.WatchTasksResponse:
+    async def _ended(self, task: records.Task) -> pb.WatchTasksResponse | answering.Large[pb.WatchTasksResponse]:
         """One task with its result, in a message of its own: nothing of it stays here while the watcher reads."""
-        (info,) = await self._told(await self._parts.store.tasks([task_id]))
-        budget.fit_task(info)
-        return pb.WatchTasksResponse(task=info)
+
+        async def make(task: records.Task | None = None) -> pb.WatchTasksResponse:
+            found = await self._parts.store.tasks([task_id]) if task is None else [task]
+            answer = pb.WatchTasksResponse()
+            (info,) = await self._told(found, lambda: answer.task)
+            budget.fit_task(info)
+            return answer
+
+        task_id = task.id
+        if task.result is not None or not task.result_bytes:
+            return await make(task)
+        return answering.Large(make, streams.ANSWER_FACTOR * task.result_bytes)
 
     @answering.once
     async def CancelTasks(self, request: pb.CancelTasksRequest, context: calls.Context) -> pb.CancelTasksResponse:
@@ -163,10 +199,12 @@ class TaskManager(calls.TaskManagerServicer):
     ) -> AsyncGenerator[pb.GetTaskLogsResponse, None]:
         """Send a task's output."""
         wanted = following.Wanted(request.task_id, max(request.attempt, 0), max(request.from_sequence, 0))
-        with self._parts.followers.follow([request.task_id]) as follower:
-            pages = following.output(self._parts.store, self._parts.logs, wanted, follower if request.follow else None)
+        reports = following.Reports(self._parts.store, lambda size: self.streams.open.take(streams.peer(context), size))
+        with self._parts.followers.follow([request.task_id]) as follower, reports:
+            pages = following.output(reports, self._parts.logs, wanted, follower if request.follow else None)
             async for page in pages:
                 yield page
+                del page
         if request.follow and follower.closed:
             raise errors.Unavailable("the pool is closing")
 
@@ -174,6 +212,7 @@ class TaskManager(calls.TaskManagerServicer):
     async def ListResults(self, request: pb.ListResultsRequest, context: calls.Context) -> pb.ListResultsResponse:
         """Name the result files of a task, and what was skipped, page by page."""
         start = requests.place(request.page_token)
+        await self.streams.work_on(context, await self._result_size(request.task_id))
         result = await self._result(request.task_id)
         entries = itertools.islice(itertools.chain(result.files, result.skipped), start, None)
         answer = pb.ListResultsResponse()
@@ -189,13 +228,21 @@ class TaskManager(calls.TaskManagerServicer):
         self, request: pb.DownloadResultRequest, context: calls.Context
     ) -> AsyncGenerator[pb.DownloadResultResponse, None]:
         """Send a result file."""
-        result = await self._result(request.task_id)
-        named = [file for file in result.files if file.name == request.name]
-        if not named:
-            raise errors.UserError(f"task {request.task_id[:80]!r} has no result file {request.name[:200]!r}")
-        sha256 = named[0].sha256
+        with await self.streams.room_to_work(context, await self._result_size(request.task_id)):
+            sha256 = await self._sum_of(request.task_id, request.name)
         async for data, offset, size in self._parts.files.read(sha256, request.offset):
             yield pb.DownloadResultResponse(data=data, offset=offset, size=size, sha256=sha256)
+
+    async def _sum_of(self, task_id: str, name: str) -> str:
+        for file in (await self._result(task_id)).files:
+            if file.name == name:
+                return file.sha256
+        raise errors.UserError(f"task {task_id[:80]!r} has no result file {name[:200]!r}")
+
+    async def _result_size(self, task_id: str) -> int:
+        """What it takes to read a task's result."""
+        (task,) = await self._parts.store.tasks([task_id], max_result_bytes=0)
+        return streams.ANSWER_FACTOR * task.result_bytes
 
     async def _result(self, task_id: str) -> pb.TaskResult:
         (task,) = await self._parts.store.tasks([task_id])
@@ -235,16 +282,23 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.once
     async def ListNodes(self, request: pb.ListNodesRequest, context: calls.Context) -> pb.ListNodesResponse:
         """Tell of every node, page by page, in the order of their names."""
-        taken: list[pb.NodeInfo] = []
-        last, more, full = request.page_token, True, False
-        while more:
+        answer = pb.ListNodesResponse()
+        last, full, size = request.page_token, False, 1_000
+        await self.streams.work_on(context, LIST_BYTES)
+        while not full:
             nodes = await self._parts.store.nodes(after=last, max_count=NODES_AT_ONCE, max_bytes=NODES_BYTES)
-            fitting = budget.page(itertools.chain(taken, (telling.node(node, self._parts.live) for node in nodes)))
-            full = len(fitting) < len(taken) + len(nodes)
-            taken = fitting
-            last = taken[-1].node_id if taken else ""
-            more = bool(nodes) and not full
-        return pb.ListNodesResponse(nodes=taken, next_page_token=last if full else "")
+            for node in nodes:
+                telling.write_node(answer.nodes.add(), node, self._parts.live)
+                size += answer.nodes[-1].ByteSize() + 8
+                full = len(answer.nodes) > 1 and size > budget.MESSAGE_BUDGET
+                if full:
+                    del answer.nodes[-1]
+                    break
+                last = node.node_id
+            if not nodes:
+                break
+        answer.next_page_token = last if full else ""
+        return answer
 
     @answering.once
     async def DrainNode(self, request: pb.DrainNodeRequest, context: calls.Context) -> pb.DrainNodeResponse:
@@ -279,3 +333,8 @@ class TaskManager(calls.TaskManagerServicer):
             if not store.damage:
                 raise
         return info
+
+
+def _traceparent(body: bytes) -> str:
+    """The trace context in a task's message, which may be of 4 MiB."""
+    return unparsed.field_bytes(body, pb.Task.TRACEPARENT_FIELD_NUMBER).decode()

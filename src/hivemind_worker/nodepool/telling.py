@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from hivemind_worker.nodepool import assignment, live
 from hivemind_worker.nodepool.store import records, store
@@ -17,26 +17,31 @@ _ALL_REST = "every node rests for a while: its last attempts failed by its own f
 
 
 async def tasks(
-    kept: store.Store, said: live.Live, found: Sequence[records.Task], unready: str = ""
+    kept: store.Store,
+    said: live.Live,
+    found: Sequence[records.Task],
+    unready: str = "",
+    make: Callable[[], pb.TaskInfo] = pb.TaskInfo,
 ) -> list[pb.TaskInfo]:
     """Return messages about these tasks, without their stories.
 
     ``said``: what nodes tell of those that they hold; ``unready``: why the pool hands out nothing, where it does not.
+    ``make`` makes each of the messages, such as in the place where it is to be: a copy may take megabytes.
     """
-    infos = [_task(task, {}, unready) for task in found] if unready else await _tasks(kept, found)
+    reasons = {} if unready else await _reasons(kept, found)
+    infos = [_write(make(), task, reasons, unready) for task in found]
     for task, info in zip(found, infos, strict=True):
         last = None if task.ended else said.of(task.id, task.attempt, task.node_id)
         if last is not None:
             info.phase = last.phase
             if last.usage is not None:
-                info.usage.CopyFrom(last.usage)
+                info.usage.MergeFromString(last.usage)
     return infos
 
 
-async def _tasks(kept: store.Store, found: Sequence[records.Task]) -> list[pb.TaskInfo]:
+async def _reasons(kept: store.Store, found: Sequence[records.Task]) -> Mapping[assignment.Shape, str]:
     queued = {task.shape for task in found if task.state is state.TaskState.QUEUED}
-    reasons = await kept.survey(functools.partial(reasons_to_wait, queued)) if queued else {}
-    return [_task(task, reasons) for task in found]
+    return await kept.survey(functools.partial(reasons_to_wait, queued)) if queued else {}
 
 
 def reasons_to_wait(
@@ -62,40 +67,35 @@ def reasons_to_wait(
     return {shape: each.reason for shape, each in waiting.items()}
 
 
-def _task(task: records.Task, reasons: Mapping[assignment.Shape, str], unready: str = "") -> pb.TaskInfo:
-    message = pb.TaskInfo(
-        id=task.id,
-        type=task.shape.kind,
-        state=str(task.state),
-        attempt=task.attempt,
-        max_attempts=task.max_attempts,
-        node_id="" if task.state is state.TaskState.QUEUED else task.node_id,
-        submitted_at=task.submitted_at,
-        assigned_at=task.assigned_at,
-        started_at=task.started_at,
-        ended_at=task.ended_at,
-        labels=task.labels,
-        priority=task.priority,
-        cancel_requested=task.cancel_requested,
-        retry_of=task.retry_of,
-        version=task.version,
-        disruptions=task.disruptions,
-    )
+def _write(
+    message: pb.TaskInfo, task: records.Task, reasons: Mapping[assignment.Shape, str], unready: str = ""
+) -> pb.TaskInfo:
+    message.id, message.type, message.state = task.id, task.shape.kind, str(task.state)
+    message.attempt, message.max_attempts, message.disruptions = task.attempt, task.max_attempts, task.disruptions
+    message.submitted_at, message.assigned_at = task.submitted_at, task.assigned_at
+    message.started_at, message.ended_at = task.started_at, task.ended_at
+    message.labels.update(task.labels)
+    message.priority, message.version = task.priority, task.version
+    message.cancel_requested, message.retry_of = task.cancel_requested, task.retry_of
     if task.ended:
-        message.result.CopyFrom(_result(task))
+        _write_result(message.result, task)
     if task.state is state.TaskState.QUEUED:
         message.waiting_because = unready or reasons.get(task.shape, "")
+    else:
+        message.node_id = task.node_id
     return message
 
 
-def _result(task: records.Task) -> pb.TaskResult:
+def _write_result(message: pb.TaskResult, task: records.Task) -> pb.TaskResult:
     """The accepted report, or the pool's own words where none was."""
-    if task.result is not None:
-        said = pb.TaskResult.FromString(task.result)
-        if outcome.is_nodes_fault(task.reason):
-            said.error = task.error  # with what the attempts before came to: only the pool knows
-        return said
-    return pb.TaskResult(status=str(task.state), reason=task.reason, error=task.error)
+    if task.result is None:
+        message.status, message.reason, message.error = str(task.state), task.reason, task.error
+        message.SetInParent()
+        return message
+    message.MergeFromString(task.result)
+    if outcome.is_nodes_fault(task.reason):
+        message.error = task.error  # with what the attempts before came to: only the pool knows
+    return message
 
 
 def summary(body: bytes) -> bytes:
@@ -107,32 +107,33 @@ def summary(body: bytes) -> bytes:
 
 def result(task: records.Task) -> pb.TaskResult:
     """Return how a task ended; an empty message while it goes on."""
-    return _result(task) if task.ended else pb.TaskResult()
+    return _write_result(pb.TaskResult(), task) if task.ended else pb.TaskResult()
 
 
-def event(happened: records.Event) -> pb.TaskEvent:
-    """Return one event of a story."""
-    return pb.TaskEvent(
-        at=happened.at,
-        event=happened.event,
-        attempt=happened.attempt,
-        node_id=happened.node_id,
-        details=happened.details,
-    )
+def write_event(message: pb.TaskEvent, happened: records.Event) -> None:
+    """Write one event of a story."""
+    message.at, message.event, message.attempt = happened.at, happened.event, happened.attempt
+    message.node_id, message.details = happened.node_id, happened.details
 
 
-def _held(known: records.Node, ref: records.Ref, said: live.Live) -> pb.AttemptRef:
-    told = pb.AttemptRef(task_id=ref.task_id, attempt=ref.attempt)
+def _write_attempt(told: pb.AttemptRef, known: records.Node, ref: records.Ref, said: live.Live) -> None:
+    told.task_id, told.attempt = ref.task_id, ref.attempt
     last = said.of(ref.task_id, ref.attempt, known.node_id)
     if last is not None:
         told.phase = last.phase
         if last.usage is not None:
-            told.usage.CopyFrom(last.usage)
-    return told
+            told.usage.MergeFromString(last.usage)
 
 
 def node(known: records.Node, said: live.Live) -> pb.NodeInfo:
     """Return a message about a node; what is free is counted from what it was given."""
+    info = pb.NodeInfo()
+    write_node(info, known, said)
+    return info
+
+
+def write_node(info: pb.NodeInfo, known: records.Node, said: live.Live) -> None:
+    """As `node`, into a message that is empty."""
     message = known.message
     if known.alive and known.rest_seconds > 0:
         rests = f"rests for {known.rest_seconds:.0f} s: its last attempts failed by its own fault"
@@ -142,21 +143,15 @@ def node(known: records.Node, said: live.Live) -> pb.NodeInfo:
         amounts = "; ".join(over).replace(" free", " in all")
         overcommitted = f"overcommitted ({amounts}): what it has ended and not yet reported counts, too"
         message = f"{message}; {overcommitted}" if message else overcommitted
-    info = pb.NodeInfo(
-        node_id=known.node_id,
-        status=known.status if known.alive else "lost",
-        capacity=translate.amounts_to_message(known.capacity),
-        free=translate.amounts_to_message(free),
-        attempts=[_held(known, ref, said) for ref in known.attempts],
-        labels=known.labels,
-        capabilities=known.capabilities,
-        version=known.version,
-        registered_at=known.registered_at,
-        last_heartbeat_at=known.heartbeat_at,
-        draining=known.draining,
-        readings=known.readings,
-        message=message,
-        max_concurrent_tasks=known.max_concurrent_tasks,
-    )
+    info.node_id, info.status = known.node_id, known.status if known.alive else "lost"
+    info.capacity.CopyFrom(translate.amounts_to_message(known.capacity))
+    info.free.CopyFrom(translate.amounts_to_message(free))
+    info.labels.update(known.labels)
+    info.capabilities.extend(known.capabilities)
+    info.version, info.message, info.draining = known.version, message, known.draining
+    info.registered_at, info.last_heartbeat_at = known.registered_at, known.heartbeat_at
+    info.readings.update(known.readings)
+    info.max_concurrent_tasks = known.max_concurrent_tasks
+    for ref in known.attempts:
+        _write_attempt(info.attempts.add(), known, ref, said)
     budget.fit_node(info)
-    return info

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from google.protobuf import message as protobuf
@@ -147,18 +147,19 @@ def outcome_to_message(ended: outcome.Outcome) -> pb.TaskResult:
     return message
 
 
-def outcome_from_message(message: pb.TaskResult, status: str = "", *, with_logs: bool = True) -> outcome.Outcome:
+def outcome_from_message(message: pb.TaskResult, status: str = "", *, whole: bool = True) -> outcome.Outcome:
     """Read an outcome from the wire, also one with the reference's five fields alone.
 
-    ``status`` is the report's own, for a result that leaves its own out. Without ``with_logs`` its output stays where
-    it is: as text a message of 4 MiB may take 16. Raises :class:`errors.Rejected` where the
-    message contradicts itself or uses a word that is in no list.
+    ``status`` is the report's own, for a result that leaves its own out. Not ``whole``: without its output, which as
+    text may take 16 MiB of a message of 4, and without its lists of files, see `artifacts`.
+
+    Raises :class:`errors.Rejected` where the message contradicts itself or uses a word that is in no list.
     """
     try:
         ended_as = outcome.Status(message.status or status)
         reason = _reason(message, ended_as)
         flags = frozenset(outcome.Flag(flag) for flag in message.flags)
-        return _outcome(message, ended_as, reason, flags, message.logs.encode() if with_logs else b"")
+        return _outcome(message, ended_as, reason, flags, whole=whole)
     except ValueError as error:
         raise errors.Rejected(f"the report cannot be read: {error}") from None
 
@@ -168,7 +169,8 @@ def _outcome(
     ended_as: outcome.Status,
     reason: outcome.Reason | None,
     flags: frozenset[outcome.Flag],
-    logs: bytes,
+    *,
+    whole: bool,
 ) -> outcome.Outcome:
     known = message.has_exit_code or message.exit_code != 0 or ended_as is outcome.Status.COMPLETED
     return outcome.Outcome(
@@ -177,9 +179,9 @@ def _outcome(
         exit_code=message.exit_code if known else None,
         signal=message.signal or None,
         error=message.error,
-        logs=outcome.Logs(logs, message.stdout_bytes, message.stderr_bytes),
-        results=tuple(file_from_message(file) for file in message.files),
-        skipped=tuple(outcome.SkippedFile(skipped.name, skipped.why) for skipped in message.skipped),
+        logs=outcome.Logs(message.logs.encode() if whole else b"", message.stdout_bytes, message.stderr_bytes),
+        results=tuple(file_from_message(file) for file in message.files if whole),
+        skipped=tuple(outcome.SkippedFile(skipped.name, skipped.why) for skipped in message.skipped if whole),
         flags=flags,
         limits_hit=tuple(message.limits_hit),
         usage=_usage_from_message(message.usage),
@@ -210,6 +212,12 @@ def file_to_message(file: outcome.ResultFile) -> pb.ResultFile:
 def file_from_message(message: pb.ResultFile) -> outcome.ResultFile:
     """Read the name and the address of a result file."""
     return outcome.ResultFile(message.name, outcome.Artifact(message.sha256, message.size), message.mode)
+
+
+def artifacts(message: pb.TaskResult) -> Iterator[outcome.Artifact]:
+    """Yield the artifact of each result file: there may be 40,000."""
+    for file in message.files:
+        yield outcome.Artifact(file.sha256, file.size)
 
 
 def amounts_to_message(amounts: resources.Resources) -> pb.FreeResources:

@@ -1,7 +1,9 @@
-"""Requests parsed only once it is certain what they take in memory: 4 MiB of bytes can become 1 GiB of objects.
+"""Requests read and parsed only once it is certain what they take in memory: 4 MiB can become 1 GiB of objects.
 
 An empty task takes two bytes on the wire and almost 500 in memory. So a server takes requests as bytes, counts what
-they would take by the fields that are in them, in slices, and parses what stays within `MAX_PARSED_BYTES`.
+they would take by the fields that are in them, in slices, and parses what stays within `MAX_PARSED_BYTES`. gRPC reads
+the one request of a call before anybody is asked, so every call is served as one that streams its requests: on the wire
+they are the same, and its handler says when the request is read.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ T = TypeVar("T")
 MAX_PARSED_BYTES = 16 * 1024**2
 """Most that a request may take once it is parsed: 10,000 tasks of 400 bytes, with their labels, take 12 MiB."""
 
-SMALL_BYTES = 32 * 1024
-"""Requests of no more are parsed without a look: 16,384 empty tasks, the worst there is, take 8 MiB."""
+_SMALL_BYTES = 4 * 1024
+"""Requests of no more are counted at once, without a look at the clock: 2,048 fields, the worst there is, take 1 ms."""
 
 MAX_DEPTH = 64
 """How deep messages may lie in each other: protobuf's parser refuses 100, and JSON of people has less than 10."""
@@ -37,8 +39,8 @@ _FIELDS_AT_ONCE = 2_000
 _LENGTH = 2  # the wire type of what has a length: strings, bytes, messages
 
 # What protobuf's parser takes: a pointer and its share of a list that grows by doubling; a string's reference with the
-# same; an entry of a map with its share of a table; a message's header.
-_POINTER_BYTES, _STRING_BYTES, _ENTRY_BYTES, _HEADER_BYTES = 16, 32, 96, 24
+# same, and what Python takes of it in a tuple; an entry of a map with its share of a table; a message's header.
+_POINTER_BYTES, _STRING_BYTES, _ENTRY_BYTES, _HEADER_BYTES = 16, 32 + 64, 96, 24
 
 
 class Unparsed(Generic[M]):
@@ -51,27 +53,60 @@ class Unparsed(Generic[M]):
         self.data = data
 
 
+class Unread(Generic[M]):
+    """The one request of a call, while it is still on its way."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: calls.Context) -> None:
+        self._context = context
+
+    async def read(self) -> Unparsed[M]:
+        """Read it. Raises :class:`errors.UserError` where the call ends without one."""
+        message = await self._context.read()
+        if not isinstance(message, Unparsed):
+            raise errors.UserError("the call has no request")
+        return message
+
+
 async def parse(message: T) -> T:
     """Return what came, parsed where it is `Unparsed`; others get their turns while a large one is looked through.
 
-    Raises :class:`errors.Rejected` (TOO_LARGE) for one that would take more than `MAX_PARSED_BYTES`, and
-    `calls.Garbled` for what is no such message.
+    Raises as `parsed_bytes`, and `calls.Garbled` for what is no such message.
     """
     if not isinstance(message, Unparsed):
         return message
+    await parsed_bytes(message)
+    return cast("T", parse_counted(message))
+
+
+async def parsed_bytes(message: Unparsed[M]) -> int:
+    """Return about how many bytes a message takes once it is parsed.
+
+    Raises :class:`errors.Rejected` (TOO_LARGE) for one that would take more than `MAX_PARSED_BYTES`, and
+    `calls.Garbled` for what is no such message; both let go of its bytes.
+    """
     kind, data = message.kind, message.data
-    message.data = b""  # also where it is refused: gRPC has the message until the call has ended, and longer
-    if len(data) > SMALL_BYTES:
-        total = 0
-        async for step in slicing.in_slices(_costs(_descriptor(kind), data)):
-            total += step
-            if total > MAX_PARSED_BYTES:
-                raise errors.Rejected(
-                    f"a {kind.DESCRIPTOR.name} of {len(data)} bytes would take more than {MAX_PARSED_BYTES} in memory, "
-                    "for the number of its entries: send fewer at once",
-                    str(verdicts.Reason.TOO_LARGE),
-                )
-    return cast("T", kind.FromString(data))
+    if len(data) <= _SMALL_BYTES:
+        return cost(kind, data)
+    message.data = b""  # where it is refused: gRPC has the message until the call has ended, and longer
+    total = 0
+    async for step in slicing.in_slices(_costs(_descriptor(kind), data)):
+        total += step
+        if total > MAX_PARSED_BYTES:
+            raise errors.Rejected(
+                f"a {kind.DESCRIPTOR.name} of {len(data)} bytes would take more than {MAX_PARSED_BYTES} in memory, "
+                "for the number of its entries: send fewer at once",
+                str(verdicts.Reason.TOO_LARGE),
+            )
+    message.data = data
+    return total
+
+
+def parse_counted(message: Unparsed[M]) -> M:
+    """Return a message whose `parsed_bytes` are known, parsed; its bytes are let go of."""
+    data, message.data = message.data, b""
+    return message.kind.FromString(data)
 
 
 def cost(kind: type[protobuf.Message], data: bytes) -> int:
@@ -82,6 +117,27 @@ def cost(kind: type[protobuf.Message], data: bytes) -> int:
     return total
 
 
+def field_bytes(data: bytes, number: int) -> bytes:
+    """Return what a serialized message has in a field of text or bytes, the last of that number; empty without one.
+
+    As text of Python one wide character would make four bytes of each. Raises `calls.Garbled`.
+    """
+    place, content = 0, (0, 0)
+    try:
+        while place < len(data):
+            tag, place = _varint(data, place)
+            if tag & 7 != _LENGTH:
+                place = _after(data, place, tag)
+                continue
+            length, place = _varint(data, place)
+            if tag >> 3 == number:
+                content = place, place + length
+            place += length
+    except IndexError:
+        raise calls.Garbled("it ends in the middle of a field") from None
+    return data[slice(*content)]
+
+
 def add_servicer(service: str, servicer: object, server: grpc.aio.Server) -> None:
     """Serve a service, by its full name, with requests that come as `Unparsed` to the methods of ``servicer``."""
     methods = calls.pb.DESCRIPTOR.services_by_name[service.rpartition(".")[2]].methods
@@ -90,15 +146,25 @@ def add_servicer(service: str, servicer: object, server: grpc.aio.Server) -> Non
 
 
 def _handler(method: descriptors.MethodDescriptor, behaviour: Callable[..., Any]) -> grpc.RpcMethodHandler[Any, Any]:
-    make = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[method.client_streaming, method.server_streaming]
-    answer = message_factory.GetMessageClass(method.output_type)
+    make = grpc.stream_stream_rpc_method_handler if method.server_streaming else grpc.stream_unary_rpc_method_handler
     request = functools.partial(Unparsed, message_factory.GetMessageClass(method.input_type))
-    return make(behaviour, request_deserializer=request, response_serializer=answer.SerializeToString)
+    return make(
+        behaviour if method.client_streaming else _with_unread(behaviour),
+        request_deserializer=request,
+        response_serializer=_serialized,
+    )
+
+
+def _serialized(answer: bytes | protobuf.Message) -> bytes:
+    """Answers come as bytes where they may be large: gRPC would have the message in memory beside its bytes."""
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+
+def _with_unread(behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    async def called(_stream: object, context: calls.Context) -> Any:
+        return await behaviour(Unread(context), context)
+
+    return called
 
 
 # ---- counting ----

@@ -162,7 +162,7 @@ def _give(
         attempt = moves.assign(on, task, poll.node_id, seconds)
         key = f"{candidate.place} {poll.node_id}"
         takers[key] = candidate
-        tasks.setdefault(key, []).append(records.Handed(task["id"], attempt, _body(on.sql, task)))
+        tasks.setdefault(key, []).append(_handed(on.sql, task, attempt))
     for key, candidate in takers.items():
         if candidate.place < 0:
             _answer(on, waiting, candidate, records.Given(tuple(tasks[key])))
@@ -241,7 +241,7 @@ def _look(on: writing.Transaction, poll: records.Poll, held: Sequence[database.R
             moves.end(on, task, state.Move.CANCEL, str(outcome.Reason.CANCELLED), "cancelled before it ran")
         elif not poll.paused and (not again or size + task["size"] <= assignment.ANSWER_BYTES):
             size += task["size"]
-            again.append(records.Handed(task["id"], task["attempt"], _body(on.sql, task)))
+            again.append(_handed(on.sql, task, task["attempt"]))
             moves.repeat(on, task)
     return records.Given(tuple(again), tuple(cancel))
 
@@ -266,6 +266,8 @@ def _worker(
     return assignment.Worker(node.site, free, slots, poll.images)
 
 
-def _body(sql: database.Connection, task: database.Row) -> bytes:
+def _handed(sql: database.Connection, task: database.Row, attempt: int) -> records.Handed:
+    if task["size"] > records.MAX_HANDED_BODY:
+        return records.Handed(task["id"], attempt, None, task["size"])
     body: bytes = sql.execute("SELECT body FROM bodies WHERE number = ?", (task["number"],)).fetchone()["body"]
-    return body
+    return records.Handed(task["id"], attempt, body)

@@ -261,8 +261,13 @@ def _told(sql: database.Connection, number: int) -> str:
     )
 
 
-def task(found: Mapping[str, Any] | database.Row, shape: assignment.Shape, result: bytes | None) -> records.Task:
-    """Return a row as the task it stands for."""
+def task(
+    found: Mapping[str, Any] | database.Row,
+    shape: assignment.Shape,
+    result: bytes | None,
+    result_bytes: int | None = None,
+) -> records.Task:
+    """Return a row as the task it stands for. ``result_bytes``: of a result that was not read."""
     return records.Task(
         number=found["number"],
         id=found["id"],
@@ -284,6 +289,8 @@ def task(found: Mapping[str, Any] | database.Row, shape: assignment.Shape, resul
         reason=found["reason"],
         error=found["error"],
         result=result,
+        body_bytes=found["size"],
+        result_bytes=len(result or b"") if result_bytes is None else result_bytes,
     )
 
 

@@ -58,13 +58,24 @@ class Reader:
             raise errors.Unavailable(damage or f"the pool's store cannot be read: {error}") from None
 
 
-def tasks(sql: database.Connection, task_ids: Sequence[str], *, results: bool = True) -> tuple[records.Task, ...]:
+def tasks(
+    sql: database.Connection, task_ids: Sequence[str], *, max_result_bytes: int | None = None
+) -> tuple[records.Task, ...]:
     """See :meth:`store.Store.tasks`."""
-    return tuple(_task(sql, moves.need(sql, task_id), results=results) for task_id in task_ids)
+    return tuple(_task(sql, moves.need(sql, task_id), max_result_bytes) for task_id in task_ids)
 
 
-def _task(sql: database.Connection, row: database.Row, *, results: bool) -> records.Task:
-    return moves.task(row, shapes.shape(sql, row["shape"]), _result(sql, row) if results else None)
+def _task(sql: database.Connection, row: database.Row, max_result_bytes: int | None) -> records.Task:
+    shape = shapes.shape(sql, row["shape"])
+    if max_result_bytes is None or not row["result"]:
+        return moves.task(row, shape, _result(sql, row))
+    # SQLite takes the length from the head of the row, without the megabytes behind it.
+    found = sql.execute(
+        "SELECT length(body) AS size, CASE WHEN length(body) <= ? THEN body END AS body FROM reports"
+        " WHERE number = ? AND attempt = ?",
+        (max_result_bytes, row["number"], row["result"]),
+    ).fetchone()
+    return moves.task(row, shape, found["body"], found["size"])
 
 
 def need_all(sql: database.Connection, task_ids: Sequence[str]) -> None:
@@ -110,13 +121,24 @@ def find(sql: database.Connection, wanted: records.Filter) -> tuple[records.Task
     tasks: list[records.Task] = []
     size = 0
     for row in found:  # one result in memory at a time, however many there are
-        body = _result(sql, row)
-        body = None if body is None else wanted.summary(body)
+        body = _summary(sql, row)
+        if body is None and (body := _result(sql, row)) is not None:
+            body = wanted.summary(body)
         size += len(body or b"") + len(row["error"] or "")
         if tasks and 0 < wanted.max_bytes < size:
             break
         tasks.append(moves.task(row, shapes.shapes(sql, [row["shape"]])[row["shape"]], body))
     return tuple(tasks)
+
+
+def _summary(sql: database.Connection, task: database.Row) -> bytes | None:
+    """What a list shows of a result, where that was put beside it."""
+    if not task["result"]:
+        return None
+    row = sql.execute(
+        "SELECT summary FROM summaries WHERE number = ? AND attempt = ?", (task["number"], task["result"])
+    ).fetchone()
+    return None if row is None else bytes(row["summary"])
 
 
 def _result(sql: database.Connection, task: database.Row) -> bytes | None:

@@ -9,6 +9,12 @@ from dataclasses import dataclass, field
 from hivemind_worker.nodepool import assignment
 from hivemind_worker.task import errors, outcome, resources, state
 
+MAX_HANDED_BODY = 8 * 1024
+"""Larger bodies are read when there is room for them: a round may hand out 10,000 tasks."""
+
+MAX_LISTED_LOGS = 16 * 1024
+"""A report with more output has a summary beside it, so that a list need not read it."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
@@ -58,6 +64,8 @@ class Task:
     reason: str = ""
     error: str = ""
     result: bytes | None = None
+    body_bytes: int = 0
+    result_bytes: int = 0
 
     @property
     def ended(self) -> bool:
@@ -238,11 +246,15 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """One attempt that is now the session's."""
+    """One attempt that is now the session's. A ``body`` of more than `MAX_HANDED_BODY` is ``None``: it is to be read.
+
+    ``body_bytes`` is its size then.
+    """
 
     task_id: str
     attempt: int
-    body: bytes
+    body: bytes | None
+    body_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +302,7 @@ class Report:
     error: str = ""
     try_again: bool = False
     body: bytes = b""
+    summary: bytes | None = None
     missing: tuple[str, ...] = ()
     epoch: str = ""
     run_id: str = ""

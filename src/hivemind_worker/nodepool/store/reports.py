@@ -168,3 +168,5 @@ def _keep(
         "INSERT INTO reports VALUES (?, ?, ?, ?, ?, ?)",
         (task["number"], attempt, str(verdict), on.now, said.node_id, said.body),
     )
+    if said.summary is not None and verdict is records.Verdict.ACCEPTED:
+        on.sql.execute("INSERT INTO summaries VALUES (?, ?, ?)", (task["number"], attempt, said.summary))

@@ -208,6 +208,17 @@ ALTER TABLE nodes ADD COLUMN unheard INTEGER NOT NULL DEFAULT 0;         -- sinc
 ALTER TABLE attempts ADD COLUMN lease_lost INTEGER NOT NULL DEFAULT 0;   -- given up for its lease alone
 """
 
+_SUMMARIES = """
+-- What a list shows of a result with much output, which it need not read then. Results of before have none, nor have
+-- those with little output.
+CREATE TABLE summaries (
+    number INTEGER NOT NULL REFERENCES tasks,
+    attempt INTEGER NOT NULL,
+    summary BLOB NOT NULL,
+    PRIMARY KEY (number, attempt)
+);
+"""
+
 _STEPS: tuple[tuple[str, str], ...] = (
     ("the first tables", _FIRST),
     ("nodes that fail by their own fault rest", _RESTING),
@@ -220,6 +231,7 @@ _STEPS: tuple[tuple[str, str], ...] = (
     ("nodes rest from what they have handed back", _SHAPE_RESTS),
     ("an older copy that is put back is seen", _GENERATION),
     ("orderly stops use up no attempts", _ORDERLY_STOPS),
+    ("lists read no output", _SUMMARIES),
 )
 """What each version added, from version 1 on. A step that was released is never changed."""
 

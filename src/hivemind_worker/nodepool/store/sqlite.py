@@ -243,7 +243,7 @@ class SqliteStore:
         for start in range(0, len(task_ids), staging.SLICE_TASKS):
             part = task_ids[start : start + staging.SLICE_TASKS]
             await self._write.do(functools.partial(submissions.cancel, task_ids=part))
-        return await self.tasks(task_ids, results=False)
+        return await self.tasks(task_ids, max_result_bytes=0)
 
     async def register(
         self, node: records.NewNode, held: Sequence[records.Ref], silent_session: str = ""
@@ -304,9 +304,9 @@ class SqliteStore:
         """See :meth:`store.Store.drain`."""
         await self._write.do(lambda on: sessions.drain(on, node_id, draining=draining))
 
-    async def tasks(self, task_ids: Sequence[str], *, results: bool = True) -> tuple[records.Task, ...]:
+    async def tasks(self, task_ids: Sequence[str], *, max_result_bytes: int | None = None) -> tuple[records.Task, ...]:
         """See :meth:`store.Store.tasks`."""
-        return await self._read.ask(lambda sql: reading.tasks(sql, task_ids, results=results))
+        return await self._read.ask(lambda sql: reading.tasks(sql, task_ids, max_result_bytes=max_result_bytes))
 
     async def story(self, task_id: str) -> tuple[records.Event, ...]:
         """See :meth:`store.Store.story`."""

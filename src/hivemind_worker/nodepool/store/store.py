@@ -217,8 +217,11 @@ class Store(Protocol):
         shown as busy or idle once it is resumed.
         """
 
-    async def tasks(self, task_ids: Sequence[str], *, results: bool = True) -> tuple[records.Task, ...]:
-        """Return these tasks, in order, with their ``results`` or without. Raises :class:`errors.NoSuchTask`."""
+    async def tasks(self, task_ids: Sequence[str], *, max_result_bytes: int | None = None) -> tuple[records.Task, ...]:
+        """Return these tasks, in order. Raises :class:`errors.NoSuchTask`.
+
+        ``max_result_bytes``: larger results are not read, and have their size in ``result_bytes`` alone.
+        """
 
     async def story(self, task_id: str) -> tuple[records.Event, ...]:
         """Return what happened to a task, oldest first. Raises :class:`errors.NoSuchTask`."""
