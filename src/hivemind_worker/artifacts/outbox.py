@@ -38,6 +38,8 @@ class Outbox:
         self._limit = limit_bytes
         self._limit_count = limit_count
         self._owed: dict[Hashable, int] = {}
+        self._has_files: set[attempt_id.RunKey] = set()
+        """Runs of which something may be here besides the output that their spool removes."""
         # Threads of its own: a checkpoint holds up its capsule, and waits for no upload.
         self._threads = futures.ThreadPoolExecutor(2, thread_name_prefix="outbox")
 
@@ -46,30 +48,36 @@ class Outbox:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for run in kept:
             self._rename_older(run)
+        self._has_files.update(kept)
         names = {run.file_name for run in kept}
         for found in self._folder.iterdir():
             if found.name.partition(".")[0] not in names or found.suffix == ".new":
                 found.unlink(missing_ok=True)
 
-    def spool(self, run: attempt_id.RunKey) -> spool.Spool:
-        """Return a run's output that waits; with what an earlier process had put there."""
-        return spool.Spool(self._path(run, "log"))
+    def spool(self, run: attempt_id.RunKey, *, is_new: bool = False) -> spool.Spool:
+        """Return a run's output that waits; with what an earlier process had put there, unless the run ``is_new``."""
+        return spool.Spool(self._path(run, "log"), is_new=is_new)
 
     async def save(self, run: attempt_id.RunKey, checkpoint: bytes) -> None:
         """Have a checkpoint on the disk, in the place of the one before. Raises OSError; the old one then stands."""
         path = self._path(run, "checkpoint")
+        self._has_files.add(run)
         await asyncio.get_running_loop().run_in_executor(self._threads, self._save, path, checkpoint)
 
     def checkpoint(self, run: attempt_id.RunKey) -> bytes | None:
         """Return what was saved last, if anything. Blocks. Raises OSError."""
         self._rename_older(run)
+        self._has_files.add(run)
         try:
             return self._path(run, "checkpoint").read_bytes()
         except FileNotFoundError:
             return None
 
     def forget(self, run: attempt_id.RunKey) -> None:
-        """Remove what is here of a run."""
+        """Remove what is here of a run, but for output that its spool has."""
+        if run not in self._has_files:
+            return
+        self._has_files.remove(run)
         for kind in _FILE_KINDS:
             with contextlib.suppress(FileNotFoundError):
                 self._path(run, kind).unlink()

@@ -40,10 +40,10 @@ class Chunk:
 class Spool:
     """The output of one attempt. Calls block for as long as the page cache takes: microseconds.
 
-    What an earlier process had put here is gone on with, all of it as not yet arrived.
+    What an earlier process had put here is gone on with, all of it as not yet arrived; ``is_new``: there is none.
     """
 
-    def __init__(self, path: Path, limit: int = LIMIT_BYTES) -> None:
+    def __init__(self, path: Path, limit: int = LIMIT_BYTES, *, is_new: bool = False) -> None:
         self._path = path
         self._limit = limit
         self._fd = -1
@@ -52,8 +52,9 @@ class Spool:
         self._ends: dict[int, int] = {}
         self._memory: collections.deque[Chunk] = collections.deque()  # all of it after what is in the file
         self._memory_bytes = 0
+        self._has_file = not is_new and path.exists()
         self.left_out_bytes = 0
-        if path.exists():
+        if self._has_file:
             self._go_on()
 
     @property
@@ -111,11 +112,14 @@ class Spool:
         self._memory.clear()
         self._memory_bytes = 0
         self.close()
-        self._path.unlink(missing_ok=True)
+        if self._has_file:
+            self._path.unlink(missing_ok=True)
+            self._has_file = False
 
     def _open(self) -> int:
         if self._fd < 0:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._has_file = True
         return self._fd
 
     def _take(self, chunk: Chunk) -> bool:

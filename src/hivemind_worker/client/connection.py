@@ -98,6 +98,9 @@ class Connection:
         return _told(verdicts.read(error), doing, self.address)
 
 
+_RANDOM = random.Random()  # noqa: S311  (spreads load; nothing secret hangs on it)
+
+
 class Tries:
     """Failures in a row, against one patience."""
 
@@ -106,7 +109,6 @@ class Tries:
         self._patience = patience
         self._failures = 0
         self._since = 0.0
-        self._random = random.Random()  # noqa: S311  (spreads load; nothing secret hangs on it)
 
     def worked(self) -> None:
         """Something came through: the next failure is again the first."""
@@ -117,7 +119,7 @@ class Tries:
         verdict = verdicts.read(error)
         if not self._failures:
             self._since = clock.now()
-        pause = backoff.delay(self._failures, self._random, base=PAUSE_SECONDS, cap=LONGEST_PAUSE, least=0.02)
+        pause = backoff.delay(self._failures, _RANDOM, base=PAUSE_SECONDS, cap=LONGEST_PAUSE, least=0.02)
         left = self._since + self._patience - clock.now()
         if verdict.course is not verdicts.Course.RETRY or left <= 0:
             raise _told(verdict, doing, self._address) from error

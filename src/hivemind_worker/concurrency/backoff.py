@@ -11,6 +11,8 @@ CAP_SECONDS = 60.0
 # 2**64 times any base is past any cap; beyond it the power would only overflow.
 LARGEST_EXPONENT = 64
 
+_RANDOM = random.Random()  # noqa: S311  (spreads load; nothing secret hangs on it. One for all: each costs a seed.)
+
 
 def delay(
     attempt: int,
@@ -52,7 +54,7 @@ class Backoff:
         self._stop = stop
         self._level = level
         self._base, self._cap, self._least = base, cap, least
-        self._rng = rng or random.Random()  # noqa: S311  (spreads load; nothing secret hangs on it)
+        self._rng = rng or _RANDOM
 
     def next_delay(self) -> float:
         """The seconds that the next failure earns; counts it."""

@@ -130,11 +130,15 @@ class Stop:
             work.close()
             raise Stopped(self._level, self.reason_for(level))
         task = asyncio.create_task(work, name=getattr(work, "__qualname__", "work"))
-        watch = asyncio.create_task(self.wait(level), name=f"{task.get_name()} until {level.name.lower()}")
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = (level, reached)
+        self._waiters.add(waiter)
+        first: set[asyncio.Future[Any]] = {task, reached}
         try:
-            await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await settle(task, watch)
+            self._waiters.discard(waiter)
+            await settle(task)
         if task.cancelled() and self._level >= level:
             raise Stopped(self._level, self.reason_for(level))
         return task.result()

@@ -84,6 +84,8 @@ Record = Accepted | Started | Ended | Closed
 _KINDS: Mapping[str, type[Record]] = {"accepted": Accepted, "started": Started, "ended": Ended, "closed": Closed}
 _KINDS_V1: Mapping[str, type[Record]] = {"accepted": Accepted, "placed": Started, "ended": Ended, "closed": Closed}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+_FIELDS = {kind: tuple(part.name for part in dataclasses.fields(kind)) for kind in _NAMES}
+_JSON = json.JSONEncoder(separators=(",", ":"), default=dict)
 
 
 class Damaged(ValueError):
@@ -164,10 +166,10 @@ class Holdings:
 def encode(record: Record) -> bytes:
     """Return the line of a record, its CRC-32 in front, with its end."""
     fields = {"kind": _NAMES[type(record)]}
-    for name in (part.name for part in dataclasses.fields(record)):
+    for name in _FIELDS[type(record)]:
         value = getattr(record, name)
         fields[name] = base64.b64encode(value).decode() if isinstance(value, bytes) else value
-    text = json.dumps(fields, separators=(",", ":"), default=dict).encode()
+    text = _JSON.encode(fields).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +41,9 @@ class Recovered:
 Place = tuple[int, int]
 """Where a line lies in the file, and its length, in bytes."""
 
+_Entry = tuple[bytes, records.Record, asyncio.Future[None]]
+"""A record's line, the record, and what is done when the disk has it."""
+
 
 class Journal:
     """One journal file, for one process and one event loop. `open` first.
@@ -54,8 +57,9 @@ class Journal:
         self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._file = _File()
         self._unsynced_name = False
-        self._waiting: list[tuple[bytes, records.Record, asyncio.Future[None]]] = []
-        self._flushing: asyncio.Task[None] | None = None
+        self._waiting: list[_Entry] = []
+        self._is_writing = False
+        """Whether a batch is with the thread."""
         self._later: asyncio.TimerHandle | None = None
         self.broken = ""
         """Why the disk took something not, until ``mend`` finds that there is room again; empty when it does."""
@@ -91,29 +95,32 @@ class Journal:
         Many at once share one wait for the disk; they stand in the file in the order in which this was called.
         ``within`` so many seconds another record is expected, with which this one shares the wait.
         """
-        # The write goes on when whoever waits is cancelled: others share it.
-        await asyncio.shield(self.begin(record, within))
+        await self.begin(record, within)  # the write goes on when whoever waits is cancelled
 
     def begin(self, record: records.Record, within: float = 0.0) -> asyncio.Future[None]:
-        """Begin to write a record, as :meth:`append`; return what is done when the disk has it. Shield it to wait.
+        """Begin to write a record, as :meth:`append`; return what is done when the disk has it.
 
+        Shield it where several wait for it.
         Nobody need look at how it went: what is not looked at is not warned of.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._waiting.append((records.encode(record), record, done))
-        if within <= 0:
-            self._flush_now()
-        elif self._later is None:
-            self._later = loop.call_later(within, self._flush_now)
+        if self._later is None or loop.time() + within < self._later.when():
+            if self._later is not None:
+                self._later.cancel()
+            self._later = loop.call_at(loop.time() + within, self._flush)
         return done
 
-    def _flush_now(self) -> None:
+    def _flush(self) -> None:
+        """Give the thread all that waits; what comes meanwhile is given to it when that is on the disk."""
         if self._later is not None:
             self._later.cancel()
             self._later = None
-        if self._waiting and (self._flushing is None or self._flushing.done()):
-            self._flushing = asyncio.create_task(self._flush(), name="journal")
+        if self._waiting and not self._is_writing:
+            batch, self._waiting = self._waiting, []
+            self._is_writing = True
+            self._thread.submit(self._write, batch, asyncio.get_running_loop())
 
     async def mend(self) -> str:
         """Where the disk took nothing the last time, try again; why it takes nothing now, empty where it does."""
@@ -128,9 +135,11 @@ class Journal:
 
     async def close(self) -> None:
         """Write what waits and let go of the file."""
-        self._flush_now()
-        if self._flushing is not None:
-            await asyncio.wait({self._flushing})
+        while True:
+            self._flush()
+            await self.on_thread(lambda: None)  # behind what is being written
+            if not self._waiting and not self._is_writing:
+                break
         self._file.close()
         self._thread.shutdown()
 
@@ -138,32 +147,38 @@ class Journal:
         """Do it on the journal's own thread, in its turn: what makes a record must not wait for others' work."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def _flush(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            try:
-                data = b"".join(line for line, _, _ in batch)
-                await self.on_thread(functools.partial(self._write, data))
-            except OSError as error:
-                self.broken = f"{self._path} cannot be written: {error.strerror or error}"
-                for _, _, done in batch:
-                    if not done.cancelled():
-                        done.set_exception(JournalBroken(self.broken))
-                        done.exception()  # whoever stopped waiting misses nothing
-                continue
-            for line, record, done in batch:
+    def _write(self, batch: list[_Entry], loop: asyncio.AbstractEventLoop) -> None:
+        """On the thread: all of it on the disk, or none: a part would be taken for a torn tail with more behind it."""
+        error: Exception | None = None
+        try:
+            if self._unsynced_name:
+                compaction.sync_folder(self._path.parent)
+                self._unsynced_name = False
+            self._file.write(b"".join(line for line, _, _ in batch))
+            for line, record, _ in batch:
                 self._file.take(record, len(line))
-                if not done.cancelled():
-                    done.set_result(None)
-            if compaction.worth_it(self._file.lines, self._file.live):
-                await self._compact()
+        except Exception as failure:  # noqa: BLE001  (whatever it is, those who wait must hear of it)
+            error = failure
+        with contextlib.suppress(RuntimeError):  # the loop is gone: its process ends, and nobody waits
+            loop.call_soon_threadsafe(self._written, batch, error)
+        if error is None and compaction.worth_it(self._file.lines, self._file.live):
+            with contextlib.suppress(OSError):  # what stood still stands, and is tried again with the next record
+                self._rewrite()
 
-    def _write(self, data: bytes) -> None:
-        """All of it, on the disk, or none of it: a part would be taken for a torn tail with more behind it."""
-        if self._unsynced_name:
-            compaction.sync_folder(self._path.parent)
-            self._unsynced_name = False
-        self._file.write(data)
+    def _written(self, batch: list[_Entry], error: Exception | None) -> None:
+        self._is_writing = False
+        if error is not None:
+            reason = error.strerror if isinstance(error, OSError) else None
+            self.broken = f"{self._path} cannot be written: {reason or error}"
+        for _, _, done in batch:
+            if done.cancelled():
+                continue
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(JournalBroken(self.broken))
+                done.exception()  # whoever stopped waiting misses nothing
+        self._flush()
 
     def _probe(self) -> None:
         """Whether there is room for more than the last corner of a page."""
@@ -175,12 +190,6 @@ class Journal:
                 os.fsync(file.fileno())
         finally:
             beside.unlink(missing_ok=True)
-
-    async def _compact(self) -> None:
-        try:
-            await self.on_thread(self._rewrite)
-        except OSError:
-            return  # what stood still stands, and is tried again with the next record
 
     def _rewrite(self) -> None:
         """Take a shorter file in the place of ours: read and open before it has its name, so that no failure is half.

@@ -85,7 +85,7 @@ class Attempt:
         self._written: asyncio.Task[None] | None = None
         self._news: asyncio.Task[None] | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._spool = self._kept.spool()
+        self._spool = self._kept.spool(is_new=found is None)
         self._output = log_streaming.LogStream(
             means.pool,
             means.line,

@@ -140,13 +140,13 @@ class Intake:
     def _take(self, answer: calls.pb.GetAssignedTasksResponse) -> int:
         """Take in what the pool gave; return how many attempts are new here."""
         self._attempts.cancel(answer.cancel)
-        before = len(self._attempts.held())
+        before = len(self._attempts)
         for number, message in enumerate(answer.tasks):
             if not self._attempts.accept(message):
                 left = len(answer.tasks) - number
                 self._log.log_system_event("too_many_tasks", {"left_alone": left}, level="warning")
                 break
-        return len(self._attempts.held()) - before
+        return len(self._attempts) - before
 
     async def _settle(self, taken: int) -> None:
         """Let what was taken begin, and where it is short, end and be told of."""

@@ -131,6 +131,9 @@ class Roster:
                 ref.usage.CopyFrom(translate.live_to_message(used.numbers(), now - began))
         return refs
 
+    def __len__(self) -> int:
+        return sum(not held.dropped for held in self._attempts.values())
+
     def held(self) -> list[calls.pb.AttemptRef]:
         """Name every attempt from its acceptance to the acknowledgement of its report."""
         return [

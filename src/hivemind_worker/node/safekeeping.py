@@ -110,7 +110,7 @@ class Safekeeping:
         started = records.Started(about.task_id, about.attempt, capsule, about.store_epoch, self._run.run_id)
         writing = self._books.journal.begin(started)
         await self.accepted()
-        await asyncio.shield(writing)
+        await writing
         self._started = True
 
     async def accepted(self) -> None:
@@ -165,9 +165,9 @@ class Safekeeping:
             await self._books.journal.append(records.Closed(about.task_id, about.attempt, why, about.store_epoch))
         self._books.outbox.forget(self._run)
 
-    def spool(self) -> spools.Spool:
-        """Return where its output waits."""
-        return self._books.outbox.spool(self._run)
+    def spool(self, *, is_new: bool) -> spools.Spool:
+        """Return where its output waits; ``is_new``: no earlier process had the run."""
+        return self._books.outbox.spool(self._run, is_new=is_new)
 
 
 def as_placed(ready: plan.RunPlan, capsule: Mapping[str, str]) -> plan.RunPlan:

@@ -50,6 +50,7 @@ _COMMON_FIELDS = frozenset(
         *("priority", "max_attempts", "labels", "node_selector"),
     }
 )
+_FIELDS = _COMMON_FIELDS.union(*_FIELDS_OF_KIND.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +157,9 @@ def _kind(said: Mapping[str, object]) -> str:
 
 def _only_fields_of_some_kind(said: Mapping[str, object]) -> None:
     """Before anything else: a slip of the pen in `command` must not read as a task without a type."""
-    known = _COMMON_FIELDS.union(*_FIELDS_OF_KIND.values())
-    strange = next((name for name in said if name not in known), None)
+    strange = next((name for name in said if name not in _FIELDS), None)
     if strange is not None:
-        near = difflib.get_close_matches(str(strange), sorted(known), n=1)
+        near = difflib.get_close_matches(str(strange), sorted(_FIELDS), n=1)
         meant = f"; did you mean {near[0]!r}?" if near else ""
         raise errors.InvalidTask(str(strange)[:60], f"a task has no such field{meant}")
 

@@ -47,7 +47,7 @@ class StructuredLogger:
                 structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
             ],
             wrapper_class=structlog.stdlib.BoundLogger,
-        )
+        ).bind()  # once, not at each event
 
     def log_task_event(
         self,

@@ -28,9 +28,12 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 """Upper bounds of durations: from a parked capsule's few milliseconds to the document's time limit of an hour."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """One line of the list. ``help`` tells what is counted, and in which unit where the name does not."""
+    """One line of the list, equal to itself alone.
+
+    ``help`` tells what is counted, and in which unit where the name does not.
+    """
 
     name: str
     kind: Kind
