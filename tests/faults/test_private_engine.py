@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,18 @@ def test_the_users_engine_keeps_its_bridge(users: private_engine.PrivateEngine) 
     assert _bridge(users) == before
     assert engine_api.get(users.url, f"/containers/{lasting}/json")["State"]["Running"]
     assert _ends_well(users)
+
+
+@pytest.mark.long
+def test_an_engine_that_ends_while_it_starts_is_started_again(users: private_engine.PrivateEngine) -> None:
+    users.kill()
+    before = users.pid
+    starting = threading.Thread(target=users.start)
+    starting.start()
+    waiting.wait_for(lambda: users.pid != before, description="it is being started")
+    os.kill(users.pid, 9)
+    starting.join()
+    assert engine_api.answers(users.url)
 
 
 def test_nothing_is_left_after_sigterm() -> None:

@@ -249,6 +249,9 @@ async def _strike(world: chaos_world.World, striker: chaos_blows.Striker, terms:
         # Each blow undoes itself: whoever is down gets up again.
         if under_way:
             await asyncio.shield(asyncio.wait(under_way))
+        for task in under_way:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                world.complaints.append(f"{task.get_name()} went wrong: {error!r}")
 
 
 async def _end(world: chaos_world.World, watch: chaos_evidence.Watch, seed: int) -> tuple[str, ...]:

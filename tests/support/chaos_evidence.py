@@ -86,6 +86,8 @@ class Watch:
         """Why it sees no more, where that is so: what it has not seen proves nothing then."""
         self._engine = engine
         self._nodes: dict[str, str] = {}
+        self._capsules: dict[str, str] = {}
+        """By nonce: the process that an execution began as."""
         self._executions: dict[str, client_history.Execution] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch of processes")
@@ -122,7 +124,9 @@ class Watch:
                 if int(stat[1]) in marked:
                     continue  # the shell's child, on its way to becoming another program
                 started = stat[19]
-                capsule = f"process {pid} of {started}"
+                # A shell's child whose shell was killed bears its words, and lives for a moment: the same execution.
+                own = f"process {pid} of {started}"
+                capsule = self._capsules.setdefault(nonce, own) if nonce else own
                 if not self._nodes.get(capsule):
                     self._nodes[capsule] = self._node_of(pid)
                 found.append(history.Sighting(at, label, capsule, self._nodes[capsule]))

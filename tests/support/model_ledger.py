@@ -153,10 +153,13 @@ class Ledger:
         return attempt - self.possible_disruptions[task_id], attempt - self.sure_disruptions[task_id]
 
     def note_disruption(self, key: Key, accepted: Sequence[calls.Report], *, sure: bool) -> None:
-        """An orderly stop of its node ended the attempt, or may have: no attempt is used up."""
+        """An orderly stop of its node ended the attempt, or may have: no attempt is used up.
+
+        A node that says "cancelled" of what no submitter wished to cancel has stopped it by itself.
+        """
         if not calls.PROMISES.disruptions or key in self.disrupted:
             return
-        if any(report.reason == "node_shutdown" for report in accepted):
+        if any(report.reason in {"node_shutdown", "cancelled"} for report in accepted):
             self.disrupted.add(key)
             self.possible_disruptions[key.task] += 1
             self.sure_disruptions[key.task] += sure
@@ -278,7 +281,7 @@ class Ledger:
             self.late_ends.add(key)
         if answer.lost and call.status and key not in self.accepted:
             self.unsure.add(key)
-        if call.status and call.reason == outcome.Reason.NODE_SHUTDOWN:
+        if call.status and call.reason in {outcome.Reason.NODE_SHUTDOWN, outcome.Reason.CANCELLED}:
             if call.key.task in self.specs:
                 session.handed_back.add(self.specs[call.key.task].shape)
         elif call.status and is_nodes_fault(call.reason):

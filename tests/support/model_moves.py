@@ -284,7 +284,9 @@ class _Move:
 
     def _after_end(self, report: calls.Report) -> None:
         new = self.new
-        if report.status == "failed" and is_nodes_fault(report.reason):
+        if (report.status == "failed" and is_nodes_fault(report.reason)) or (
+            report.status == "cancelled" and not new.cancel
+        ):
             self._tried_again()
         else:
             demand(new.state == report.status, f"the accepted end is {report}: {self.text}")
@@ -328,6 +330,8 @@ class _Move:
 
     def _ended(self) -> None:
         new = self.new
+        wished = self.old.cancel or new.cancel or self._cancelled()
+        demand(new.state != "cancelled" or wished, f"cancelled by nobody: {self.text}")
         if new.result is None:
             demand(new.state != "completed", f"completed without a result: {self.text}")
             return

@@ -40,15 +40,24 @@ class PrivateEngine:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it, and wait until it answers; again where it ends meanwhile, as a service manager would.
+
+        On a crowded machine an engine gives up waiting for its containerd, and ends.
+        """
+        self._launch()
+        waiting.wait_for(self._answers, description="the engine answers", seconds=self.start_seconds)
+
+    def _answers(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            self._launch()
+        return engine_api.answers(self.url)
+
+    def _launch(self) -> None:
         # A killed one leaves its number and its containerd's: the new one would take some other process for it, or the
         # dead one itself where nobody has buried it.
         for left in ("docker.pid", "exec/containerd/containerd.pid"):
             (self.home / left).unlink(missing_ok=True)
         self._process = test_engine.start(self.place, *(["--live-restore"] if self._live_restore else []))
-        waiting.wait_for(
-            lambda: engine_api.answers(self.url), description="the engine answers", seconds=self.start_seconds
-        )
 
     def kill(self) -> None:
         """Kill it, -9."""
