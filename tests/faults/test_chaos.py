@@ -16,6 +16,7 @@ from pathlib import Path
 
 import chaos
 import chaos_keeper
+import chaos_pace
 import chaos_plan
 import chaos_run
 import left_processes
@@ -40,6 +41,16 @@ def test_no_blow_falls_where_it_cannot() -> None:
         *(("pool", kind) for kind in ("kill", "stop", "fill", "fill_artifacts", "fill_logs", "clock")),
         *(("engine", kind) for kind in ("kill", "stop")),
     }
+
+
+def test_a_machine_that_starts_nothing_for_a_heartbeats_time_stands_still() -> None:
+    pace = chaos_pace.Pace()
+    pace.note_start(1.0, 99.0)
+    assert pace.stalls == [], "nobody has said what is slow"
+    pace.slow_start_seconds = 1.0
+    pace.note_start(100.0, 100.9)
+    pace.note_start(101.0, 102.1)
+    assert pace.stalls == [(101.0, 102.1)]
 
 
 @pytest.fixture

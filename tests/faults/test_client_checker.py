@@ -314,6 +314,20 @@ def test_a_late_word_excuses_nothing_that_no_blow_explains(reason: str, last: fl
     assert {each.partition(":")[0] for each in found} == {"each_loss_has_its_blow"}, found
 
 
+def test_what_never_began_may_have_been_handed_back_at_any_moment_since_it_was_given() -> None:
+    reads = (
+        _read("moved", 5, "queued", 0),
+        _read("moved", 20, "assigned", 1),
+        _read("moved", 22, "queued", 1, LOST),
+        *(read for read in sound().seen if read.end > 30 and read.task == "moved"),
+    )
+    run = _seen(*reads, drop="moved")(_without(executions=sound().executions[1:])(_calls(drop=(3,))(sound())))
+    full = _lost("node_shutdown: handed back: no room", "fill")(run)
+    assert client_checker.check(full) == []
+    before = dataclasses.replace(full, faults=(client_history.Fault("fill", "n1", 1, 2, 4.5),))
+    assert [each.partition(":")[0] for each in client_checker.check(before)] == ["each_loss_has_its_blow"]
+
+
 def test_a_program_of_an_earlier_attempt_does_not_date_the_loss_of_a_later_one() -> None:
     ends = {"1": "worker_crash: n1 holds it no more", "2": "node_shutdown: node_shutdown"}
     story: Story = (*MOVED[:-1], ("requeue", 2, "n2"), ("assign", 3, "n1"), ("complete", 3, "n1"))

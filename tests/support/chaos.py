@@ -125,6 +125,7 @@ async def _run(terms: Terms, folder: Path, pace: chaos_pace.Pace, recorder: chao
     began = time.monotonic()
     # Heartbeats late by a crowded machine are no fault of theirs: the lease follows it, as an operator's would.
     lease = terms.lease_seconds * min(max(pace.slowness / 3, 1.0), 8.0)
+    pace.slow_start_seconds = lease / 4
     pool = chaos_service.Service("pool", folder, [], {}, '"pool_started"')
     before = Path(terms.before) if terms.before else None
     means = chaos_world.means(folder, disks=terms.with_disks, before=before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import subprocess
 import sys
 import threading
@@ -33,7 +34,9 @@ class Pace:
         self.slowness = 1.0
         self.slowest = 1.0
         self.stalls: list[tuple[float, float]] = []
-        """From when to when (monotonic seconds) this process was not let run."""
+        """From when to when (monotonic seconds) this process was not let run, or none could be started."""
+        self.slow_start_seconds = math.inf
+        """A start of a process that took longer is such a time: others missed heartbeats then."""
         self._quiet = 0.0
         self._since = time.monotonic()
         self._ended = threading.Event()
@@ -69,13 +72,19 @@ class Pace:
     def _once(self) -> None:
         begin = time.monotonic()
         subprocess.run([sys.executable, "-I", "-S", "-c", ""], check=True, stdin=subprocess.DEVNULL)
-        took = time.monotonic() - begin
         now = time.monotonic()
+        took = now - begin
+        self.note_start(begin, now)
         self._quiet += (now - self._since) / self.slowness
         self._since = now
         # Half of the new, half of the old: one slow start is no slow machine.
         self.slowness = min(max((took / QUIET_START_SECONDS + self.slowness) / 2, 1.0), MAX_SLOWNESS)
         self.slowest = max(self.slowest, self.slowness)
+
+    def note_start(self, begin: float, end: float) -> None:
+        """Take note of how long the start of a process took."""
+        if end - begin > self.slow_start_seconds:
+            self.stalls.append((begin, end))
 
     def _measure(self) -> None:
         while not self._ended.wait(MEASURE_SECONDS):

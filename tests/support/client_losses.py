@@ -96,7 +96,8 @@ def losses(history: History, seen: Seen) -> Iterator[Loss]:
         reason, node = seen.losses.get(str(attempt), ""), nodes.get(attempt, "")
         earlier, after = after, begin
         if class_of(reason) in _TOLD_BY_NODE:
-            begin = min(begin, _last_alive(history, seen.task, node, earlier, end))
+            alive = _last_alive(history, seen.task, node, earlier, end)
+            begin = min(begin, _given(reads, attempt) if alive is None else alive)
         yield Loss(seen.task, attempt, node, reason, begin, end, _blow(history, node, reason, begin, end))
 
 
@@ -116,8 +117,13 @@ def _moment(reads: list[Seen], attempt: int) -> tuple[float, float]:
     return begin, min((end for end in over if end > begin), default=math.inf)
 
 
-def _last_alive(history: History, task: str, node: str, begin: float, end: float) -> float:
-    """When the program of an attempt that began between these moments was last seen; infinite where none was."""
+def _given(reads: list[Seen], attempt: int) -> float:
+    """After which moment it was given to its node: what never began may have been handed back ever since."""
+    return max((read.begin for read in reads if read.attempt < attempt), default=-math.inf)
+
+
+def _last_alive(history: History, task: str, node: str, begin: float, end: float) -> float | None:
+    """When the program of an attempt that began between these moments was last seen; ``None`` where none was."""
     plan = history.plan(task, len(history.rollbacks))
     since = max([begin, *(rollback.end for rollback in history.rollbacks)])
     lasts = (
@@ -125,7 +131,7 @@ def _last_alive(history: History, task: str, node: str, begin: float, end: float
         if plan is not None and execution.label == plan.label
         and execution.node in {"", node} and since <= execution.first < end
     )  # fmt: skip
-    return max(lasts, default=math.inf)
+    return max(lasts, default=None)
 
 
 def _over(read: Seen) -> bool:
