@@ -16,7 +16,6 @@ from hivemind_worker.artifacts import spool, store
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.executors import executor
 from hivemind_worker.node import log_streaming, reporting, turns
-from hivemind_worker.nodepool import files as pool_files
 from hivemind_worker.pool_client import channel, client, session
 from hivemind_worker.task import attempt_id, outcome
 from hivemind_worker.wire import calls
@@ -107,46 +106,6 @@ async def test_files_that_cannot_be_read_hold_up_no_report_no_output_and_no_othe
         assert (await at.info(tasks[-1].id)).state == "failed"
         output.close()
         files.close()
-
-
-async def test_files_that_stand_still_at_the_pool_hold_up_no_output_and_no_end(tmp_path: Path) -> None:
-    sums = [f"{number:064x}" for number in range(2 * pool_files.THREADS)]
-    async with pool_parts.running(tmp_path) as at:
-        worker = await at.worker()
-        await at.submit()
-        task = await worker.take()
-        with stalled(at.pool._artifacts, sums):
-            reads = [download(worker, sha256) for sha256 in sums]
-            await waiting.wait_until(
-                lambda: sum(name.startswith("pool-files") for name in thread_names()) >= pool_files.THREADS,
-                description="every thread for files stands still",
-                seconds=20,
-            )
-            chunk = pb.LogChunk(stream=pb.LOG_STREAM_STDOUT, sequence=0, offset=0, data=b"line\n")
-            name = {"node_id": worker.name, "session_id": worker.session_id}
-            output = pb.AppendTaskLogsRequest(task_id=task.id, attempt=task.attempt, chunks=[chunk], **name)
-            async with asyncio.timeout(20):
-                assert await asyncio.to_thread(lambda: "read") == "read", "other threads are free"
-                assert (await worker.report(task, "running")).success
-                await at.nodes.AppendTaskLogs(iter([output]))
-                told = [answer async for answer in at.tasks.GetTaskLogs(pb.GetTaskLogsRequest(task_id=task.id))]
-                assert [one.data for answer in told for one in answer.chunks] == [b"line\n"]
-                assert (await worker.report(task)).success
-            assert not any(read.done() for read in reads)
-            for read in reads:
-                read.cancel()
-        await asyncio.wait(reads)
-        assert (await at.info(task.id)).state == "completed"
-
-
-def download(worker: pool_parts.Worker, sha256: str) -> asyncio.Task[object]:
-    """Begin to fetch a file from the pool."""
-    asked = pb.DownloadArtifactRequest(node_id=worker.name, session_id=worker.session_id, sha256=sha256)
-
-    async def read() -> object:
-        return [answer async for answer in worker.at.nodes.DownloadArtifact(asked)]
-
-    return asyncio.create_task(read(), name="download")
 
 
 def thread_names() -> list[str]:

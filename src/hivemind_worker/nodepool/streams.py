@@ -321,6 +321,10 @@ class Streams:
         if size:
             _ROOMS.get().enter_context(await self.room_to_work(context, size))
 
+    def let_wait(self) -> None:
+        """Count nothing more of this call's request, which it has let go of: it waits, and keeps nobody from work."""
+        _ROOMS.get().close()
+
     async def count_answer(self, context: calls.Context, message: protobuf.Message) -> None:
         """Count the one answer of a call until the other end has taken it. Raises :class:`errors.Unavailable`.
 

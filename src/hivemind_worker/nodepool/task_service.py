@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -70,9 +72,13 @@ class TaskManager(calls.TaskManagerServicer):
 
     @answering.once
     async def GetTask(self, request: pb.GetTaskRequest, context: calls.Context) -> pb.GetTaskResponse:
-        """Tell everything about one task."""
+        """Tell everything about one task, or of its end once that has come."""
         kept = self._parts.store
-        (task,) = await kept.tasks([request.task_id], max_result_bytes=MAX_WATCHED_RESULT)
+        task_id, wait_seconds = request.task_id, requests.wait_seconds(request)
+        if wait_seconds > 0:
+            del request
+            return await self._when_ended(task_id, wait_seconds)
+        (task,) = await kept.tasks([task_id], max_result_bytes=MAX_WATCHED_RESULT)
         await self.streams.work_on(context, streams.ANSWER_FACTOR * (task.result_bytes + task.body_bytes))
         traceparent = _traceparent(await kept.body(task.id))
         if task.result_bytes and task.result is None:
@@ -84,6 +90,32 @@ class TaskManager(calls.TaskManagerServicer):
             telling.write_event(info.story.add(), event)
         budget.fit_task(info)
         return answer
+
+    async def _when_ended(self, task_id: str, seconds: float) -> pb.GetTaskResponse:
+        """Tell of a task once it has ended, or after so many seconds.
+
+        Without the task where its result is large: a stream reads it when there is room.
+        """
+        followers = self._parts.followers
+        with followers.follow([task_id], ended_only=True) as follower:
+            # What is known to go on is not read: its end is told to whoever follows it.
+            if followers.goes_on(task_id) or not (await self._read(task_id)).ended:
+                self.streams.let_wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await follower.changed()
+            if follower.closed:
+                raise errors.Unavailable("the pool is closing")
+            task = follower.take(task_id) or await self._read(task_id)
+        answer = pb.GetTaskResponse()
+        if task.result is not None or not task.result_bytes:
+            (info,) = await self._told([task], lambda: answer.task)
+            budget.fit_task(info)
+        return answer
+
+    async def _read(self, task_id: str) -> records.Task:
+        (task,) = await self._parts.store.tasks([task_id], max_result_bytes=MAX_WATCHED_RESULT)
+        return task
 
     async def _told(
         self, found: Sequence[records.Task], make: Callable[[], pb.TaskInfo] = pb.TaskInfo
