@@ -75,11 +75,16 @@ def test_the_users_engine_keeps_its_bridge(users: private_engine.PrivateEngine) 
 def test_an_engine_that_ends_while_it_starts_is_started_again(users: private_engine.PrivateEngine) -> None:
     users.kill()
     before = users.pid
-    starting = threading.Thread(target=users.start)
-    starting.start()
-    waiting.wait_for(lambda: users.pid != before, description="it is being started")
-    os.kill(users.pid, 9)
-    starting.join()
+
+    def kill_it() -> None:
+        waiting.wait_for(lambda: users.pid != before, description="it is being started")
+        os.kill(users.pid, 9)
+
+    # Not the other way round: an engine ends with the thread that has started it.
+    killing = threading.Thread(target=kill_it)
+    killing.start()
+    users.start()
+    killing.join()
     assert engine_api.answers(users.url)
 
 

@@ -120,7 +120,8 @@ class _Move:
         if any(isinstance(one.call, calls.Restore) for one in self.done):
             self._restored()
             return
-        if not old.active:
+        # Of calls made at once, one may end an attempt and another be given the next.
+        if not old.active or new.attempt > old.attempt:
             reports = [one.call for one in self.ends(old.attempt) if isinstance(one.call, calls.Report)]
             self.ledger.note_disruption(self.ledger.key(old.id, old.attempt), reports, sure=False)
         if new.attempt > old.attempt:
