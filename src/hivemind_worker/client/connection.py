@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import AsyncGenerator, Awaitable, Iterator
 from typing import Protocol, TypeVar
 
@@ -98,9 +97,6 @@ class Connection:
         return _told(verdicts.read(error), doing, self.address)
 
 
-_RANDOM = random.Random()  # noqa: S311  (spreads load; nothing secret hangs on it)
-
-
 class Tries:
     """Failures in a row, against one patience."""
 
@@ -119,7 +115,7 @@ class Tries:
         verdict = verdicts.read(error)
         if not self._failures:
             self._since = clock.now()
-        pause = backoff.delay(self._failures, _RANDOM, base=PAUSE_SECONDS, cap=LONGEST_PAUSE, least=0.02)
+        pause = backoff.delay(self._failures, backoff.RANDOM, base=PAUSE_SECONDS, cap=LONGEST_PAUSE, least=0.02)
         left = self._since + self._patience - clock.now()
         if verdict.course is not verdicts.Course.RETRY or left <= 0:
             raise _told(verdict, doing, self._address) from error

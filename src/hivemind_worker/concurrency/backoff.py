@@ -11,7 +11,8 @@ CAP_SECONDS = 60.0
 # 2**64 times any base is past any cap; beyond it the power would only overflow.
 LARGEST_EXPONENT = 64
 
-_RANDOM = random.Random()  # noqa: S311  (spreads load; nothing secret hangs on it. One for all: each costs a seed.)
+RANDOM = random.Random()  # noqa: S311  (spreads load; nothing secret hangs on it)
+"""One for all pauses that no test has made its own for: a new one costs a seed each time."""
 
 
 def delay(
@@ -54,7 +55,7 @@ class Backoff:
         self._stop = stop
         self._level = level
         self._base, self._cap, self._least = base, cap, least
-        self._rng = rng or _RANDOM
+        self._rng = rng or RANDOM
 
     def next_delay(self) -> float:
         """The seconds that the next failure earns; counts it."""
