@@ -4,7 +4,7 @@ Usage: python scripts/run_tests.py [--fast | --long] [PYTEST ARGUMENTS…]
 
 Without an engine (not root, not Debian, none running) its tests are skipped, and that is said; in CI (CI=true) it fails
 the run instead: green must mean that they ran. What mostly waits runs on several processes at once; then what needs the
-machine to itself, one after the other. `N passed, N failed` of both is the last thing printed.
+machine to itself, one after the other. Last are printed the tests that did not hold, and `N passed, N failed` of both.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ def _compiling() -> subprocess.Popen[bytes]:
 def _tests(phases: list[tuple[str, bool]], chosen: list[str], environment: dict[str, str]) -> int:
     """Run pytest once for each phase (which marks, and whether spread); 0 when tests were run and all hold."""
     counts: collections.Counter[str] = collections.Counter()
+    broken: list[str] = []
     codes = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
@@ -102,9 +103,16 @@ def _tests(phases: list[tuple[str, bool]], chosen: list[str], environment: dict[
                 check=False,
             )
             codes.append(ended.returncode)
-            counts.update(json.loads(tally.read_text(encoding="utf-8")) if tally.exists() else {"error": 1})
+            if tally.exists():
+                left = json.loads(tally.read_text(encoding="utf-8"))
+            else:
+                left = {"counts": {"error": 1}, "broken": [f"pytest itself: exit code {ended.returncode}"]}
+            counts.update(left["counts"])
+            broken += left["broken"]
             if ended.returncode not in RAN:
                 break  # interrupted, or not usable
+    for one in broken:
+        print(f"!! {one}", flush=True)
     print(f"== {_minutes(time.monotonic() - began)}, {counts['skipped']} skipped", flush=True)
     print(f"{counts['passed']} passed, {sum(counts[word] for word in BAD)} failed", flush=True)
     return next((code for code in codes if code not in (HOLDS, NOTHING_CHOSEN)), min(codes))

@@ -59,10 +59,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> spreading
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Leave the counts for whoever adds up several runs."""
+    """Leave the counts, and what did not hold, for whoever adds up several runs."""
     if path := os.environ.get("HIVEMIND_TEST_TALLY"):
-        counts = {outcome: len(reports) for outcome, reports in terminalreporter.stats.items() if outcome}
-        Path(path).write_text(json.dumps(counts), encoding="utf-8")
+        stats = terminalreporter.stats
+        counts = {outcome: len(reports) for outcome, reports in stats.items() if outcome}
+        broken = [_in_one_line(report) for outcome in ("failed", "error") for report in stats.get(outcome, ())]
+        Path(path).write_text(json.dumps({"counts": counts, "broken": broken}), encoding="utf-8")
+
+
+def _in_one_line(report: Any) -> str:
+    """Name of a test that did not hold, at what step, and the first line of the reason."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    reason = crash.message if crash is not None else str(report.longrepr)
+    return (
+        f"{report.nodeid} ({getattr(report, 'when', None) or 'collect'}): {reason.strip().partition(chr(10))[0]:.300}"
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
