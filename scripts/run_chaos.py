@@ -6,7 +6,10 @@ With a dockerd to start (root) one of the three workers runs containers on an en
 as well; without one all three run sandboxes, and that is said. A seed's blows and tasks are the same in every run. As
 root all of it runs in namespaces of its own, which end with it.
 
---spin: so many processes keep the cores busy beside it. --before: pool and workers may begin as that version of this
+--spin: so many processes keep the cores busy beside it, in a control group of their own for the processor, of twice the
+run's weight: they get two thirds of the machine while the run has anything to do, as a crowded slice under systemd
+does. Where no such group can be made (no root, no cpu controller) they share the run's own, and leave it one part in
+so many. The verdict says which, and what they had. --before: pool and workers may begin as that version of this
 repository. --kinds: no other blows fall, to reduce what went wrong. --keep: logs stay, whatever came of it.
 """
 

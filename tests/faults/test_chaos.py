@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -20,10 +21,13 @@ import chaos_pace
 import chaos_plan
 import chaos_run
 import left_processes
+import neighbours
 import own_groups
 import private_engine
 import pytest
 import waiting
+
+SUPPORT = Path(chaos_run.__file__).parent
 
 
 def test_a_seed_says_it_all_and_another_says_something_else() -> None:
@@ -90,8 +94,61 @@ def test_ninety_tasks_in_chaos() -> None:
 @pytest.mark.sandbox
 @pytest.mark.timeout(1_800)
 def test_chaos_beside_sixty_spinning_processes() -> None:
-    verdict = _verdict(chaos.Terms(8, 20, sandboxes=3, containers=0, spinners=60))
+    verdict = _verdict(chaos.Terms(8, 60, sandboxes=3, containers=0, spinners=60))
     assert verdict.good, verdict.text
+    assert "60 spinners had" in verdict.text
+
+
+@pytest.mark.skipif(not own_groups.possible(), reason="control groups of v1, made by root")
+def test_spinners_get_two_thirds_of_the_processor_and_nothing_stays_of_them() -> None:
+    groups = Path("/proc/self/cgroup").read_text(encoding="ascii")
+    cores = os.cpu_count() or 1
+    with neighbours.spinning(8 * cores) as spinners, contextlib.ExitStack() as stack:
+        words = [sys.executable, "-c", "while True: pass"]
+        run = [stack.enter_context(subprocess.Popen(words)) for _ in range(2 * cores)]
+        for process in run:
+            stack.callback(process.kill)
+
+        def seconds(processes: list[subprocess.Popen[bytes]]) -> float:
+            return sum(neighbours.cpu_seconds(process.pid) for process in processes)
+
+        before = seconds(spinners.processes), seconds(run)
+        waiting.wait_for(lambda: seconds(run) > before[1] + 1.0, description="the run has computed", seconds=120)
+        had = seconds(spinners.processes) - before[0], seconds(run) - before[1]
+        assert spinners.group is not None
+        assert len(_groups(spinners.group.parent, os.getpid())) == 2
+    assert 0.6 < had[0] / sum(had) < 0.75
+    assert f"that {8 * cores} spinners had, in a control group next to" in spinners.text
+    assert {process.returncode for process in spinners.processes} == {-signal.SIGKILL}
+    assert _groups(spinners.group.parent, os.getpid()) == []
+    assert Path("/proc/self/cgroup").read_text(encoding="ascii") == groups
+
+
+def _groups(parent: Path, pid: int) -> list[Path]:
+    return list(parent.glob(f"{own_groups.PREFIX}{pid}-*"))
+
+
+def test_spinners_end_with_a_run_that_is_killed(place: Path) -> None:
+    program = (
+        "import sys, pathlib, time; sys.path.insert(0, sys.argv[1]); import neighbours\n"
+        "with neighbours.spinning(2) as spinners:\n"
+        " pathlib.Path(sys.argv[2]).write_text(' '.join(str(each.pid) for each in spinners.processes) + '.')\n"
+        " time.sleep(600)"
+    )
+    numbers = place / "numbers"
+    with subprocess.Popen([sys.executable, "-c", program, str(SUPPORT), str(numbers)]) as process:
+        waiting.wait_for(
+            lambda: numbers.exists() and numbers.read_text().endswith("."), description="they spin", seconds=60
+        )
+        process.kill()
+    pids = [int(word) for word in numbers.read_text().rstrip(".").split()]
+
+    def alive() -> list[int]:
+        return [pid for pid, words in chaos_keeper.processes() if pid in pids and "getppid" in words]
+
+    waiting.wait_for(lambda: not alive(), description="they have ended", seconds=60)
+    with neighbours.spinning(1) as spinners:  # the next run removes the groups that a killed one left
+        assert spinners.group is None or _groups(spinners.group.parent, process.pid) == []
 
 
 @pytest.mark.long

@@ -10,8 +10,6 @@ import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -51,9 +49,9 @@ RESULT = "result.json"
 class Terms:
     """What is to be done. ``containers`` of the three workers use an engine of their own, which is struck as well.
 
-    ``spinners``: processes that do nothing but keep the cores busy beside it. ``before``: a source tree of the version
-    before, which pool and workers begin as. ``kinds``: only these blows fall, to reduce what went wrong. Times in quiet
-    seconds: they stretch with the machine.
+    ``spinners``: processes that keep the cores busy beside it, see `neighbours`. ``before``: a source tree of the
+    version before, which pool and workers begin as. ``kinds``: only these blows fall, to reduce what went wrong. Times
+    in quiet seconds: they stretch with the machine.
     """
 
     seed: int
@@ -91,34 +89,17 @@ class Result:
 async def run(terms: Terms, folder: Path) -> Result:
     """Do it all; logs, stores and the clients' history are in ``folder`` afterwards."""
     recorder = chaos_record.Recorder(folder / HISTORY)
-    spinners = _spinners(terms.spinners)
     task = asyncio.current_task()
     assert task is not None
-
-    def end() -> None:
-        _kill(spinners)  # so that all else is ended soon
-        task.cancel()
-
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         with chaos_pace.Pace() as pace:
-            if spinners:
+            if terms.spinners:
                 await asyncio.sleep(3 * chaos_pace.MEASURE_SECONDS)  # so that the lease fits
             return await _run(terms, folder, pace, recorder)
     finally:
-        _kill(spinners)
         recorder.close()
-
-
-def _kill(spinners: Sequence[subprocess.Popen[bytes]]) -> None:
-    for spinner in spinners:
-        spinner.kill()
-        spinner.wait()
-
-
-def _spinners(count: int) -> list[subprocess.Popen[bytes]]:
-    return [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
 
 
 async def _run(terms: Terms, folder: Path, pace: chaos_pace.Pace, recorder: chaos_record.Recorder) -> Result:

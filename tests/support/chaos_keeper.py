@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import own_groups
@@ -44,8 +44,16 @@ def _unshare() -> str | None:
     return next((path for path in ("/usr/bin/unshare", "/bin/unshare") if os.access(path, os.X_OK)), None)
 
 
-def run(report: Path, command: Sequence[str], linger_seconds: float = LINGER_SECONDS) -> int:
-    """Run a program so, and return its exit code; ``report`` lists what it left, as JSON, once it has ended."""
+def run(
+    report: Path,
+    command: Sequence[str],
+    linger_seconds: float = LINGER_SECONDS,
+    told_to_end: Callable[[], None] = lambda: None,
+) -> int:
+    """Run a program so, and return its exit code; ``report`` lists what it left, as JSON, once it has ended.
+
+    ``told_to_end`` is called when a signal ends the run.
+    """
     unshare = _unshare()
     assert unshare is not None
     namespaces = ("pid", "mount", "net", "ipc", *(["cgroup"] if (groups := own_groups.make()) else []))
@@ -57,7 +65,7 @@ def run(report: Path, command: Sequence[str], linger_seconds: float = LINGER_SEC
         process = subprocess.Popen(
             own_groups.joined(groups, [*dying, *words, "--propagation=private", *inside]), stdin=subprocess.DEVNULL
         )
-        with _passing_on(process):
+        with _passing_on(process, told_to_end):
             return process.wait()
     finally:
         for group in own_groups.remove(groups):
@@ -65,10 +73,11 @@ def run(report: Path, command: Sequence[str], linger_seconds: float = LINGER_SEC
 
 
 @contextlib.contextmanager
-def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _passing_on(process: subprocess.Popen[bytes], told_to_end: Callable[[], None]) -> Iterator[None]:
     """SIGTERM and SIGINT to us end it, so that it cleans up and this call returns."""
 
     def end(_number: int, _frame: object) -> None:
+        told_to_end()
         # unshare itself takes no notice; its child is the PID 1 that does.
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
         for child in children:

@@ -18,6 +18,7 @@ import client_checker
 import client_figures
 import client_history
 import left_processes
+import neighbours
 import test_engine
 
 SUPPORT = Path(__file__).resolve().parent
@@ -34,11 +35,13 @@ class Verdict:
     result: chaos.Result | None
     history: client_history.History
     violations: list[str]
+    spinners: str = ""
+    """What they had of the machine, where there were any."""
 
     @property
     def text(self) -> str:
         """In lines, for a person."""
-        lines = [self.result.text] if self.result else []
+        lines = [each for each in (self.result.text if self.result else "", self.spinners) if each]
         return "\n".join(
             [*lines, client_figures.figures(self.history).text, *(f"!! {each}" for each in self.violations)]
         )
@@ -55,12 +58,14 @@ def run(terms: chaos.Terms, folder: Path) -> Verdict:
     (folder / "tmp").mkdir()
     command = [sys.executable, str(HOME / "scripts" / "run_chaos.py"), "--inside", str(folder)]
     left: list[str] = []
-    if chaos_keeper.possible():
-        report = folder / "left.json"
-        code = chaos_keeper.run(report, command)
-        left = json.loads(report.read_text(encoding="utf-8")) if report.exists() else ["no list of what is left"]
-    else:
-        code = subprocess.run(command, check=False).returncode
+    with neighbours.spinning(terms.spinners) as spinners:
+        if chaos_keeper.possible():
+            report = folder / "left.json"
+            code = chaos_keeper.run(report, command, told_to_end=spinners.end)  # so that all else is ended soon
+            left = json.loads(report.read_text(encoding="utf-8")) if report.exists() else ["no list of what is left"]
+        else:
+            code = subprocess.run(command, check=False).returncode
+        spun = spinners.text if terms.spinners else ""
     left += _end_all(folder)
     path = folder / chaos.RESULT
     result = chaos.Result(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
@@ -72,7 +77,7 @@ def run(terms: chaos.Terms, folder: Path) -> Verdict:
     violations = client_checker.check(history)
     if result is None:
         violations.append(f"the run itself broke off, with exit code {code}")
-    return Verdict(result, history, violations)
+    return Verdict(result, history, violations, spun)
 
 
 def _end_all(folder: Path) -> list[str]:

@@ -38,7 +38,7 @@ def make() -> list[Path]:
     name = f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
     groups = []
     for folder in _own():
-        _sweep(folder)
+        sweep(folder)
         with contextlib.suppress(OSError):
             group = folder / name
             group.mkdir()
@@ -59,7 +59,8 @@ def _own() -> Iterator[Path]:
             yield mount / path.lstrip("/")
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
+    """Remove what runs that are dead have left there."""
     for group in folder.glob(f"{PREFIX}*-*"):
         pid = group.name.removeprefix(PREFIX).partition("-")[0]
         if not Path(f"/proc/{pid}").exists():
