@@ -95,6 +95,8 @@ def many(
         with stands_still:
             try:
                 await _send(servicer, method, request, context, stands_still)
+            except calls.Gone:
+                return  # a write met a line that had broken: the other end's affair, as a cancelled call is
             except Exception as error:  # noqa: BLE001  (as above)
                 refusal = _refusal(method.__name__, error)
             else:
