@@ -110,7 +110,7 @@ async def _run(terms: Terms, folder: Path, pace: chaos_pace.Pace, recorder: chao
     pool = chaos_service.Service("pool", folder, [], {}, '"pool_started"')
     before = Path(terms.before) if terms.before else None
     means = chaos_world.means(folder, disks=terms.with_disks, before=before)
-    made = chaos_world.World(folder, terms.seed, pool, lease, 1.0, 4, pace, recorder, means)
+    made = chaos_world.World(folder, terms.seed, pool, lease, 1.0, 4, pace, recorder, means, terms.tasks)
     draw = random.Random(f"old {terms.seed}")
     olds = {who: draw.random() < 0.5 for who in ("pool", "node 0", "node 1", "node 2")} if before else {}
     async with chaos_world.world(made, sandboxes=terms.sandboxes, containers=terms.containers, olds=olds) as world:

@@ -32,6 +32,9 @@ heartbeat and its answer follow."""
 
 DISK_MIB = 256
 
+POOL_GROWTH_MIB = {"": 0.1, "pool-artifacts": 0.2, "logs": 0.01}
+"""The pool keeps all, so its disks are larger by this for each task of the run: 0.05, 0.12 and 0.003 were seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Means:
@@ -62,6 +65,7 @@ class World:
     pace: chaos_pace.Pace
     recorder: chaos_record.Recorder
     means: Means
+    tasks: int = 0
     address: str = ""
     nodes: dict[str, chaos_service.Service] = field(default_factory=dict)
     retired: dict[str, chaos_service.Service] = field(default_factory=dict)
@@ -113,7 +117,7 @@ class World:
             self.jumblers[name] = await self.stack.enter_async_context(relay)
             target = self.jumblers[name].address
         line = await self.stack.enter_async_context(cutting_proxy.line(target))
-        place = self._home(name, ("work", "outbox"))
+        place = self._home(name, {"": 0, "work": 0, "outbox": 0})
         temporary = self.folder / f"{name}-temp"
         temporary.mkdir(mode=0o755)
         fence = [f"--docker-host={self.engine.url}"] if fenced and self.engine else []
@@ -144,20 +148,21 @@ class World:
 
     def add_pool_home(self) -> Path:
         """Make the pool's folder and disks."""
-        place = self._home("pool", ("pool-artifacts", "logs"))
+        place = self._home("pool", {part: int(each * self.tasks) for part, each in POOL_GROWTH_MIB.items()})
         roots = [disk.path for (who, _), disk in self.disks.items() if who == "pool"]
         self.pool.environment = self._environment("pool", roots)
         return place
 
-    def _home(self, name: str, parts: tuple[str, ...]) -> Path:
-        place = self.folder / name
-        place.mkdir(parents=True)
+    def _home(self, name: str, more_mib: Mapping[str, int]) -> Path:
+        """Make a folder with disks of its own: itself (``""``, first) and below it, of so many MiB more than usual."""
+        home = self.folder / name
+        home.mkdir(parents=True)
         if self.means.disks:
-            self.disks[name, ""] = self.stack.enter_context(small_disk.mounted(place, DISK_MIB))
-            for part in parts:
-                (place / part).mkdir(mode=0o700)
-                self.disks[name, part] = self.stack.enter_context(small_disk.mounted(place / part, DISK_MIB))
-        return place
+            for part, more in more_mib.items():
+                place = home / part
+                place.mkdir(mode=0o700, exist_ok=True)
+                self.disks[name, part] = self.stack.enter_context(small_disk.mounted(place, DISK_MIB + more))
+        return home
 
     def _environment(self, name: str, roots: list[Path]) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("HIVEMIND_", "XDG_", "DOCKER_"))}
