@@ -20,6 +20,7 @@ import chaos_keeper
 import chaos_pace
 import chaos_plan
 import chaos_run
+import chaos_starvation
 import left_processes
 import neighbours
 import own_groups
@@ -55,6 +56,42 @@ def test_a_machine_that_starts_nothing_for_a_heartbeats_time_stands_still() -> N
     pace.note_start(100.0, 100.9)
     pace.note_start(101.0, 102.1)
     assert pace.stalls == [(101.0, 102.1)]
+
+
+def test_who_waits_for_a_core_for_half_a_lease_is_starved_and_who_is_slow_himself_is_not() -> None:
+    starvation = chaos_starvation.Starvation(4.0)
+    for tenth in range(300):
+        now = tenth / 10
+        waits = min(max(now - 10.0, 0.0), 5.0)  # from 10 s to 15 s both wait: the node more, the pool less
+        starvation.look(now, {"pool": (1, 0.2 * waits), "node": (2, 0.4 * waits), "other": (3, 0.0)})
+    (span,) = starvation.spans
+    assert span.who == "node"
+    assert 9.0 < span.begin < 10.0
+    assert 15.0 < span.end < 16.0
+
+
+def test_what_a_process_waited_before_it_was_killed_starves_not_its_successor() -> None:
+    starvation = chaos_starvation.Starvation(4.0)
+    starvation.look(1.0, {"node": (1, 0.0)})
+    starvation.look(2.0, {"node": (2, 9.0)})
+    starvation.look(3.0, {"node": (2, 9.5)})
+    assert starvation.spans == []
+    starvation.look(4.0, {"node": (2, 11.5)})
+    assert [span.who for span in starvation.spans] == ["node"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="a kernel that keeps such an account")
+def test_a_process_that_lacks_a_core_is_seen_to_wait() -> None:
+    words = [sys.executable, "-c", "while True: pass"]
+    with contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(subprocess.Popen(words)) for _ in range(2 * (os.cpu_count() or 1))]
+        for process in crowd:
+            stack.callback(process.kill)
+        waiting.wait_for(
+            lambda: sum(chaos_starvation.waited_seconds(process.pid) for process in crowd) > 1.0,
+            description="they wait for each other", seconds=60,
+        )  # fmt: skip
+    assert chaos_starvation.waited_seconds(crowd[0].pid) == 0.0, "it is gone"
 
 
 @pytest.fixture

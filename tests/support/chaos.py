@@ -23,6 +23,7 @@ import chaos_plan
 import chaos_record
 import chaos_rollback
 import chaos_service
+import chaos_starvation
 import chaos_world
 import client_history
 import history
@@ -154,6 +155,7 @@ async def _through(world: chaos_world.World, terms: Terms, watch: chaos_evidence
         beside = [
             asyncio.create_task(world.keep_alive(), name="supervisor"),
             asyncio.create_task(_follow(world, watch), name="process numbers"),
+            asyncio.create_task(_watch_starvation(world), name="starvation"),
             asyncio.create_task(clients.observe_nodes(), name="nodes"),
             asyncio.create_task(clients.follow(), name="follower"),
             *(asyncio.create_task(clients.read(number), name="reader") for number in range(chaos_clients.READERS)),
@@ -212,6 +214,14 @@ async def _follow(world: chaos_world.World, watch: chaos_evidence.Watch) -> None
         await asyncio.sleep(0.05)
 
 
+async def _watch_starvation(world: chaos_world.World) -> None:
+    while True:
+        pids = {service.name: service.pid for service in (world.pool, *world.nodes.values())}
+        waited = {name: (pid, chaos_starvation.waited_seconds(pid)) for name, pid in pids.items() if pid}
+        world.starvation.look(time.monotonic(), waited)
+        await asyncio.sleep(world.lease_seconds / 20)
+
+
 async def _strike(world: chaos_world.World, striker: chaos_blows.Striker, terms: Terms) -> None:
     under_way: set[asyncio.Task[None]] = set()
     try:
@@ -268,10 +278,12 @@ async def _left_processes(world: chaos_world.World) -> tuple[str, ...]:
 
 
 def _stalls(world: chaos_world.World) -> list[history.Absence]:
-    """Times in which this machine let nobody run, by the wall clock."""
+    """Times in which this machine let nobody run, or not one of ours, by the wall clock."""
     offset = time.time() - time.monotonic()
     healing = chaos_world.HEALING_SECONDS
-    return [history.Absence("pool", begin + offset, end + offset + healing) for begin, end in world.pace.stalls]
+    spans = [("pool", begin, end) for begin, end in world.pace.stalls]
+    spans += [(span.who, span.begin, span.end) for span in world.starvation.spans]
+    return [history.Absence(who, begin + offset, end + offset + healing) for who, begin, end in spans]
 
 
 def _evidence(
@@ -282,8 +294,10 @@ def _evidence(
     for each in watch.executions():
         write("execution", **dataclasses.asdict(each))
     healing = max(chaos_world.HEALING_SECONDS, 2 * world.lease_seconds)
-    for begin, end in world.pace.stalls:
-        write("fault", what="stall", who="machine", begin=begin, end=end, settled=end + healing, nodes=[])
+    lacks = [("stall", "machine", begin, end) for begin, end in world.pace.stalls]
+    lacks += [("starvation", span.who, span.begin, span.end) for span in world.starvation.spans]
+    for what, who, begin, end in lacks:
+        write("fault", what=what, who=who, begin=begin, end=end, settled=end + healing, nodes=[])
     for name in remains:
         write("left", name=name)
     defaults = client_history.Bounds()
@@ -327,6 +341,7 @@ def _counted(world: chaos_world.World, stored: history.History, watch: chaos_evi
         report.reason in set(outcome.Reason) and outcome.FAULTS[outcome.Reason(report.reason)] is outcome.Fault.NODE
         for report in reports
     )
+    counts["starvations (a node or the pool lacked a core for half a lease)"] = len(world.starvation.spans)
     counts["duplicates refused"] = 0
     services = {**world.nodes, **world.retired}
     for _, event_type, details in chaos_evidence.events({name: each.log for name, each in services.items()}):

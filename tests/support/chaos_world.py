@@ -15,6 +15,7 @@ from pathlib import Path
 import chaos_pace
 import chaos_record
 import chaos_service
+import chaos_starvation
 import cutting_proxy
 import history
 import jumbling_proxy
@@ -79,11 +80,16 @@ class World:
     complaints: list[str] = field(default_factory=list)
     alive: dict[str, float] = field(default_factory=dict)
     """When (monotonic seconds) the pool last showed a node as able to act."""
+    starvation: chaos_starvation.Starvation = field(init=False)
     epoch_at: float = float("-inf")
     """Since when (wall clock) the pool has the store of today: it was wiped or restored then."""
     busy: set[str] = field(default_factory=set)
     extras: list[subprocess.Popen[bytes]] = field(default_factory=list)
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+
+    def __post_init__(self) -> None:
+        """Begin to look for starvation by this world's lease."""
+        self.starvation = chaos_starvation.Starvation(self.lease_seconds)
 
     @property
     def targets(self) -> list[str]:

@@ -16,12 +16,12 @@ from client_history import NODE_FAULTS, Fault, History, Seen
 _PROCESS = frozenset({"kill", "power", "replace", "ended by itself"})
 """The worker's process is gone."""
 
-_LINE = frozenset({"stop", "part", "freeze", "deafen", "cut", "slow", "jumble"})
-"""Nothing of it comes through for a while, or twice, or late."""
+_LINE = frozenset({"stop", "part", "freeze", "deafen", "cut", "slow", "jumble", "starvation"})
+"""Nothing of it comes through for a while, or twice, or late: at last because the machine gave it no core."""
 
 _CLASH = frozenset({"clone", "register"})
 _FULL = frozenset({"fill", "fill_artifacts", "fill_logs"})
-_POOL_AWAY = frozenset({"kill", "power", "stop", "fill", "ended by itself"})
+_POOL_AWAY = frozenset({"kill", "power", "stop", "fill", "ended by itself", "starvation"})
 _ENGINE = frozenset({"kill", "stop"})
 
 
