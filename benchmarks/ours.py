@@ -69,7 +69,7 @@ def dispatch_only() -> Iterator[clients.Client]:
 
 def one(client: clients.Client, isolation: str = "") -> None:
     """Submit one task and wait for its result; raises where it did not complete."""
-    (task,) = client.wait(client.submit({"command": ["true"], "cpu_quota": 100_000}))
+    task = client.run({"command": ["true"], "cpu_quota": 100_000})
     expect(task.status == "completed", f"{task.id} {task.status}: {task.result}")
     if isolation:
         found = task.result.isolation if task.result else ""

@@ -105,6 +105,17 @@ class AsyncClient:
         """Submit tasks that :func:`inputs.prepare` has checked already, and return their ids in order."""
         return await submission.submit(self._open, prepared, key, self._progress, self._traceparent)
 
+    async def run(
+        self, task: Given, *, base: str | os.PathLike[str] = ".", seconds: float | None = None
+    ) -> shapes.Task:
+        """Submit one task and return it once it has ended: one call where :meth:`submit` and :meth:`wait` make two.
+
+        The task goes on whatever becomes of this call: its own ``id`` finds it again. Raises as :meth:`submit`, and
+        TimeoutError, naming the task, where it has not ended ``seconds`` after the call.
+        """
+        (prepared,) = await self._prepared([task], Path(base))
+        return await following.run(self._open, prepared, seconds, self._progress, self._traceparent)
+
     async def task(self, task_id: str) -> shapes.Task:
         """Return one task with its story. Raises :class:`errors.NoSuchTask`."""
         request = calls.pb.GetTaskRequest(task_id=task_id)

@@ -138,6 +138,12 @@ class Client:
         """Submit one task or many, and return their ids in order."""
         return self._do(self._client.submit(tasks, base=base, key=key))
 
+    def run(
+        self, task: asynchronous.Given, *, base: str | os.PathLike[str] = ".", seconds: float | None = None
+    ) -> shapes.Task:
+        """Submit one task and return it once it has ended; raises TimeoutError after ``seconds``."""
+        return self._do(self._client.run(task, base=base, seconds=seconds))
+
     def task(self, task_id: str) -> shapes.Task:
         """Return one task with its story."""
         return self._do(self._client.task(task_id))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
+import uuid_utils
+
 from hivemind_worker.client import connection, inputs, uploading
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import tracing
@@ -43,6 +45,30 @@ async def submit(
             raise errors.Rejected(f"submitting tasks: the pool took none of them: {said}")
         ids += answer.task_ids
     return ids
+
+
+async def submit_and_wait(
+    pool: connection.Connection,
+    prepared: inputs.Prepared,
+    progress: uploading.Progress,
+    traceparent: str,
+    wait_seconds: float,
+) -> tuple[str, calls.pb.TaskInfo | None]:
+    """Send one task and return its id, and the task where it ended within ``wait_seconds`` and its result is not large.
+
+    One call for both. The id is chosen here, so a try after a broken line finds the task that the first one sent.
+    """
+    if prepared.uploads:
+        await uploading.upload(pool, prepared.uploads, progress)
+    message = _message(prepared, traceparent)
+    message.id = message.id or str(uuid_utils.uuid7())
+    ((task,),) = batches([message])
+    request = calls.pb.SubmitTasksRequest(tasks=[task], wait_seconds=wait_seconds)
+    call_seconds = connection.CALL_SECONDS + wait_seconds
+    answer = await pool.ask(pool.pool.SubmitTasks, request, "submitting a task", call_seconds)
+    if not answer.success or list(answer.task_ids) != [message.id]:
+        raise errors.Rejected(f"submitting a task: the pool took it not: {answer.message or 'it said no more'}")
+    return message.id, answer.task if answer.HasField("task") else None
 
 
 def _message(each: inputs.Prepared, traceparent: str) -> calls.pb.Task:

@@ -142,7 +142,7 @@ def poll(request: calls.pb.GetAssignedTasksRequest, epoch: str) -> tuple[records
     return found, min(max(seconds, 0.0), POLL_SECONDS) if request.session_id else 0.0
 
 
-def wait_seconds(request: calls.pb.GetTaskRequest) -> float:
+def wait_seconds(request: calls.pb.GetTaskRequest | calls.pb.SubmitTasksRequest) -> float:
     """Return for how long a question about a task waits for its end. Raises :class:`errors.UserError`."""
     return min(max(_finite("wait_seconds", request.wait_seconds), 0.0), POLL_SECONDS)
 

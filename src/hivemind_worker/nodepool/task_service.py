@@ -53,12 +53,19 @@ class TaskManager(calls.TaskManagerServicer):
 
     @answering.once
     async def SubmitTasks(self, request: pb.SubmitTasksRequest, context: calls.Context) -> pb.SubmitTasksResponse:
-        """Keep all of these tasks or none."""
+        """Keep all of these tasks or none; tell of the end of one whose caller waits for it."""
+        wait_seconds = requests.wait_seconds(request)
         tasks, inputs = await requests.new_tasks(request.tasks, self._parts.max_attempts)
         await self._need_inputs(request.tasks, inputs)
         digest = hashlib.sha256("".join(f"{task.id}\0{task.digest}\0" for task in tasks).encode()).hexdigest()
         ids = await self._parts.store.submit(tasks, requests.key(request.idempotency_key), digest)
-        return pb.SubmitTasksResponse(success=True, task_ids=ids)
+        answer = pb.SubmitTasksResponse(success=True, task_ids=ids)
+        if wait_seconds > 0 and len(ids) == 1:
+            del request, tasks, inputs
+            task = await self._when_ended(ids[0], wait_seconds)
+            if task is not None and task.ended:
+                await self._write_small(task, answer)
+        return answer
 
     async def _need_inputs(self, tasks: Sequence[pb.Task], inputs: Sequence[outcome.Artifact]) -> None:
         missing = set(await self._parts.files.missing(inputs))
@@ -77,7 +84,12 @@ class TaskManager(calls.TaskManagerServicer):
         task_id, wait_seconds = request.task_id, requests.wait_seconds(request)
         if wait_seconds > 0:
             del request
-            return await self._when_ended(task_id, wait_seconds)
+            waited = await self._when_ended(task_id, wait_seconds)
+            if waited is None:
+                raise errors.Unavailable("the pool is closing")
+            answer = pb.GetTaskResponse()
+            await self._write_small(waited, answer)
+            return answer
         (task,) = await kept.tasks([task_id], max_result_bytes=MAX_WATCHED_RESULT)
         await self.streams.work_on(context, streams.ANSWER_FACTOR * (task.result_bytes + task.body_bytes))
         traceparent = _traceparent(await kept.body(task.id))
@@ -91,11 +103,8 @@ class TaskManager(calls.TaskManagerServicer):
         budget.fit_task(info)
         return answer
 
-    async def _when_ended(self, task_id: str, seconds: float) -> pb.GetTaskResponse:
-        """Tell of a task once it has ended, or after so many seconds.
-
-        Without the task where its result is large: a stream reads it when there is room.
-        """
+    async def _when_ended(self, task_id: str, seconds: float) -> records.Task | None:
+        """Return a task once it has ended, or as it stands after so many seconds; ``None`` where the pool closes."""
         followers = self._parts.followers
         with followers.follow([task_id], ended_only=True) as follower:
             # What is known to go on is not read: its end is told to whoever follows it.
@@ -105,13 +114,14 @@ class TaskManager(calls.TaskManagerServicer):
                     async with asyncio.timeout(seconds):
                         await follower.changed()
             if follower.closed:
-                raise errors.Unavailable("the pool is closing")
-            task = follower.take(task_id) or await self._read(task_id)
-        answer = pb.GetTaskResponse()
+                return None
+            return follower.take(task_id) or await self._read(task_id)
+
+    async def _write_small(self, task: records.Task, answer: pb.GetTaskResponse | pb.SubmitTasksResponse) -> None:
+        """Write a task into an answer, but for one with a large result: a stream reads it when there is room."""
         if task.result is not None or not task.result_bytes:
             (info,) = await self._told([task], lambda: answer.task)
             budget.fit_task(info)
-        return answer
 
     async def _read(self, task_id: str) -> records.Task:
         (task,) = await self._parts.store.tasks([task_id], max_result_bytes=MAX_WATCHED_RESULT)

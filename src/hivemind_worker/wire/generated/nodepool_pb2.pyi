@@ -1509,7 +1509,13 @@ class SubmitTasksRequest(_message.Message):
 
     TASKS_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
+    wait_seconds: _builtins.float
+    """Above 0, with one task: the answer comes when the task has ended, at the latest after so many seconds. The task is
+    kept before the wait begins, whatever becomes of its caller, and the same request asked again waits on for it.
+    A pool that does not know the field answers once the task is kept.
+    """
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]: ...
     def __init__(
@@ -1517,10 +1523,11 @@ class SubmitTasksRequest(_message.Message):
         *,
         tasks: _abc.Iterable[Global___Task] | None = ...,
         idempotency_key: _builtins.str = ...,
+        wait_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "tasks", b"tasks", "wait_seconds", b"wait_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1533,11 +1540,16 @@ class SubmitTasksResponse(_message.Message):
     SUCCESS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     TASK_IDS_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     success: _builtins.bool
     message: _builtins.str
     @_builtins.property
     def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """task_ids stand in the order of the tasks asked for."""
+
+    @_builtins.property
+    def task(self) -> Global___TaskInfo:
+        """task is the one task, where it has ended within wait_seconds and its result is not large."""
 
     def __init__(
         self,
@@ -1545,10 +1557,11 @@ class SubmitTasksResponse(_message.Message):
         success: _builtins.bool = ...,
         message: _builtins.str = ...,
         task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        task: Global___TaskInfo | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "success", b"success", "task_ids", b"task_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "success", b"success", "task", b"task", "task_ids", b"task_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
