@@ -171,8 +171,9 @@ async def build_worker(
     takers.append(lambda now: worker.adopt(_terms(now, node_id, there, devices)))
     if measured:  # a worker of one command has no time to grow old
         takers.append(_beside(worker, settings, files))
-    returning, cache = node_id if measured else "", settings.storage.cache_dir
-    worker.beside("leftovers", former_driver.loop(runs.isolation, returning, settings.docker.docker_host, cache))
+    returning, engine, state = node_id if measured else "", settings.docker.docker_host, settings.storage.state_dir
+    former = former_driver.Node(runs.isolation, returning, engine, state)
+    worker.beside("leftovers", former_driver.loop(former, settings.storage.cache_dir))
     return worker
 
 

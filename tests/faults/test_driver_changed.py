@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import in_containers
+import leaks
 import left_processes
 import mortal
 import pytest
@@ -27,7 +28,11 @@ async def worker(docker_url: str, busybox_image: str, tmp_path: Path) -> AsyncIt
         if made.process is not None and made.process.poll() is None:
             assert await made.stop() == 0, made.log()
         assert not in_containers.of_node(docker_url, made.node_id)
-        assert not left_processes.of_node(made.node_id)
+        await waiting.wait_until(
+            lambda: not left_processes.of_node(made.node_id, made.state),
+            description="no process of it, nor what holds its sandboxes",
+            seconds=leaks.SECONDS_IN_ENGINE,
+        )
 
 
 def executions(word: str) -> set[int]:

@@ -112,14 +112,14 @@ def test_l05_what_a_killed_command_left_at_the_engine_is_removed_by_the_next(
     assert not commands.nodes(), "whoever ended in order, or was swept, has no record"
 
 
-async def test_l05_what_a_killed_command_left_is_removed_beside_a_worker(commands: Commands) -> None:
+async def test_l05_what_a_killed_command_left_is_removed_beside_a_worker(commands: Commands, tmp_path: Path) -> None:
     killed = commands.begin("sleep", "600")
     node_id = await asyncio.to_thread(commands.runs, set())
     killed.kill()
     killed.wait()
     stop = stopping.Stop()
-    loop = former_driver.loop("docker", f"test-{node_id}", "unix:///nowhere", commands.cache)
-    sweeping = asyncio.ensure_future(loop(stop))
+    node = former_driver.Node("docker", f"test-{node_id}", "unix:///nowhere", tmp_path)
+    sweeping = asyncio.ensure_future(former_driver.loop(node, commands.cache)(stop))
     try:
         await waiting.wait_until(lambda: not commands.containers(node_id), description="it is removed", seconds=60)
     finally:

@@ -136,7 +136,8 @@ async def test_l05_what_the_former_sandboxes_left_is_ended_by_a_worker_with_an_e
     }
     made["a command that runs"] = started("sleep", "600", mark=life.current(life.one_command()).mark)
     stop = stopping.Stop()
-    sweeping = asyncio.ensure_future(former_driver.loop("docker", node_id, "unix:///nowhere", tmp_path)(stop))
+    node = former_driver.Node("docker", node_id, "unix:///nowhere", tmp_path)
+    sweeping = asyncio.ensure_future(former_driver.loop(node, tmp_path)(stop))
     try:
         for name in ("node", "one command"):
             await waiting.wait_until(lambda: made[name].poll() is not None, description=f"{name} is ended")  # noqa: B023
@@ -166,7 +167,8 @@ async def test_l05_what_the_former_containers_left_is_removed_by_a_worker_with_s
         made[name] = await engine.create(f"hivemind-test-{uuid.uuid4().hex[:12]}", body)
         await engine.start(made[name])
     stop = stopping.Stop()
-    sweeping = asyncio.ensure_future(former_driver.loop("sandbox", node_id, docker_url, tmp_path)(stop))
+    node = former_driver.Node("sandbox", node_id, docker_url, tmp_path)
+    sweeping = asyncio.ensure_future(former_driver.loop(node, tmp_path)(stop))
     try:
 
         async def is_gone() -> bool:

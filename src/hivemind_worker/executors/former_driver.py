@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hivemind_worker.concurrency import periodic, stopping
 from hivemind_worker.containers import command_records, leftovers
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.sandbox import life
+from hivemind_worker.sandbox import life, outliving
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
 
@@ -26,28 +27,42 @@ SWEEP_SECONDS: Final = 60.0
 log = logs.StructuredLogger(__name__)
 
 
-def loop(isolation: str, node_id: str, docker_host: str, cache: Path) -> Callable[[stopping.Stop], Awaitable[None]]:
-    """Return what sweeps now and every minute until its stop; ``isolation`` names the driver that is in use.
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The node that works here now. ``isolation`` names the driver that is in use."""
 
-    ``cache`` is the user's cache folder, with `containers.command_records`. ``node_id`` is empty for a single command.
+    isolation: str
+    node_id: str
+    """Empty for a single command, which has no node to return to."""
+    docker_host: str
+    state_folder: Path
+    """Where sandboxes were held for the node to return to."""
+
+
+def loop(node: Node, cache: Path) -> Callable[[stopping.Stop], Awaitable[None]]:
+    """Return what sweeps now and every minute until its stop.
+
+    ``cache`` is the user's cache folder, with `containers.command_records`.
     """
-    return functools.partial(_sweep_repeatedly, isolation, node_id, docker_host, cache)
+    return functools.partial(_sweep_repeatedly, node, cache)
 
 
-async def _sweep_repeatedly(isolation: str, node_id: str, docker_host: str, cache: Path, stop: stopping.Stop) -> None:
+async def _sweep_repeatedly(node: Node, cache: Path, stop: stopping.Stop) -> None:
     async for _ in periodic.every(SWEEP_SECONDS, stop):
         # An engine that hangs must not hold up the end of a command.
         with contextlib.suppress(stopping.Stopped):
-            await stop.until(stopping.StopLevel.DRAIN, _sweep(isolation, node_id, docker_host, cache))
+            await stop.until(stopping.StopLevel.DRAIN, _sweep(node, cache))
 
 
-async def _sweep(isolation: str, node_id: str, docker_host: str, cache: Path) -> None:
-    if node_id and isolation == "docker":
-        await sweep_sandboxes(node_id)
-    elif node_id:
+async def _sweep(node: Node, cache: Path) -> None:
+    if node.node_id and node.isolation == "docker":
+        await sweep_sandboxes(node.node_id)
+        # What held them bears no mark, but has a socket in the folder.
+        await outliving.dismiss(node.state_folder)
+    elif node.node_id:
         # No engine, or none that answers: a container of ours there is found when one does.
         with contextlib.suppress(errors.NodeFault):
-            await sweep_containers(node_id, docker_host)
+            await sweep_containers(node.node_id, node.docker_host)
     await sweep_sandboxes(life.one_command())
     for removed in await command_records.sweep(cache):
         _log_removed(removed)

@@ -26,8 +26,7 @@ log = logs.StructuredLogger(__name__)
 
 MIB: Final = 1024 * 1024
 REMOVAL_SECONDS: Final = 60.0
-SWEEP_SECONDS: Final = 60.0
-"""Between two looks at what an earlier life of this node left, as of containers."""
+SWEEP_SECONDS: Final = 60.0  # between two looks at what an earlier life of this node left, as of containers
 
 _FILES: Final = 1024
 _SCRATCH: Final = 64 * MIB
@@ -118,6 +117,8 @@ class ProcessExecutor:
             await self._bury(self._lasting, {each.get(_NAME, "") for each in covered})
         if self._node_id and self._holder_folder is not None:
             await self._sweep()
+            if self._lasting is None:  # an earlier life may have had one
+                await outliving.dismiss(self._holder_folder)
             self._sweeping = asyncio.create_task(self._sweep_again(), name="sandboxes/sweep")
         elif self._node_id:  # one command: for what others left that were killed nobody need wait
             self._jobs.start("strays", self._sweep())

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,21 +93,44 @@ class Held:
                 await self._on_thread(functools.partial(self._started.wait, _END_SECONDS))
         self._thread.shutdown()
 
+    async def dismiss(self) -> None:
+        """End all that an earlier worker had held here, and the holder with it; starts none. `close` it then.
+
+        For a worker that holds no sandboxes itself. A holder that does not answer ends after `holder.ALONE_SECONDS`.
+        """
+        with contextlib.suppress(errors.CapsuleFault, OSError):
+            if await self._on_thread(self._join):
+                answer, _ = await self.ask({"do": "names"})
+                for name in answer["names"]:
+                    await self.ask({"do": "drop", "name": name})
+
     async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _open(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            place = (
-                f"/proc/self/fd/{folder}/{SOCKET}"  # a socket's name has at most 107 bytes, a folder's may have more
-            )
+        with self._place() as place:
             try:
                 self._line = self._connected(place)
             except (FileNotFoundError, ConnectionRefusedError):
                 self._start(place)
                 self._line = self._connected(place)
+
+    def _join(self) -> bool:
+        """Connect to the holder that is there; false where none is."""
+        try:
+            with self._place() as place:
+                self._line = self._connected(place)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[str]:
+        """The socket's path by an open folder: a socket's name has at most 107 bytes, a folder's may have more."""
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield f"/proc/self/fd/{folder}/{SOCKET}"
         finally:
             os.close(folder)
 
@@ -253,6 +276,15 @@ class Sandbox:
         while said := await complaints.read(process.COMPLAINT):
             self._complaint += said
             del self._complaint[: -process.COMPLAINT]
+
+
+async def dismiss(folder: Path) -> None:
+    """End the holder of this state folder and all that it holds; see `Held.dismiss`."""
+    held = Held(folder)
+    try:
+        await held.dismiss()
+    finally:
+        await held.close()
 
 
 async def start(
