@@ -3,8 +3,9 @@
 Usage: python scripts/run_tests.py [--fast | --long] [PYTEST ARGUMENTS…]
 
 Without an engine (not root, not Debian, none running) its tests are skipped, and that is said; in CI (CI=true) it fails
-the run instead: green must mean that they ran. What mostly waits runs on several processes at once; then what needs the
-machine to itself, one after the other. Last are printed the tests that did not hold, and `N passed, N failed` of both.
+the run instead: green must mean that they ran. A process that outlives its test fails the run, too. What
+mostly waits runs on several processes at once; then what needs the machine to itself, one after the other. Last are
+printed the tests that did not hold, and `N passed, N failed` of both.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import reap
 import system_packages
 import test_engine
 import test_images
@@ -42,7 +44,7 @@ SPREAD, SERIAL = "not long and not serial", "not long and serial"
 SLOWEST = 25
 # pytest's exit codes: all hold, some do not, none was chosen.
 HOLDS, FAILS, NOTHING_CHOSEN = 0, 1, 5
-RAN = (HOLDS, FAILS, NOTHING_CHOSEN)
+RAN = (HOLDS, FAILS, NOTHING_CHOSEN, reap.LEFT)
 BAD = ("failed", "error")
 
 
@@ -90,7 +92,8 @@ def _tests(phases: list[tuple[str, bool]], chosen: list[str], environment: dict[
     with tempfile.TemporaryDirectory() as scratch:
         for number, (marks, spread) in enumerate(phases):
             tally = Path(scratch) / str(number)
-            command = [sys.executable, "-m", "pytest", "-m", marks, f"--durations={SLOWEST}"]
+            command = [sys.executable, reap.__file__, sys.executable, "-m", "pytest"]
+            command += ["-m", marks, f"--durations={SLOWEST}"]
             if spread:
                 command += ["-n", str(PROCESSES), "--dist=loadscope", "--no-loadscope-reorder"]
             elif marks == SERIAL and not chosen:
@@ -107,6 +110,9 @@ def _tests(phases: list[tuple[str, bool]], chosen: list[str], environment: dict[
                 left = json.loads(tally.read_text(encoding="utf-8"))
             else:
                 left = {"counts": {"error": 1}, "broken": [f"pytest itself: exit code {ended.returncode}"]}
+            if ended.returncode == reap.LEFT:
+                left["counts"]["error"] = left["counts"].get("error", 0) + 1
+                left["broken"].append("processes outlived their tests; named above")
             counts.update(left["counts"])
             broken += left["broken"]
             if ended.returncode not in RAN:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+import reap
+import waiting
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
@@ -56,3 +60,31 @@ def test_a_planted_leak_fails(kind: str, verdicts: str) -> None:
 def test_a_tidy_test_passes(verdicts: str) -> None:
     assert "PASSED test_planted.py::test_tidy\n" in verdicts, verdicts
     assert "test_planted.py::test_tidy -" not in verdicts, verdicts
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("sh -c 'sleep 0.2 & wait' & wait", 0),
+        ("sleep 0.2 &", 0),
+        ("exit 5", 5),
+        ("env -i setsid sh -c 'sleep 600; :' &", reap.LEFT),
+        ("env -i setsid sh -c 'sleep 600; :' & exit 3", 3),
+    ],
+    ids=["tidy", "ends soon", "fails", "leaves", "fails and leaves"],
+)
+def test_a_run_fails_that_leaves_a_process_however_far_down_and_ends_it(command: str, code: int) -> None:
+    # No pipe: what is left would hold it open, and be waited for.
+    with tempfile.TemporaryFile("w+") as output:
+        ended = subprocess.run(
+            [sys.executable, reap.__file__, "sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            env={**os.environ, "LEFT_SECONDS": "1"},
+            check=False,
+        )
+        output.seek(0)
+        pids = [int(pid) for pid in re.findall(r"process (\d+), ", output.read())]
+    assert ended.returncode == code
+    assert len(pids) == (2 if "600" in command else 0)
+    waiting.wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), description="they are ended")
