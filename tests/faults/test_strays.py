@@ -27,11 +27,13 @@ from hivemind_worker.wire import calls
 
 pb = calls.pb
 
-# Bubblewrap whose parent was killed after the fork and before the child was bound to it: the child waits for ever.
+# Bubblewrap whose parent was killed after the fork and before the child was bound to it: the child waits for ever, and
+# has no child itself, which would bear no mark.
 SHIM = """#!/bin/bash
 (bash -c '
 for fd in /proc/self/fd/*; do eval "exec ${fd##*/}>&-"; done 2>/dev/null
-while :; do sleep 1000; done' bwrap "$@" &)
+exec 3<> <(:)
+: waits for ever; while :; do read -r -u 3; done' bwrap "$@" &)
 exec %s "$@"
 """
 
@@ -66,7 +68,7 @@ async def worker(tmp_path: Path) -> AsyncIterator[mortal.Mortal]:
 def _waiting(worker: mortal.Mortal) -> set[int]:
     """Children that wait for a word of the dead."""
     found = left_processes.of_node(worker.node_id)
-    return {pid for pid, command in found.items() if "sleep 1000" in command}
+    return {pid for pid, command in found.items() if "waits for ever" in command}
 
 
 @pytest.mark.sandbox
@@ -194,7 +196,7 @@ def test_l05_what_a_killed_command_left_is_gone_after_the_next_one(tmp_path: Pat
 
         def waits() -> set[int]:
             found = left_processes.of_node(life.one_command())
-            return {pid for pid, command in found.items() if "sleep 1000" in command}
+            return {pid for pid, command in found.items() if "waits for ever" in command}
 
         try:
             left = waiting.wait_for(waits, description="a child that waits for ever", seconds=60)
