@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import os
 import sys
@@ -52,6 +53,9 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         found = importlib.import_module(f"hivemind_worker.cli.{VERBS[cmd_name][0]}").command
+        if not gc.isenabled():  # by `__main__`, while everything was imported
+            gc.freeze()
+            gc.enable()
         if not isinstance(found, click.Command):
             raise TypeError(f"cli.{cmd_name}.command is no command")
         return found

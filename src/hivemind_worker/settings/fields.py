@@ -117,9 +117,7 @@ LIVE: Final[dict[str, pydantic.JsonValue]] = {"live": True}
 
 
 class Group(pydantic.BaseModel):
-    """Settings that belong together. Frozen; unknown names are refused; each field's text is read from beneath it."""
+    """Settings that belong together. Frozen; unknown names are refused. `reference` reads the texts below fields."""
 
-    model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, hide_input_in_errors=True
-    )
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
     prefix: ClassVar[str] = ""

@@ -5,9 +5,13 @@ The command line makes its options from these rows, the documentation its table,
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import enum
 import functools
+import inspect
+import itertools
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -121,8 +125,39 @@ def show(value: Any) -> str:
     return str(value)
 
 
+def _text(model: type[fields.Group], name: str) -> str:
+    """What stands below a field in its source; empty where nothing does."""
+    return _texts(model.__module__).get((model.__name__, name), "")
+
+
+@functools.cache
+def _texts(module: str) -> Mapping[tuple[str, str], str]:
+    """The text below each field of the classes of a module, by class and field.
+
+    pydantic reads the same, by `use_attribute_docstrings`; but class by class, which takes every command longer than
+    all else that it does with settings.
+    """
+    try:
+        classes = [
+            node for node in ast.parse(inspect.getsource(sys.modules[module])).body if isinstance(node, ast.ClassDef)
+        ]
+    except OSError:
+        return {}
+    return {
+        (owner.name, above.target.id): inspect.cleandoc(below.value.value)
+        for owner in classes
+        for above, below in itertools.pairwise(owner.body)
+        if isinstance(above, ast.AnnAssign)
+        and isinstance(above.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
+
+
 def _row(group: str, name: str, info: FieldInfo, default: Any) -> Setting:
-    if not info.description:
+    text = _text(groups()[group], name)
+    if not text:
         # Only where the sources are missing from a frozen build: the texts are read from beneath the fields.
         raise RuntimeError(f"no text beneath the setting {group}.{name}: is schema.py there as source?")
     key = groups()[group].prefix + name
@@ -138,7 +173,7 @@ def _row(group: str, name: str, info: FieldInfo, default: Any) -> Setting:
         kind=kind,
         choices=choices,
         default=show(default),
-        help=" ".join(info.description.split()),
+        help=" ".join(text.split()),
         live=bool(extra.get("live")),
     )
 
