@@ -78,6 +78,8 @@ def _in_one_line(report: Any) -> str:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose engine or sandbox is missing; fail it where they were promised."""
+    if hasattr(item.config, "workerinput"):
+        spreading.give_way(item, item.config.stash)
     if item.get_closest_marker("docker"):
         _need(DOCKER, there=_engine_answers(), what=f"a Docker engine at {engine_api.address()}")
     if item.get_closest_marker("sandbox"):
@@ -145,7 +147,7 @@ def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
         "open files": leaks.files,
         "processes": leaks.children,
     }
-    if DOCKER == "required" and request.node.get_closest_marker("docker") is not None:
+    if DOCKER == "required" and spreading.is_of_the_engine(request.node):
         looks["in the engine"] = lambda: leaks.in_engine(engine_api.address())
     before = {kind: look() for kind, look in looks.items()}
     yield

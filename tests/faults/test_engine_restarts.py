@@ -15,6 +15,7 @@ import waiting
 
 pytestmark = [
     pytest.mark.docker,
+    pytest.mark.own_engine,
     pytest.mark.skipif(os.geteuid() != 0 or shutil.which("dockerd") is None, reason="needs root and dockerd"),
 ]
 TASK = 'i=0; while [ $i -lt 80 ]; do echo "line $i"; i=$((i+1)); sleep 0.1; done; echo kept > results/x'

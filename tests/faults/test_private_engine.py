@@ -23,6 +23,7 @@ import waiting
 
 pytestmark = [
     pytest.mark.docker,
+    pytest.mark.own_engine,
     pytest.mark.skipif(not private_engine.possible(), reason="needs root and dockerd"),
 ]
 ROOT = Path(__file__).resolve().parents[2]

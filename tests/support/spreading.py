@@ -10,6 +10,8 @@ import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 ENGINE = "engine"
+OWN_ENGINES = "own engines"
+"""Of tests that start engines of their own: one after the other, but beside those of the engine that all others use."""
 # What waits longest begins first, so that nothing long is left over at the end; the others in any order behind it.
 ORDER = ("faults", "docker", "end_to_end", "hostile", "node", "contracts", "programs", "unit", "architecture")
 # These are the longest of all: one that begins late has every other process wait for its end.
@@ -17,6 +19,7 @@ LONGEST = (
     "test_tutorial.py::test_in_the_sandbox",
     "test_two_hundred_tasks.py::",
     "test_large_result.py::",
+    "test_engine_restarts.py::",
     "test_release.py::test_it_installs_twice",
     "test_readme.py::",
     "programs/test_learn_scikit_learn.py::",
@@ -27,6 +30,9 @@ LONGEST = (
 )
 # The tests of these folders are long; those that share nothing go wherever there is room.
 SINGLE = ("tests/faults/", "tests/end_to_end/", "tests/node/", "tests/hostile/")
+BEGAN = pytest.StashKey[bool]()
+NICENESS = 5
+"""Of processes beside that of the engine: a third of its share of a core that both want."""
 # These share a program that is compiled for them.
 TOGETHER = "tests/unit/capsule/test_init"
 
@@ -61,8 +67,10 @@ def _scope(item: pytest.Item) -> str:
 
     Each test of the engine looks for what it left there, and would find what another has not yet removed.
     """
-    if _is_of_the_engine(item):
+    if is_of_the_engine(item):
         return ENGINE
+    if item.get_closest_marker("own_engine") is not None:
+        return OWN_ENGINES
     if item.nodeid.startswith(TOGETHER):
         return TOGETHER
     alone = item.nodeid.startswith(SINGLE) and not _shares(item)
@@ -76,11 +84,23 @@ def _shares(item: pytest.Item) -> bool:
     return any(each.scope == "module" and each.baseid.startswith("tests/") for each in definitions)
 
 
-def _is_of_the_engine(item: pytest.Item) -> bool:
-    return item.get_closest_marker("docker") is not None
+def is_of_the_engine(item: pytest.Item) -> bool:
+    """Whether it uses the engine that is shared, and answers for what it leaves there."""
+    return item.get_closest_marker("docker") is not None and item.get_closest_marker("own_engine") is None
+
+
+def give_way(item: pytest.Item, stash: pytest.Stash) -> None:
+    """Let the process of the engine's tests go first, when this test is the first of another process.
+
+    The engine's are the longest chain: it waits for the engine most of the time, and must not wait for a core as well.
+    """
+    if BEGAN not in stash:
+        stash[BEGAN] = True
+        if not is_of_the_engine(item):
+            os.nice(NICENESS)
 
 
 def _rank(item: pytest.Item) -> tuple[bool, bool, int]:
     folder = item.nodeid.split("/")[1] if "/" in item.nodeid else ""
     folder_rank = ORDER.index(folder) if folder in ORDER else len(ORDER)
-    return not _is_of_the_engine(item), not any(name in item.nodeid for name in LONGEST), folder_rank
+    return not is_of_the_engine(item), not any(name in item.nodeid for name in LONGEST), folder_rank
