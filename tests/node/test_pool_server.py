@@ -139,3 +139,9 @@ async def test_a_folder_of_files_that_cannot_be_written_is_the_owner_s_to_mend(t
     (tmp_path / "artifacts" / "staging").symlink_to(tmp_path / "away" / "staging")
     with pytest.raises(errors.BadSettings, match=r"files cannot be written to .*pool_artifact_dir"):
         await server.NodePool(tmp_path).start()
+
+
+async def test_calls_that_come_at_once_are_all_answered(tmp_path: Path) -> None:
+    async with pool_parts.running(tmp_path) as at:
+        answers = await asyncio.gather(*(at.nodes.Ping(pb.PingRequest()) for _ in range(2_000)))
+    assert all(answer.version for answer in answers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import grpc
@@ -142,8 +143,32 @@ async def test_what_waits_in_memory_is_bounded_too_and_the_rest_is_refused_at_on
     async with asyncio.TaskGroup() as group:
         for peer in "a" * 100 + "b" * 100 + "c" * 100:
             group.create_task(write(peer))
-        await waiting.wait_until(lambda: len(entered) == 16, description="the room is full")
-        assert [entered.count(peer) for peer in "abc"] == [8, 8, 0]
-        assert refused == 300 - 16 - 4, "two of the first two wait, and no more than four in all"
+        await waiting.wait_until(lambda: len(entered) == 15, description="the room is full")
+        assert [entered.count(peer) for peer in "abc"] == [8, 6, 1], "two are reserved for callers with little"
+        assert refused == 300 - 15 - 4, "two of the first two wait, and no more than four in all"
         free.set()
-    assert (len(entered), room.used_bytes, room._waiting_bytes) == (20, 0, {})
+    assert (len(entered), room.used_bytes, room._waiting_bytes) == (19, 0, {})
+
+
+async def test_callers_that_use_up_their_room_leave_some_for_others() -> None:
+    """Four addresses with as many watchers as they might have left nobody else room to read a request."""
+    room = streams.Budget(max_bytes=128, max_peer_bytes=32, wait_seconds=20)
+    async with contextlib.AsyncExitStack() as stack:
+        waiters = [asyncio.create_task(stack.enter_async_context(room.room(peer, 4))) for peer in "abcd" * 16]
+        await asyncio.wait(waiters[:28])
+        assert room.used_bytes == 128 - 16
+        for peer in "efgh":
+            async with asyncio.timeout(1):
+                await stack.enter_async_context(room.room(peer, 4))
+        assert room.used_bytes == 128
+        late = asyncio.create_task(room.take("i", 4))
+        await asyncio.sleep(0)
+        assert not late.done()
+        room.give_back("e", 4)
+        assert (await late).size == 4, "what is reserved goes to nobody who has much, however long they wait"
+        room.give_back("i", 4)
+        room._count("e", 4)
+        for waiter in waiters:
+            waiter.cancel()
+        await asyncio.wait(waiters)
+    assert room.used_bytes == 0

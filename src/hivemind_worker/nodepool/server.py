@@ -38,9 +38,6 @@ from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import calls, channels, unparsed
 
-CALLS_AT_ONCE = 10_000
-"""Calls under way; each worker has one long poll outstanding. Beyond it a call is refused and tried again."""
-
 GRACE_SECONDS = 5.0
 """How long calls that move bytes may go on when the pool stops; polls and followers are answered at once."""
 
@@ -231,7 +228,7 @@ class NodePool:
             await stop.until(stopping.StopLevel.DRAIN, self.store.failed())
 
     def _serve(self) -> grpc.aio.Server:
-        server = grpc.aio.server(options=calls.SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_AT_ONCE)
+        server = grpc.aio.server(options=calls.SERVER_OPTIONS, maximum_concurrent_rpcs=calls.CALLS_AT_ONCE)
         unparsed.add_servicer(calls.NODE_MANAGER, service.NodeManager(self._parts), server)
         unparsed.add_servicer(calls.TASK_MANAGER, task_service.TaskManager(self._parts), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._status.servicer, server)

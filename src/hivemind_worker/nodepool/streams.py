@@ -17,6 +17,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from google.protobuf import message as protobuf
 
+from hivemind_worker.nodepool import peer_locks
 from hivemind_worker.task import errors
 from hivemind_worker.wire import calls, unparsed
 
@@ -30,6 +31,10 @@ MAX_PEER_BYTES = 64 * 1024**2
 
 MAX_WAITING_PART = 4
 """Of what is in memory while it waits: a quarter of the room may wait for more, by caller and in all."""
+
+RESERVED_PART = 8
+"""An eighth of all the room is for callers that have no more than an eighth of their own: four that use up theirs would
+else leave nobody else any."""
 
 MAX_WAITING = 2_000
 """Streams that wait for room; one more is refused at once."""
@@ -176,8 +181,15 @@ class Budget:
 
     def _fits(self, peer: str, size: int) -> bool:
         """What is larger than all the room goes alone."""
-        used, used_by = self._used, self._used_by[peer]
-        return (not used or used + size <= self._max_bytes) and (not used_by or used_by + size <= self._max_peer_bytes)
+        used_by = self._used_by[peer]
+        return self._fits_all(peer, size) and (not used_by or used_by + size <= self._max_peer_bytes)
+
+    def _fits_all(self, peer: str, size: int) -> bool:
+        reserved = 0 if self._is_small(peer, size) else self._max_bytes // RESERVED_PART
+        return not self._used or self._used + size <= self._max_bytes - reserved
+
+    def _is_small(self, peer: str, size: int) -> bool:
+        return self._used_by[peer] + size <= self._max_peer_bytes // RESERVED_PART
 
     def _count(self, peer: str, size: int) -> None:
         self._used += size
@@ -187,9 +199,12 @@ class Budget:
         self._count(peer, -size)
         if not self._used_by[peer]:
             del self._used_by[peer]
+        is_full = False  # then only what is reserved is given: nothing small overtakes for ever what is large
         for turn, (waiting_peer, waiting_size) in list(self._waiting.items()):
-            if self._used + waiting_size > self._max_bytes:
-                break
+            if not self._fits_all(waiting_peer, waiting_size):
+                is_full = True
+            if is_full and not self._is_small(waiting_peer, waiting_size):
+                continue
             if not turn.done() and self._fits(waiting_peer, waiting_size):
                 self._count(waiting_peer, waiting_size)
                 del self._waiting[turn]
@@ -257,7 +272,8 @@ class Streams:
     """The budgets of a pool's calls, each kind by itself, so that none waits behind another.
 
     ``files`` and ``output`` that come, ``answers`` that are sent, ``requests`` of one message, ``node_requests`` that
-    keep a node alive, and what streams hold as long as they are ``open``.
+    keep a node alive, and what streams hold as long as they are ``open``. ``looks``: of each caller's watchers one at a
+    time makes messages.
     """
 
     def __init__(
@@ -277,6 +293,7 @@ class Streams:
         self.requests = requests or Requests()
         self.node_requests = Requests()
         self.open = Budget()
+        self.looks = peer_locks.PeerLocks()
         self.idle_seconds = idle_seconds
         self.write_seconds = write_seconds
         self.read_seconds = read_seconds

@@ -128,11 +128,14 @@ class TaskManager(calls.TaskManagerServicer):
         return task
 
     async def _told(
-        self, found: Sequence[records.Task], make: Callable[[], pb.TaskInfo] = pb.TaskInfo
+        self,
+        found: Sequence[records.Task],
+        make: Callable[[], pb.TaskInfo] = pb.TaskInfo,
+        waits: telling.Waits | None = None,
     ) -> list[pb.TaskInfo]:
         """Return messages about tasks; the flag of missing output goes where the last of it came after the end."""
         reasons = self._parts.readiness.unready_reasons
-        infos = await telling.tasks(self._parts.store, self._parts.live, found, "; ".join(reasons), make)
+        infos = await telling.tasks(self._parts.store, self._parts.live, found, "; ".join(reasons), make, waits)
         for info in infos:
             if str(outcome.Flag.OUTPUT_INCOMPLETE) not in info.result.flags:
                 continue
@@ -188,16 +191,21 @@ class TaskManager(calls.TaskManagerServicer):
             goes_on = self._parts.followers.goes_on if ended_only else (lambda _: False)
             look: Sequence[str] = [task_id for task_id in wanted if not goes_on(task_id)]
             while True:
+                waits = telling.Waits(self._parts.store)
                 for start in range(0, len(look), WATCHED_AT_ONCE):
-                    tasks = await self._as_they_stand(follower, look[start : start + WATCHED_AT_ONCE])
-                    told = (task for task in tasks if task.ended or not ended_only)
-                    changed = [task for task in told if seen.get(task.id, -1) < task.version]
-                    seen |= {task.id: task.version for task in changed}
-                    going_on -= {task.id for task in tasks if task.ended}
-                    del tasks
-                    for info in await self._told([task for task in changed if not task.ended]):
+                    # Not while it writes: a watcher that does not read holds up none of the same caller.
+                    async with self.streams.looks.lock(streams.peer(context)):
+                        tasks = await self._as_they_stand(follower, look[start : start + WATCHED_AT_ONCE])
+                        told = (task for task in tasks if task.ended or not ended_only)
+                        changed = [task for task in told if seen.get(task.id, -1) < task.version]
+                        seen |= {task.id: task.version for task in changed}
+                        going_on -= {task.id for task in tasks if task.ended}
+                        del tasks
+                        infos = await self._told([task for task in changed if not task.ended], waits=waits)
+                    for info in infos:
                         budget.fit_task(info)
                         yield pb.WatchTasksResponse(task=info)
+                    del infos
                     for task in changed:
                         if task.ended:
                             yield await self._ended(task)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+from hivemind_worker.concurrency import clock
 from hivemind_worker.nodepool import assignment, live
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.task import outcome, resources, state
@@ -16,19 +17,47 @@ _ALL_DRAIN = "every node drains: `hivemind node resume ID` gives one tasks again
 _ALL_REST = "every node rests for a while: its last attempts failed by its own fault (`hivemind nodes` says which)"
 
 
+WAITS_SECONDS = 1.0
+"""How old a reason to wait may be: about what a watcher needs for 1,000 tasks."""
+
+MAX_WAITS = 1_000
+"""Reasons that are remembered, of some 2 KiB each where a task asks for much."""
+
+
+class Waits:
+    """Why tasks wait, for messages that follow one another: all nodes are looked at once a second, not for each 64."""
+
+    def __init__(self, store: store.Store) -> None:
+        self._store = store
+        self._reasons: dict[assignment.Shape, str] = {}
+        self._since = 0.0
+
+    async def reasons(self, shapes: Collection[assignment.Shape]) -> Mapping[assignment.Shape, str]:
+        """Return why tasks of these shapes wait, as of the last `WAITS_SECONDS`."""
+        if clock.now() - self._since > WAITS_SECONDS or len(self._reasons) > MAX_WAITS:
+            self._since = clock.now()
+            self._reasons.clear()
+        if unknown := [shape for shape in shapes if shape not in self._reasons]:
+            self._reasons |= await self._store.survey(functools.partial(reasons_to_wait, unknown))
+        return self._reasons
+
+
 async def tasks(
     kept: store.Store,
     said: live.Live,
     found: Sequence[records.Task],
     unready: str = "",
     make: Callable[[], pb.TaskInfo] = pb.TaskInfo,
+    waits: Waits | None = None,
 ) -> list[pb.TaskInfo]:
     """Return messages about these tasks, without their stories.
 
     ``said``: what nodes tell of those that they hold; ``unready``: why the pool hands out nothing, where it does not.
     ``make`` makes each of the messages, such as in the place where it is to be: a copy may take megabytes.
+    ``waits``: what whoever sends many messages has learnt of the reasons to wait.
     """
-    reasons = {} if unready else await _reasons(kept, found)
+    queued = {task.shape for task in found if task.state is state.TaskState.QUEUED}
+    reasons = {} if unready else await (waits or Waits(kept)).reasons(queued)
     infos = [_write(make(), task, reasons, unready) for task in found]
     for task, info in zip(found, infos, strict=True):
         last = None if task.ended else said.of(task.id, task.attempt, task.node_id)
@@ -37,11 +66,6 @@ async def tasks(
             if last.usage is not None:
                 info.usage.MergeFromString(last.usage)
     return infos
-
-
-async def _reasons(kept: store.Store, found: Sequence[records.Task]) -> Mapping[assignment.Shape, str]:
-    queued = {task.shape for task in found if task.state is state.TaskState.QUEUED}
-    return await kept.survey(functools.partial(reasons_to_wait, queued)) if queued else {}
 
 
 def reasons_to_wait(

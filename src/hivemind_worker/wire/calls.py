@@ -36,6 +36,7 @@ else:
     Context = grpc.aio.ServicerContext
 
 __all__ = [
+    "CALLS_AT_ONCE",
     "CHUNK_BYTES",
     "CLIENT_OPTIONS",
     "MESSAGE_BYTES",
@@ -104,6 +105,10 @@ CLIENT_OPTIONS: Sequence[tuple[str, int]] = (
 )
 """Options of every channel of ours."""
 
+CALLS_AT_ONCE = 10_000
+"""Calls under way, and calls that wait to be taken; each worker has one long poll outstanding. Beyond them a call is
+refused and tried again."""
+
 SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     *_BOTH,
     # Clients test the line every 30 s; without these two the server would call that abuse and hang up.
@@ -116,6 +121,9 @@ SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     # come: uploads over loopback are as fast as before. 2,000 calls that wait for room have 64 MiB.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 32 * 1024),
+    # Calls that came faster than one loop takes them: of those beyond 1,000 gRPC would cancel some at random.
+    ("grpc.server.max_pending_requests", CALLS_AT_ONCE),
+    ("grpc.server.max_pending_requests_hard_limit", CALLS_AT_ONCE),
 )
 """Options of every server of ours."""
 
