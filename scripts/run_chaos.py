@@ -7,10 +7,11 @@ as well; without one all three run sandboxes, and that is said. A seed's blows a
 root all of it runs in namespaces of its own, which end with it.
 
 --spin: so many processes keep the cores busy beside it, in a control group of their own for the processor, of twice the
-run's weight: they get two thirds of the machine while the run has anything to do, as a crowded slice under systemd
-does. Where no such group can be made (no root, no cpu controller) they share the run's own, and leave it one part in
-so many. The verdict says which, and what they had. --before: pool and workers may begin as that version of this
-repository. --kinds: no other blows fall, to reduce what went wrong. --keep: logs stay, whatever came of it.
+run's weight: on a machine that nobody else uses they get at least two thirds of it while the run has anything to do, as
+a crowded slice under systemd does. Where no such group can be made (no root, no cpu controller) they share the run's
+own, and leave it one part in so many. The verdict says which, and what both had. --before: pool and workers may begin
+as that version of this repository. --kinds: no other blows fall, to reduce what went wrong. --keep: logs stay, whatever
+came of it.
 """
 
 from __future__ import annotations

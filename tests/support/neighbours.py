@@ -1,8 +1,9 @@
 """Processes that keep the cores busy next to a chaos run, as another service's slice on the same machine does.
 
-The run and they have a control group each, with weights by which the spinners get two thirds of the processor while the
-run has anything to do, as under systemd a crowded slice and a service share it. In the run's own group each of 60 would
-weigh as much as each process of it: that left it a thirtieth of two cores, and 40 tasks took 5,000 s.
+The run and they have a control group each, with weights by which the spinners get two thirds of what both have while
+the run has enough to do for all cores, as under systemd a crowded slice and a service share it; of a core on which the
+run has one process they get half, as groups are weighed for each core. In the run's own group each of 60 would weigh as
+much as each process of it: that left it a thirtieth of two cores, and 40 tasks took 5,000 s.
 """
 
 from __future__ import annotations
