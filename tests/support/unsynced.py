@@ -67,15 +67,16 @@ def _lost(records: Sequence[Record], draw: random.Random) -> Iterator[Record]:
         and (each.file, each.at) not in void
         and not (each.folder and each.at <= synced.get(each.folder, -1))
     ]
+    times: dict[int, list[int]] = {}
+    for each in open_changes:
+        times.setdefault(_part(each), []).append(each.at)
     from_time: dict[int, float] = {}
     lost_renames: set[int] = set()
     for each in open_changes:
-        content = each.kind in "WT"
-        key = each.file if content else -each.file
+        key = _part(each)
         if key not in from_time:
-            times = [other.at for other in open_changes if other.file == each.file and (other.kind in "WT") == content]
             # All of it, or all from some change on.
-            from_time[key] = draw.choice([times[0], draw.choice(times), times[-1] + 1])
+            from_time[key] = draw.choice([times[key][0], draw.choice(times[key]), times[key][-1] + 1])
         # A rename is whole: R and the M after it go together.
         if each.file in lost_renames if each.kind == "M" else each.at >= from_time[key]:
             if each.kind == "R":
@@ -83,6 +84,11 @@ def _lost(records: Sequence[Record], draw: random.Random) -> Iterator[Record]:
             yield each
         elif each.kind == "R":
             lost_renames.discard(each.file)
+
+
+def _part(record: Record) -> int:
+    """A file's content, or its names: each is lost by itself."""
+    return record.file if record.kind in "WT" else -record.file
 
 
 def _failed_renames(records: Sequence[Record]) -> Iterator[Record]:
