@@ -25,6 +25,9 @@ FOLDER: Final = "commands"
 """Name of the folder of all records in the user's cache."""
 
 _SUFFIX: Final = ".json"
+_UNNAMED_BYTES: Final = 8
+_UNNAMED: Final = "." + 2 * _UNNAMED_BYTES * "[0-9a-f]"
+"""Names of records that are being written, as `Path.glob` has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,20 @@ class Record:
     def begin(self) -> None:
         """Write it, locked from the moment it has its name. Blocks on the disk. Raises OSError."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = self._path.with_name(f".{secrets.token_hex(8)}")
-        self._lock = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
         content = {"node_id": self._command.node_id, "docker_host": self._command.docker_host}
+        new, self._lock = self._unnamed()
         os.write(self._lock, json.dumps(content).encode())
         new.replace(self._path)
+
+    def _unnamed(self) -> tuple[Path, int]:
+        """Make the file of a record that has no name yet, and lock it; another, where a sweep came between the two."""
+        while True:
+            path = self._path.with_name(f".{secrets.token_hex(_UNNAMED_BYTES)}")
+            lock = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock).st_nlink:
+                return path, lock
+            os.close(lock)
 
     def end(self, *, is_clean: bool) -> None:
         """Let go of it; unless everything at the engine is gone (``is_clean``) it stays for the next command."""
@@ -69,12 +80,21 @@ async def sweep(cache: Path) -> tuple[leftovers.Removed, ...]:
     """Remove what commands that are over have left, and their records; where an engine does not answer they stay."""
     removed = []
     folder = cache / FOLDER
+    await asyncio.to_thread(_remove_unnamed, folder)
     for path in await asyncio.to_thread(lambda: sorted(folder.glob(f"*{_SUFFIX}"))):
         with contextlib.suppress(errors.NodeFault), _taken(path) as command:
             if command is not None:
                 removed.append(await _remove_all(command))
                 path.unlink(missing_ok=True)
     return tuple(found for found in removed if found.containers or found.volumes)
+
+
+def _remove_unnamed(folder: Path) -> None:
+    """Remove what was killed between making its file and giving it its name: at the engine it had made nothing."""
+    for path in folder.glob(_UNNAMED):
+        with _locked(path) as is_ours:
+            if is_ours:
+                path.unlink(missing_ok=True)
 
 
 async def _remove_all(command: Command) -> leftovers.Removed:
@@ -89,14 +109,24 @@ async def _remove_all(command: Command) -> leftovers.Removed:
 @contextlib.contextmanager
 def _taken(path: Path) -> Iterator[Command | None]:
     """Lock a record that nobody has: what it names; None where its command lives, or another sweeps it."""
-    with contextlib.ExitStack() as opened:
+    with _locked(path) as is_ours:
         found = None
-        with contextlib.suppress(OSError):  # in use, gone meanwhile, or another user's
+        with contextlib.suppress(OSError):  # removed by whoever had it before
+            found = _read(path) if is_ours else None
+        yield found
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a file that nobody has locked; false where it is in use, gone meanwhile, or another user's."""
+    with contextlib.ExitStack() as opened:
+        is_ours = False
+        with contextlib.suppress(OSError):
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             opened.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found = _read(path)
-        yield found
+            is_ours = True
+        yield is_ours
 
 
 def _read(path: Path) -> Command | None:
