@@ -60,7 +60,9 @@ class Journal:
         self._waiting: list[_Entry] = []
         self._is_writing = False
         """Whether a batch is with the thread."""
-        self._later: asyncio.TimerHandle | None = None
+        self._later: asyncio.Handle | None = None
+        self._due = 0.0
+        """When that is due. Not every loop's handle can be asked: uvloop's of a call at once has no time."""
         self.broken = ""
         """Why the disk took something not, until ``mend`` finds that there is room again; empty when it does."""
 
@@ -106,10 +108,11 @@ class Journal:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._waiting.append((records.encode(record), record, done))
-        if self._later is None or loop.time() + within < self._later.when():
+        due = loop.time() + within
+        if self._later is None or due < self._due:
             if self._later is not None:
                 self._later.cancel()
-            self._later = loop.call_at(loop.time() + within, self._flush)
+            self._later, self._due = loop.call_at(due, self._flush), due
         return done
 
     def _flush(self) -> None:
