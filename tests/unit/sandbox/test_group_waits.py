@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hivemind_worker.sandbox import limits
 from hivemind_worker.task import outcome
 
 LIMITS = outcome.Limits(memory_bytes=2**26, cpu_quota=10_000, timeout_seconds=9, disk_bytes=2**24, pids=8)
+LOOP_SECONDS = 10.0
 
 
 def _parents(tmp_path: Path) -> limits.Parents:
@@ -21,15 +23,19 @@ def _parents(tmp_path: Path) -> limits.Parents:
 async def test_the_loop_goes_on_while_a_process_waits_to_be_put_into_its_group(tmp_path: Path) -> None:
     (tmp_path / "group").mkdir()
     os.mkfifo(tmp_path / "group" / "cgroup.procs")  # opened for writing, it blocks until somebody reads
+    goes_on = threading.Event()
+
+    def read() -> tuple[bool, bytes]:
+        in_time = goes_on.wait(LOOP_SECONDS)  # a loop that stands still is let go of, and fails
+        return in_time, (tmp_path / "group" / "cgroup.procs").read_bytes()
+
+    reading = asyncio.get_running_loop().run_in_executor(None, read)
     adding = asyncio.create_task(limits.Group({"memory": tmp_path / "group"}).add(4711))
-
-    def read() -> bytes:
-        return (tmp_path / "group" / "cgroup.procs").read_bytes()
-
     for _ in range(3):
         await asyncio.sleep(0)
     assert not adding.done()
-    assert await asyncio.to_thread(read) == b"4711"
+    goes_on.set()
+    assert await reading == (True, b"4711")
     await adding
 
 
