@@ -58,6 +58,16 @@ async def test_requests_that_do_not_come_hold_up_neither_others_nor_what_keeps_a
         )
 
 
+async def test_what_is_made_of_a_request_counts_before_it_is_made(tmp_path: Path) -> None:
+    requests = half(max_peer_bytes=2 * calls.MESSAGE_BYTES, wait_seconds=0.3)
+    async with pool_parts.running(tmp_path, budgets=streams.Streams(requests=requests)) as at:
+        with await requests.work.take("ipv4:127.0.0.1", 2 * calls.MESSAGE_BYTES):
+            with pytest.raises(grpc.aio.AioRpcError, match="no room") as refused:
+                await at.submit()
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE, "to be tried again"
+        assert await at.submit()
+
+
 async def test_a_request_that_does_not_come_in_time_ends_its_call(tmp_path: Path) -> None:
     async with (
         pool_parts.running(tmp_path, budgets=streams.Streams(read_seconds=0.3)) as at,

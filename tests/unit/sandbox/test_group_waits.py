@@ -20,23 +20,28 @@ def _parents(tmp_path: Path) -> limits.Parents:
     return limits.Parents({"memory": tmp_path}, frozenset({"memory"}))
 
 
-async def test_the_loop_goes_on_while_a_process_waits_to_be_put_into_its_group(tmp_path: Path) -> None:
+async def test_the_loop_goes_on_while_a_group_waits_to_be_changed(tmp_path: Path) -> None:
     (tmp_path / "group").mkdir()
     os.mkfifo(tmp_path / "group" / "cgroup.procs")  # opened for writing, it blocks until somebody reads
     goes_on = threading.Event()
 
     def read() -> tuple[bool, bytes]:
         in_time = goes_on.wait(LOOP_SECONDS)  # a loop that stands still is let go of, and fails
-        return in_time, (tmp_path / "group" / "cgroup.procs").read_bytes()
+        pid = (tmp_path / "group" / "cgroup.procs").read_bytes()
+        (tmp_path / "group" / "cgroup.procs").unlink()
+        return in_time, pid
 
     reading = asyncio.get_running_loop().run_in_executor(None, read)
-    adding = asyncio.create_task(limits.Group({"memory": tmp_path / "group"}).add(4711))
+    group = limits.Group({"memory": tmp_path / "group"})
+    changes = [asyncio.create_task(change) for change in (group.add(4711), group.make(LIMITS), group.remove())]
     for _ in range(3):
         await asyncio.sleep(0)
-    assert not adding.done()
+    assert not any(change.done() for change in changes), "each waits for the one before"
     goes_on.set()
     assert await reading == (True, b"4711")
-    await adding
+    added, made, removed = await asyncio.gather(*changes, return_exceptions=True)
+    assert added is removed is None
+    assert isinstance(made, OSError), "it was there, or removed"
 
 
 async def test_a_group_whose_making_was_given_up_is_not_made_after_it_was_removed(tmp_path: Path) -> None:
