@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import functools
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent import futures
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import grpc
@@ -14,7 +21,8 @@ import pytest
 import waiting
 from scripted_pool import serving
 
-from hivemind_worker.client import asynchronous, following
+from hivemind_worker.client import asynchronous, following, shapes
+from hivemind_worker.client import client as clients
 from hivemind_worker.nodepool import streams
 from hivemind_worker.task import errors, state
 from hivemind_worker.wire import calls
@@ -53,34 +61,62 @@ async def _first_task(at: pool_parts.Running) -> str:
     return task_id
 
 
-async def test_one_call_does_it(tmp_path: Path) -> None:
+Run = Callable[..., Awaitable[shapes.Task]]
+By = Callable[[str], AbstractAsyncContextManager[Run]]
+
+
+@contextlib.asynccontextmanager
+async def _by_a_loop(address: str) -> AsyncIterator[Run]:
+    async with asynchronous.AsyncClient(address) as client:
+        yield client.run
+
+
+@contextlib.asynccontextmanager
+async def _by_a_thread(address: str) -> AsyncIterator[Run]:
+    # Threads of its own: the loop's are the pool's and the node's, too.
+    with clients.Client(address) as client, futures.ThreadPoolExecutor(8) as threads:
+
+        async def run(task: Mapping[str, object], seconds: float | None = None) -> shapes.Task:
+            made = functools.partial(client.run, task, seconds=seconds)
+            return await asyncio.get_running_loop().run_in_executor(threads, made)
+
+        yield run
+
+
+by_whom = pytest.mark.parametrize("by", [pytest.param(_by_a_loop, id="loop"), pytest.param(_by_a_thread, id="thread")])
+
+
+@by_whom
+async def test_one_call_does_it(tmp_path: Path, by: By) -> None:
     async with pool_parts.running(tmp_path / "pool") as at:
         faults = [grpc_proxy.Fault(call, "dropped", times=1_000) for call in ("GetTask", "WatchTasks")]
         async with (
             grpc_proxy.before(at.pool.address, *faults) as proxy,
-            asynchronous.AsyncClient(proxy.address) as client,
+            by(proxy.address) as run,
             node_parts.running(at.pool.address, tmp_path / "work"),
         ):
-            task = await client.run({"command": "echo said", "id": "mine"}, seconds=60)
+            task = await run({"command": "echo said", "id": "mine"}, seconds=60)
         assert (task.id, task.status, task.exit_code) == ("mine", state.TaskState.COMPLETED, 0)
         assert task.result is not None
         assert task.result.logs.text == b"said\n"
         assert [fault.met for fault in faults] == [0, 0]
 
 
+@by_whom
 @pytest.mark.parametrize("how", ["lost", "twice", "dropped", "cut"])
-async def test_a_call_that_is_made_again_runs_the_task_once(tmp_path: Path, how: str) -> None:
+async def test_a_call_that_is_made_again_runs_the_task_once(tmp_path: Path, how: str, by: By) -> None:
     async with pool_parts.running(tmp_path / "pool") as at:
         fault = grpc_proxy.Fault("SubmitTasks", how, times=1)
         async with (
             grpc_proxy.before(at.pool.address, fault) as proxy,
-            asynchronous.AsyncClient(proxy.address) as client,
+            by(proxy.address) as run,
             node_parts.running(at.pool.address, tmp_path / "work") as node,
         ):
-            task = await client.run(TASK, seconds=60)
+            task = await run(TASK, seconds=60)
             assert (task.status, fault.met) == (state.TaskState.COMPLETED, 1)
             assert node.runs.ran == [(task.id, 1)]
-            assert [each.id async for each in client.tasks()] == [task.id]
+        listed = await at.tasks.ListTasks(pb.ListTasksRequest())
+        assert [each.id for each in listed.tasks] == [task.id]
 
 
 async def test_the_task_outlives_its_caller(tmp_path: Path) -> None:
@@ -96,17 +132,19 @@ async def test_the_task_outlives_its_caller(tmp_path: Path) -> None:
         assert (task.status, task.cancel_requested) == (state.TaskState.COMPLETED, False)
 
 
-async def test_a_caller_waits_no_longer_than_it_said(tmp_path: Path) -> None:
-    async with pool_parts.running(tmp_path / "pool") as at, asynchronous.AsyncClient(at.pool.address) as client:
+@by_whom
+async def test_a_caller_waits_no_longer_than_it_said(tmp_path: Path, by: By) -> None:
+    async with pool_parts.running(tmp_path / "pool") as at, by(at.pool.address) as run:
         with pytest.raises(TimeoutError, match=r"mine has not ended after 0\.05 s"):
-            await client.run({**TASK, "id": "mine"}, seconds=0.05)
+            await run({**TASK, "id": "mine"}, seconds=0.05)
         assert (await at.info("mine")).state == "queued"
 
 
-async def test_a_long_task_is_waited_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@by_whom
+async def test_a_long_task_is_waited_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: By) -> None:
     monkeypatch.setattr(following, "WAIT_SECONDS", 0.05)
-    async with pool_parts.running(tmp_path / "pool") as at, asynchronous.AsyncClient(at.pool.address) as client:
-        runs = asyncio.create_task(client.run(TASK, seconds=60))
+    async with pool_parts.running(tmp_path / "pool") as at, by(at.pool.address) as run:
+        runs = asyncio.ensure_future(run(TASK, seconds=60))
         worker = await at.worker()
         task = await worker.take()
         await worker.report(task, "running")
@@ -116,17 +154,18 @@ async def test_a_long_task_is_waited_for_again(tmp_path: Path, monkeypatch: pyte
         assert (await runs).status is state.TaskState.COMPLETED
 
 
-async def test_an_older_pool_is_asked_for_the_end(tmp_path: Path) -> None:
-    del tmp_path
+@by_whom
+async def test_an_older_pool_is_asked_for_the_end(by: By) -> None:
     older = _OlderPool()  # type: ignore[abstract]  # the other calls are never made
-    async with serving(older) as address, asynchronous.AsyncClient(address) as client:
-        task = await client.run(TASK, seconds=20)
+    async with serving(older) as address, by(address) as run:
+        task = await run(TASK, seconds=20)
     assert (task.status, older.calls) == (state.TaskState.COMPLETED, ["SubmitTasks", "GetTask"])
 
 
-async def test_a_large_result_comes_whole(tmp_path: Path) -> None:
-    async with pool_parts.running(tmp_path / "pool") as at, asynchronous.AsyncClient(at.pool.address) as client:
-        runs = asyncio.create_task(client.run(TASK, seconds=60))
+@by_whom
+async def test_a_large_result_comes_whole(tmp_path: Path, by: By) -> None:
+    async with pool_parts.running(tmp_path / "pool") as at, by(at.pool.address) as run:
+        runs = asyncio.ensure_future(run(TASK, seconds=60))
         worker = await at.worker()
         await worker.report(await worker.take(), logs="x" * 100_000)
         task = await runs
@@ -162,7 +201,71 @@ async def test_what_cannot_be_waited_for(tmp_path: Path) -> None:
         assert (len(answer.task_ids), answer.HasField("task")) == (2, False)
         with pytest.raises(grpc.aio.AioRpcError, match="wait_seconds"):
             await at.tasks.SubmitTasks(pb.SubmitTasksRequest(tasks=two.tasks[:1], wait_seconds=float("inf")))
-        async with asynchronous.AsyncClient(at.pool.address) as client:
-            await client.submit({**TASK, "id": "other"})
-            with pytest.raises(errors.Conflict):
-                await client.run({"command": "false", "id": "other"})
+        await at.submit(pb.Task(id="other", command="true"))
+        for by in (_by_a_loop, _by_a_thread):
+            async with by(at.pool.address) as run:
+                with pytest.raises(errors.Conflict):
+                    await run({"command": "false", "id": "other"})
+                with pytest.raises(errors.InvalidTask):
+                    await run({"command": 3})
+
+
+async def test_a_pool_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as held:
+        port = held.getsockname()[1]
+    async with _by_a_thread(f"127.0.0.1:{port}") as run:
+        runs = asyncio.ensure_future(run(TASK, seconds=60))
+        await asyncio.wait({runs}, timeout=0.3)
+        async with (
+            pool_parts.running(tmp_path / "pool", listen=f"127.0.0.1:{port}") as at,
+            node_parts.running(at.pool.address, tmp_path / "work"),
+        ):
+            assert (await runs).status is state.TaskState.COMPLETED
+
+
+async def test_files_are_uploaded_first(tmp_path: Path) -> None:
+    async with (
+        pool_parts.running(tmp_path / "pool") as at,
+        node_parts.running(at.pool.address, tmp_path / "work"),
+        _by_a_thread(at.pool.address) as run,
+    ):
+        task = await run({**TASK, "input_files": {"a": bytes(2_000_000)}}, seconds=60)
+        assert task.status is state.TaskState.COMPLETED
+
+
+async def test_threads_that_share_a_client_get_their_own_tasks(tmp_path: Path) -> None:
+    async with (
+        pool_parts.running(tmp_path / "pool") as at,
+        node_parts.running(at.pool.address, tmp_path / "work"),
+        _by_a_thread(at.pool.address) as run,
+    ):
+        tasks = await asyncio.gather(*(run({"command": f"echo {n}"}, seconds=60) for n in range(30)))
+        assert [task.result and task.result.logs.text for task in tasks] == [f"{n}\n".encode() for n in range(30)]
+
+
+async def test_a_client_that_is_closed_lets_its_threads_go(tmp_path: Path) -> None:
+    async with pool_parts.running(tmp_path / "pool") as at:
+        client = clients.Client(at.pool.address)
+        await asyncio.to_thread(client.__enter__)
+        runs = asyncio.ensure_future(asyncio.to_thread(client.run, TASK))
+        await _first_task(at)
+        await asyncio.to_thread(client.__exit__)
+        with pytest.raises(RuntimeError, match="not open"):
+            await asyncio.wait_for(runs, 20)
+        with pytest.raises(RuntimeError, match="not open"):
+            client.run(TASK)
+
+
+async def test_who_is_interrupted_leaves_the_task(tmp_path: Path) -> None:
+    async with pool_parts.running(tmp_path / "pool") as at:
+        program = f"""
+from hivemind_worker.client import client
+with client.Client("{at.pool.address}") as opened:
+    opened.run({TASK})
+"""
+        caller = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE)
+        task_id = await _first_task(at)
+        caller.send_signal(signal.SIGINT)
+        _, told = await asyncio.wait_for(caller.communicate(), 10)
+        assert b"KeyboardInterrupt" in told
+        assert (await at.info(task_id)).state == "queued"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from hivemind_worker.client import connection, fetching, following, inputs, shapes, submission, uploading
+from hivemind_worker.client import connection, fetching, following, inputs, running, shapes, submission, uploading
 from hivemind_worker.task import errors, outcome, state
 from hivemind_worker.wire import calls, channels
 
@@ -65,8 +65,7 @@ class AsyncClient:
 
     async def __aenter__(self) -> Self:
         """Make the channel; nothing is sent before the first call."""
-        line = channels.Line(self.address, _certificates(self._ca_file), self._insecure)
-        self._pool = connection.Connection(channels.open_channel(line), self.address, self._patience)
+        self._pool = connection.Connection(channels.open_channel(self.line()), self.address, self._patience)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -74,6 +73,10 @@ class AsyncClient:
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close()
+
+    def line(self) -> channels.Line:
+        """Return how the pool is reached. Raises :class:`errors.BadSettings`."""
+        return channels.Line(self.address, _certificates(self._ca_file), self._insecure)
 
     @property
     def _open(self) -> connection.Connection:
@@ -114,7 +117,17 @@ class AsyncClient:
         TimeoutError, naming the task, where it has not ended ``seconds`` after the call.
         """
         (prepared,) = await self._prepared([task], Path(base))
-        return await following.run(self._open, prepared, seconds, self._progress, self._traceparent)
+        return await self.finish(self.begin(prepared, seconds))
+
+    def begin(self, prepared: inputs.Prepared, seconds: float | None) -> running.Run:
+        """Put a task into words that is to be run, for :meth:`finish`; ``seconds`` begin now."""
+        return running.begin(prepared, self._traceparent, seconds)
+
+    async def finish(self, run: running.Run, answer: calls.pb.SubmitTasksResponse | None = None) -> shapes.Task:
+        """Return a task that was begun once it has ended; without an ``answer`` it is submitted now."""
+        if answer is None:
+            answer = await running.submit(self._open, run, self._progress)
+        return await running.finish(self._open, run, running.read(run, answer))
 
     async def task(self, task_id: str) -> shapes.Task:
         """Return one task with its story. Raises :class:`errors.NoSuchTask`."""

@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequen
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from hivemind_worker.client import asynchronous, connection, following, shapes, uploading
+from hivemind_worker.client import asynchronous, connection, following, inputs, running, shapes, uploading
 from hivemind_worker.task import outcome, state
 
 T = TypeVar("T")
+
+_CLOSED = "the client is not open: use it within `with`"
 
 
 class _Loop:
@@ -86,12 +88,14 @@ class Client:
             traceparent=traceparent,
         )
         self._loop: _Loop | None = None
+        self._line: running.ThreadLine | None = None
 
     def __enter__(self) -> Self:
         """Make the channel; nothing is sent before the first call."""
         self._loop = _Loop.join()
         try:
             self._do(self._client.__aenter__())
+            self._line = running.ThreadLine(self._client.line())
         except BaseException:
             self.__exit__()
             raise
@@ -99,6 +103,9 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         """Let go of the channel."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
         try:
             self._do(self._client.__aexit__())
         finally:
@@ -110,7 +117,7 @@ class Client:
         """Have the loop do it, and wait; whoever is interrupted here leaves nothing running there."""
         if self._loop is None:
             work.close()
-            raise RuntimeError("the client is not open: use it within `with`")
+            raise RuntimeError(_CLOSED)
         future = asyncio.run_coroutine_threadsafe(work, self._loop.loop)
         try:
             return future.result()
@@ -142,7 +149,13 @@ class Client:
         self, task: asynchronous.Given, *, base: str | os.PathLike[str] = ".", seconds: float | None = None
     ) -> shapes.Task:
         """Submit one task and return it once it has ended; raises TimeoutError after ``seconds``."""
-        return self._do(self._client.run(task, base=base, seconds=seconds))
+        if self._line is None:
+            raise RuntimeError(_CLOSED)
+        run = self._client.begin(inputs.prepare(task, Path(base)), seconds)
+        answer = self._line.submit(run)
+        if answer is not None and (ended := running.read(run, answer)) is not None and not ended.truncated:
+            return ended
+        return self._do(self._client.finish(run, answer))
 
     def task(self, task_id: str) -> shapes.Task:
         """Return one task with its story."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from hivemind_worker.client import connection, fetching, inputs, shapes, submission, uploading
+from hivemind_worker.client import connection, fetching, shapes
 from hivemind_worker.concurrency import clock
 from hivemind_worker.task import errors
 from hivemind_worker.wire import calls, verdicts
@@ -118,26 +118,6 @@ async def wait(
         shown = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
         raise TimeoutError(f"{len(left)} of {len(ids)} tasks have not ended after {seconds:g} s: {shown}") from None
     return tuple(ended[task_id] for task_id in ids)
-
-
-async def run(
-    pool: connection.Connection,
-    prepared: inputs.Prepared,
-    seconds: float | None,
-    progress: uploading.Progress,
-    traceparent: str,
-) -> shapes.Task:
-    """Submit one task and return it once it has ended. Raises TimeoutError, naming it, after ``seconds``."""
-    ends = None if seconds is None else clock.now() + seconds
-    wait_seconds = WAIT_SECONDS if seconds is None else min(seconds, WAIT_SECONDS)
-    task_id, info = await submission.submit_and_wait(pool, prepared, progress, traceparent, wait_seconds)
-    if info is not None:
-        return await fetching.complete(pool, shapes.task_from(info))
-    try:
-        (task,) = await wait(pool, [task_id], None if ends is None else max(ends - clock.now(), 0.0), lambda _: None)
-    except TimeoutError:
-        raise TimeoutError(f"task {task_id} has not ended after {seconds:g} s") from None
-    return task
 
 
 async def logs(pool: connection.Connection, task_id: str, *, follow: bool, attempt: int = 0) -> AsyncIterator[Output]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
-import uuid_utils
-
 from hivemind_worker.client import connection, inputs, uploading
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import tracing
@@ -37,7 +35,7 @@ async def submit(
         await uploading.upload(pool, uploads, progress)
     call = key or uuid.uuid4().hex
     ids: list[str] = []
-    for number, batch in enumerate(batches(_message(each, traceparent) for each in prepared)):
+    for number, batch in enumerate(batches(to_message(each, traceparent) for each in prepared)):
         request = calls.pb.SubmitTasksRequest(tasks=batch, idempotency_key=f"{call}-{number}" if number else call)
         answer = await pool.ask(pool.pool.SubmitTasks, request, "submitting tasks")
         if not answer.success or len(answer.task_ids) != len(batch):
@@ -47,31 +45,8 @@ async def submit(
     return ids
 
 
-async def submit_and_wait(
-    pool: connection.Connection,
-    prepared: inputs.Prepared,
-    progress: uploading.Progress,
-    traceparent: str,
-    wait_seconds: float,
-) -> tuple[str, calls.pb.TaskInfo | None]:
-    """Send one task and return its id, and the task where it ended within ``wait_seconds`` and its result is not large.
-
-    One call for both. The id is chosen here, so a try after a broken line finds the task that the first one sent.
-    """
-    if prepared.uploads:
-        await uploading.upload(pool, prepared.uploads, progress)
-    message = _message(prepared, traceparent)
-    message.id = message.id or str(uuid_utils.uuid7())
-    ((task,),) = batches([message])
-    request = calls.pb.SubmitTasksRequest(tasks=[task], wait_seconds=wait_seconds)
-    call_seconds = connection.CALL_SECONDS + wait_seconds
-    answer = await pool.ask(pool.pool.SubmitTasks, request, "submitting a task", call_seconds)
-    if not answer.success or list(answer.task_ids) != [message.id]:
-        raise errors.Rejected(f"submitting a task: the pool took it not: {answer.message or 'it said no more'}")
-    return message.id, answer.task if answer.HasField("task") else None
-
-
-def _message(each: inputs.Prepared, traceparent: str) -> calls.pb.Task:
+def to_message(each: inputs.Prepared, traceparent: str) -> calls.pb.Task:
+    """Return a task in the protocol's words, as a span of a trace."""
     message = translate.task_to_message(each.task)
     message.traceparent = str(tracing.after(traceparent))
     return message

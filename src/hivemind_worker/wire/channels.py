@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -37,17 +38,32 @@ def open_channel(line: Line) -> grpc.aio.Channel:
 
     Raises :class:`errors.BadSettings` where the line would go to another machine in the clear.
     """
+    credentials, options = _terms(line)
+    if credentials is not None:
+        return grpc.aio.secure_channel(line.address, credentials, options=options)
+    return grpc.aio.insecure_channel(line.address, options=options)
+
+
+def open_blocking_channel(line: Line) -> grpc.Channel:
+    """Return a channel whose calls block their thread; for the rest see `open_channel`."""
+    credentials, options = _terms(line)
+    if credentials is not None:
+        return grpc.secure_channel(line.address, credentials, options=options)
+    return grpc.insecure_channel(line.address, options=options)
+
+
+def _terms(line: Line) -> tuple[grpc.ChannelCredentials | None, Sequence[tuple[str, int]]]:
+    """What a channel is made with, without credentials where the line stays in the clear. Raises BadSettings."""
     if line.ca_certificates is not None:
-        credentials = grpc.ssl_channel_credentials(root_certificates=line.ca_certificates)
-        return grpc.aio.secure_channel(line.address, credentials, options=calls.CLIENT_OPTIONS)
+        return grpc.ssl_channel_credentials(root_certificates=line.ca_certificates), calls.CLIENT_OPTIONS
     if not line.insecure and not is_local(line.address):
         raise errors.BadSettings(
             f"{line.address} is another machine and there is no TLS: set tls_ca_file, or --insecure to go without"
         )
-    options = list(calls.CLIENT_OPTIONS)
     if is_local(line.address):
-        options.append(("grpc.enable_http_proxy", 0))  # no proxy of the environment sees what stays on this machine
-    return grpc.aio.insecure_channel(line.address, options=options)
+        # No proxy of the environment sees what stays on this machine.
+        return None, (*calls.CLIENT_OPTIONS, ("grpc.enable_http_proxy", 0))
+    return None, calls.CLIENT_OPTIONS
 
 
 def is_local(address: str) -> bool:

@@ -24,4 +24,7 @@ async def test_another_machine_is_refused_without_tls(address: str) -> None:
     assert not channels.is_local(address)
     with pytest.raises(errors.BadSettings, match="no TLS"):
         channels.open_channel(channels.Line(address))
+    with pytest.raises(errors.BadSettings, match="no TLS"):
+        channels.open_blocking_channel(channels.Line(address))
+    channels.open_blocking_channel(channels.Line(address, insecure=True)).close()
     await channels.open_channel(channels.Line(address, insecure=True)).close()

@@ -1,0 +1,111 @@
+"""One task submitted and waited for in one call, by whoever has an event loop and by a thread that has none.
+
+A thread's own call costs half of what a loop's does: nobody has to be woken on either side of it. It knows no second
+try. Whatever goes wrong with it, the loop makes the same call again; its id is chosen here, so the pool finds the task
+that the first call sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass
+
+import grpc
+import uuid_utils
+
+from hivemind_worker.client import connection, fetching, following, inputs, shapes, submission, uploading
+from hivemind_worker.concurrency import clock
+from hivemind_worker.task import errors
+from hivemind_worker.wire import calls, channels
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A task on its way. ``seconds`` is how long its caller waits, ``ends`` when that is over; None: for ever."""
+
+    prepared: inputs.Prepared
+    request: calls.pb.SubmitTasksRequest
+    seconds: float | None
+    ends: float | None
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+        return self.request.tasks[0].id
+
+    @property
+    def call_seconds(self) -> float:
+        """Deadline of the call."""
+        return connection.CALL_SECONDS + self.request.wait_seconds
+
+
+def begin(prepared: inputs.Prepared, traceparent: str, seconds: float | None) -> Run:
+    """Put a task into words. Raises :class:`errors.InvalidTask` where no message has room for it."""
+    message = submission.to_message(prepared, traceparent)
+    message.id = message.id or str(uuid_utils.uuid7())
+    ((task,),) = submission.batches([message])
+    wait_seconds = following.WAIT_SECONDS if seconds is None else min(seconds, following.WAIT_SECONDS)
+    request = calls.pb.SubmitTasksRequest(tasks=[task], wait_seconds=wait_seconds)
+    return Run(prepared, request, seconds, None if seconds is None else clock.now() + seconds)
+
+
+async def submit(pool: connection.Connection, run: Run, progress: uploading.Progress) -> calls.pb.SubmitTasksResponse:
+    """Send the task, its files first, and return the answer: at its end, or when the wait is over."""
+    if run.prepared.uploads:
+        await uploading.upload(pool, run.prepared.uploads, progress)
+    if run.ends is not None:  # an upload, or a thread's own try, took its part of the time
+        run.request.wait_seconds = max(min(run.request.wait_seconds, run.ends - clock.now()), 0.0)
+    return await pool.ask(pool.pool.SubmitTasks, run.request, "submitting a task", run.call_seconds)
+
+
+def read(run: Run, answer: calls.pb.SubmitTasksResponse) -> shapes.Task | None:
+    """Return the task of an answer, None in one that came before its end. Raises :class:`errors.Rejected`."""
+    if not answer.success or list(answer.task_ids) != [run.task_id]:
+        raise errors.Rejected(f"submitting a task: the pool took it not: {answer.message or 'it said no more'}")
+    return shapes.task_from(answer.task) if answer.HasField("task") else None
+
+
+async def finish(pool: connection.Connection, run: Run, task: shapes.Task | None) -> shapes.Task:
+    """Return the task once it has ended, whole. Raises TimeoutError, naming it."""
+    if task is not None:
+        return await fetching.complete(pool, task)
+    left = None if run.ends is None else max(run.ends - clock.now(), 0.0)
+    try:
+        (task,) = await following.wait(pool, [run.task_id], left, lambda _: None)
+    except TimeoutError:
+        raise TimeoutError(f"task {run.task_id} has not ended after {run.seconds:g} s") from None
+    return task
+
+
+class ThreadLine:
+    """The line of threads that make such a call themselves. Safe to use from several at once."""
+
+    def __init__(self, line: channels.Line) -> None:
+        self._line = line
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._pool: calls.TaskManagerStub | None = None
+
+    def close(self) -> None:
+        """Let go of it; calls under way fail."""
+        with self._lock:
+            channel, self._channel, self._pool = self._channel, None, None
+        if channel is not None:
+            channel.close()
+
+    def submit(self, run: Run) -> calls.pb.SubmitTasksResponse | None:
+        """Send a task without files and return the answer; None where the call failed, however it did."""
+        if run.prepared.uploads:
+            return None
+        with contextlib.suppress(grpc.RpcError, calls.Garbled, ValueError):  # the last: closed by another thread
+            answer: calls.pb.SubmitTasksResponse = self._stub().SubmitTasks(run.request, timeout=run.call_seconds)
+            return answer
+        return None
+
+    def _stub(self) -> calls.TaskManagerStub:
+        with self._lock:
+            if self._pool is None:
+                self._channel = channels.open_blocking_channel(self._line)
+                self._pool = calls.TaskManagerStub(self._channel)
+            return self._pool
