@@ -249,7 +249,7 @@ def test_nothing_of_a_run_outlives_it_whatever_ends_it(place: Path, number: int)
 
     waiting.wait_for(lambda: not alive(), description="all of it is gone", seconds=30)
     own_groups.remove(own_groups.make())  # the next run removes the groups that a killed one left
-    assert not list(own_groups.MOUNT.rglob(f"{own_groups.PREFIX}{process.pid}-*"))
+    assert not own_groups.find(f"{own_groups.PREFIX}{process.pid}-*")
 
 
 @pytest.mark.skipif(not chaos_keeper.possible(), reason="namespaces are root's to make")
@@ -272,4 +272,4 @@ def test_control_groups_that_a_run_left_are_listed_and_removed(place: Path) -> N
     )
     assert chaos_keeper.run(report, ["sh", "-c", program], linger_seconds=0.5) == 0
     assert {"control group left", "control group left/below"} <= set(json.loads(report.read_text(encoding="utf-8")))
-    assert not list(own_groups.MOUNT.rglob(f"{own_groups.PREFIX}{os.getpid()}-*"))
+    assert not own_groups.find(f"{own_groups.PREFIX}{os.getpid()}-*")

@@ -6,6 +6,7 @@ In a cgroup namespace they are the roots: a worker, and an engine inside, make t
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import secrets
 import signal
@@ -75,6 +76,11 @@ def joined(groups: Sequence[Path], command: Sequence[str]) -> list[str]:
 def mount_of(group: Path) -> Path:
     """Where the hierarchy of a group is mounted."""
     return MOUNT / group.relative_to(MOUNT).parts[0]
+
+
+def find(pattern: str) -> list[str]:
+    """Every group of such a name there is. Others' come and go meanwhile, which `Path.rglob` would fail on."""
+    return [f"{at}/{name}" for at, names, _ in os.walk(MOUNT) for name in fnmatch.filter(names, pattern)]
 
 
 def below(roots: Sequence[Path]) -> set[str]:

@@ -29,7 +29,11 @@ class ServiceUnit:
 
     def pids(self) -> set[int]:
         """All that is in the group, and in groups below it."""
-        return {int(word) for file in self._group.rglob("cgroup.procs") for word in file.read_text().split()}
+        found: set[int] = set()
+        for at, _, _ in os.walk(self._group):
+            with contextlib.suppress(OSError):  # a group that went meanwhile, with all in it
+                found |= {int(word) for word in Path(at, "cgroup.procs").read_text(encoding="ascii").split()}
+        return found
 
 
 def mount() -> Path | None:
@@ -59,7 +63,7 @@ def unit(folder: Path) -> Iterator[ServiceUnit]:
         yield ServiceUnit(group, folder)
     finally:
         (group / "cgroup.kill").write_text("1")
-        for below in sorted(group.rglob("*/"), key=lambda path: len(path.parts), reverse=True):
+        for at, _, _ in os.walk(group, topdown=False):
             with contextlib.suppress(OSError):
-                below.rmdir()
+                Path(at).rmdir()
         subprocess.run(["rmdir", group], check=False, capture_output=True)
