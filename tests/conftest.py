@@ -78,8 +78,6 @@ def _in_one_line(report: Any) -> str:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose engine or sandbox is missing; fail it where they were promised."""
-    if hasattr(item.config, "workerinput"):
-        spreading.give_way(item, item.config.stash)
     if item.get_closest_marker("docker"):
         _need(DOCKER, there=_engine_answers(), what=f"a Docker engine at {engine_api.address()}")
     if item.get_closest_marker("sandbox"):

@@ -30,9 +30,6 @@ LONGEST = (
 )
 # The tests of these folders are long; those that share nothing go wherever there is room.
 SINGLE = ("tests/faults/", "tests/end_to_end/", "tests/node/", "tests/hostile/")
-BEGAN = pytest.StashKey[bool]()
-NICENESS = 5
-"""Of processes beside that of the engine: a third of its share of a core that both want."""
 # These share a program that is compiled for them.
 TOGETHER = "tests/unit/capsule/test_init"
 
@@ -87,17 +84,6 @@ def _shares(item: pytest.Item) -> bool:
 def is_of_the_engine(item: pytest.Item) -> bool:
     """Whether it uses the engine that is shared, and answers for what it leaves there."""
     return item.get_closest_marker("docker") is not None and item.get_closest_marker("own_engine") is None
-
-
-def give_way(item: pytest.Item, stash: pytest.Stash) -> None:
-    """Let the process of the engine's tests go first, when this test is the first of another process.
-
-    The engine's are the longest chain: it waits for the engine most of the time, and must not wait for a core as well.
-    """
-    if BEGAN not in stash:
-        stash[BEGAN] = True
-        if not is_of_the_engine(item):
-            os.nice(NICENESS)
 
 
 def _rank(item: pytest.Item) -> tuple[bool, bool, int]:
