@@ -19,11 +19,12 @@ import waiting
 from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import sweeper
+from hivemind_worker.containers import hardening, leftovers, sweeper
 from hivemind_worker.executors import docker
 from hivemind_worker.journal import writer
 from hivemind_worker.node import worker_node
 from hivemind_worker.pool_client import channel, client
+from hivemind_worker.task import errors
 from hivemind_worker.wire import calls
 
 pb = calls.pb
@@ -140,3 +141,24 @@ async def test_l09_what_is_done_late_or_unheard_runs_nothing_twice_and_leaves_no
                 seconds=30,
             )
         assert not left(docker_url, node_id)
+
+
+async def test_l09_what_the_engine_is_slow_to_answer_for_is_not_swept(docker_url: str, busybox_image: str) -> None:
+    asked, other = engines.Engine(docker_url), engines.Engine(docker_url)
+    node_id, name = f"test-{uuid.uuid4().hex[:12]}", f"hivemind-{uuid.uuid4().hex[:24]}"
+    around = hardening.Surroundings(node_id, "1", "", "")
+    await asked.connect()
+    await other.connect()
+    try:
+        with contextlib.suppress(errors.EngineLost), asked.unsure.making(name):
+            # It is there, and whoever asked for it has not heard so yet.
+            await other.create(name, hardening.filler(around, busybox_image, {}))
+            await leftovers.remove_unsure(asked, node_id, "1")
+            assert len(left(docker_url, node_id)) == 1
+            raise errors.EngineLost("no answer came")
+        await leftovers.remove_unsure(asked, node_id, "1")
+        assert not left(docker_url, node_id)
+    finally:
+        await other.remove(name)
+        await asked.close()
+        await other.close()

@@ -20,16 +20,21 @@ class Unsure:
 
     @contextlib.contextmanager
     def making(self, name: str) -> Iterator[None]:
-        """Have the engine make it within this block: an end without an error puts it into the caller's hands."""
+        """Have the engine make it within this block: an end without an error puts it into the caller's hands.
+
+        Meanwhile it is in those of the block, however long the engine takes: a sweep must not remove it.
+        """
         was_unsure = name in self.names
-        self.names.add(name)
+        self.names.discard(name)
         try:
             yield
         except self._refusals:
-            if not was_unsure:
-                self.names.discard(name)
+            if was_unsure:
+                self.names.add(name)
             raise
-        self.names.discard(name)
+        except BaseException:
+            self.names.add(name)
+            raise
 
     @contextlib.contextmanager
     def removing(self, name: str) -> Iterator[None]:
