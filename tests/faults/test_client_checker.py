@@ -272,6 +272,8 @@ def test_figures_count_what_was_executed_again_and_wasted() -> None:
     [
         ("worker_crash: nothing was heard of n1 for a whole lease", "part", "n1"),
         ("worker_crash: nothing was heard of n1 for a whole lease", "stall", "machine"),
+        ("worker_crash: nothing was heard of n1 for a whole lease", "starvation", "n1"),
+        ("worker_crash: nothing was heard of n1 for a whole lease", "starvation", "pool"),
         ("worker_crash: n1 holds it no more", "power", "n1"),
         ("node_shutdown: handed back: no room", "fill", "n1"),
         ("internal: no space left", "fill_artifacts", "n1"),
@@ -282,6 +284,15 @@ def test_a_loss_names_the_blow_that_explains_it(reason: str, kind: str, who: str
     assert client_checker.check(lost) == []
     (loss,) = client_figures.figures(lost).losses
     assert loss.blow == f"{kind} of {who} at 8.0"
+
+
+def test_the_slowness_of_the_machine_is_named_only_where_nothing_else_explains_a_loss() -> None:
+    lost = _lost("worker_crash: nothing was heard of n1 for a whole lease", "part")(sound())
+    slow = client_history.Fault("starvation", "n1", 9, 12, 14)
+    both = dataclasses.replace(lost, faults=(*lost.faults, slow))
+    assert client_figures.figures(both).losses[0].blow == "part of n1 at 8.0"
+    alone = dataclasses.replace(lost, faults=(slow,))
+    assert client_figures.figures(alone).losses[0].blow == "starvation of n1 at 9.0"
 
 
 def _told_late(reason: str, last: float, **changes: Any) -> client_history.History:

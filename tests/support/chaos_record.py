@@ -143,10 +143,12 @@ class Client:
         """Submit an ended task anew, under a new id."""
         return await self.recorder.call("retry", {"task": task_id}, lambda: self._client.retry([task_id]), list)
 
-    async def follow(self, ids: Sequence[str]) -> None:
-        """Record every change of these tasks as it arrives, until all have ended."""
+    async def follow(self, ids: Sequence[str], ended: set[str]) -> None:
+        """Record every change of these tasks as it arrives, until all have ended; ``ended`` gets those that have."""
         async for task in self._client.watch(ids):
             at = time.monotonic()
+            if task.ended:
+                ended.add(task.id)
             self.recorder.last_answer = at
             # Taken as begun a second before it came: the pool read it before it sent it.
             self.recorder.write("seen", begin=at - 1.0, end=at, call="watch", **row(task))

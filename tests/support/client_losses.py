@@ -39,6 +39,7 @@ class Causes:
 
 
 _STALL = frozenset({"stall"})
+_MACHINE = _STALL | {"starvation"}
 
 CAUSES: Mapping[str, Causes] = {
     # No heartbeat arrived for a whole lease. A clock that is set is no cause: leases do not follow it.
@@ -149,7 +150,8 @@ def _blow(history: History, node: str, reason: str, begin: float, end: float) ->
     ]  # fmt: skip
     if not blows:
         return ""
-    last = max(blows, key=lambda fault: fault.begin)
+    # The machine's own slowness is named only where we did nothing ourselves.
+    last = max(blows, key=lambda fault: (fault.what not in _MACHINE, fault.begin))
     return f"{last.what} of {last.who} at {last.begin:.1f}"
 
 
