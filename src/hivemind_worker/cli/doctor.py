@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import click
 
-from hivemind_worker.cli import exit_codes, look, options, probing
+from hivemind_worker.cli import exit_codes, folders, look, options, probing
 
 
 @click.command("doctor")
@@ -27,8 +25,8 @@ def command(**given: Any) -> None:
     settings = options.load(given)
 
     async def probe() -> tuple[str, list[probing.Row]]:
-        with tempfile.TemporaryDirectory(prefix="hivemind-doctor-") as folder:
-            fence = asyncio.create_task(probing.fence(settings, Path(folder)), name="fence")
+        with folders.private() as folder:
+            fence = asyncio.create_task(probing.fence(settings, folder), name="fence")
             asked = asyncio.create_task(probing.within(4, "pool", probing.pool(settings)), name="pool")
             kept = await asyncio.to_thread(probing.folders, settings)
             isolation, fenced = await _fenced(fence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as _json
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -31,14 +32,14 @@ class Look:
         click.echo(printable(text))
 
     def note(self, text: str) -> None:
-        """Say something beside it, on standard error; not with --quiet."""
+        """Say something beside it, on standard error; not with --quiet. Never fails."""
         if not self.quiet:
-            click.echo(printable(text), err=True)
+            report(text)
 
     def more(self, text: str) -> None:
-        """Say something that only --verbose wants to know."""
+        """Say something that only --verbose wants to know. Never fails."""
         if self.verbose:
-            click.echo(printable(text), err=True)
+            report(text)
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]], prose: Collection[str] = ()) -> None:
         """Print a table: fitted to a terminal, aligned columns elsewhere; with --quiet the first column alone.
@@ -83,6 +84,15 @@ def current() -> Look:
     if found is None:
         raise RuntimeError("commands run through cli.root.run")
     return found
+
+
+def report(text: str) -> None:
+    """Write a line on standard error. It is lost where that cannot take it: its terminal has gone, its disk is full.
+
+    What is under way must not end by that, or never end: the note of a signal is one of these lines.
+    """
+    with contextlib.suppress(OSError):
+        click.echo(printable(text), err=True)
 
 
 def printable(text: str) -> str:

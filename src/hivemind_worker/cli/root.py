@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib
@@ -91,7 +92,7 @@ def run(arguments: Sequence[str], name: str = "hivemind") -> NoReturn:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             code = _told(error, shown)
         else:
-            click.echo(f"hivemind: {error.filename or 'the output'} cannot be written: {error.strerror}", err=True)
+            look.report(f"hivemind: {error.filename or 'the output'} cannot be written: {error.strerror}")
             _let_go_of_output()
             code = exit_codes.FAILURE
     except Exception as error:  # noqa: BLE001  (the last one who can say something)
@@ -121,15 +122,16 @@ def _told(error: Exception, shown: look.Look) -> int:
     if isinstance(error, click.exceptions.Abort):
         return exit_codes.INTERRUPTED
     if isinstance(error, click.ClickException):
-        error.show()
+        with contextlib.suppress(OSError):  # nobody is left to read it
+            error.show()
         return error.exit_code
     if shown.debug:
         import traceback  # noqa: PLC0415  (rarely needed, and every command waits for what is imported)
 
         traceback.print_exception(error)
     elif isinstance(error, errors.HiveMindError | TimeoutError):
-        click.echo(f"hivemind: {error}", err=True)
+        look.report(f"hivemind: {error}")
     else:
         said = f"{type(error).__name__}: {error}"
-        click.echo(f"hivemind: this should not have happened: {said}; --debug shows where", err=True)
+        look.report(f"hivemind: this should not have happened: {said}; --debug shows where")
     return exit_codes.of_error(error)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
-from hivemind_worker.cli import exit_codes, look, rereading
+from hivemind_worker.cli import exit_codes, folders, look, rereading
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.settings import schema
 from hivemind_worker.telemetry import logs
@@ -36,8 +36,11 @@ def run(
 
     async def within() -> int:
         stop = stopping.Stop()
+        # What killed single commands left: nobody need wait for that.
+        sweeping = asyncio.create_task(asyncio.to_thread(folders.sweep), name="folders of killed commands")
         with signals(stop, shown.note, on_hangup=None if at_terminal else settings.again) as received:
             await work(stop)
+        await sweeping
         return exit_codes.INTERRUPTED if signal.SIGINT in received else exit_codes.OK
 
     with logging(settings.settings, name, shown) as written:
@@ -86,7 +89,8 @@ def signals(
 ) -> Iterator[list[signal.Signals]]:
     """Within this block signals ask ``stop`` for ``first``, and from the second on to kill; gives those received.
 
-    ``on_hangup`` is done instead at SIGHUP.
+    ``on_hangup`` is done instead at SIGHUP. Without it, a SIGHUP that was ignored as the process began stays so: by
+    nohup somebody wants it to outlive the terminal.
     """
     loop = asyncio.get_running_loop()
     received: list[signal.Signals] = []
@@ -94,12 +98,13 @@ def signals(
     def told(number: signal.Signals) -> None:
         received.append(number)
         if len(received) == 1:
-            note(f"{number.name}: stopping in order; once more stops at once")
             stop.request(first, f"{number.name} received")
+            note(f"{number.name}: stopping in order; once more stops at once")
         else:
             stop.request(stopping.StopLevel.KILL, f"{number.name} received again")
 
-    for number in SIGNALS:
+    handled = [number for number in SIGNALS if number != signal.SIGHUP or not _is_ignored(number)]
+    for number in handled:
         loop.add_signal_handler(number, told, number)
     if on_hangup is not None:
         loop.add_signal_handler(signal.SIGHUP, on_hangup)
@@ -108,6 +113,10 @@ def signals(
     finally:
         for number in SIGNALS:
             loop.remove_signal_handler(number)
+
+
+def _is_ignored(number: signal.Signals) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN
 
 
 @contextlib.contextmanager

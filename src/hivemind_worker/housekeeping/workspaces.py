@@ -42,5 +42,4 @@ class Workspaces:
         there = await asyncio.to_thread(workspaces.there, self._scratch, self._young_seconds)
         if not any(each.folder == folder and each.abandoned for each in there):
             return False
-        await workspaces.remove(folder)
-        return True
+        return await workspaces.remove_abandoned(folder)

@@ -48,10 +48,22 @@ class Workspace:
     @classmethod
     def made(cls, scratch: Path, owner: int | None) -> Workspace:
         """Make a new one that belongs to `owner`. Raises OSError."""
-        workspace = cls(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch)))
+        workspace = None
+        while workspace is None:
+            # A sweep of another worker may come between making a folder and locking it.
+            with contextlib.suppress(FileNotFoundError):
+                workspace = cls._locked_before_a_sweep(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch)))
         if owner is not None:
             os.chown(workspace.lock, owner, owner)
         return workspace
+
+    @classmethod
+    def _locked_before_a_sweep(cls, folder: Path) -> Workspace | None:
+        workspace = cls(folder)
+        if folder.exists():
+            return workspace
+        os.close(workspace.lock)
+        return None
 
     async def size(self) -> int:
         """How many bytes it has on disk. Raises OSError when that cannot be found out."""
@@ -82,7 +94,7 @@ async def sweep(scratch: Path, owner: int | None) -> None:
         )
     for found in await asyncio.to_thread(there, scratch, 0.0):
         if found.abandoned:
-            await remove(found.folder)
+            await remove_abandoned(found.folder)
 
 
 async def size_of(folder: Path) -> int:
@@ -119,6 +131,22 @@ def there(scratch: Path, young_seconds: float = YOUNG_SECONDS) -> list[Found]:
         finally:
             os.close(lock)
     return found
+
+
+async def remove_abandoned(folder: Path) -> bool:
+    """Remove one that nobody has locked, itself locked meanwhile; false where somebody has it. Raises OSError."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False  # gone meanwhile, or another user's
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        await remove(folder)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
 
 
 async def remove(folder: Path) -> None:

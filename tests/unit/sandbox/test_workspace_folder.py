@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,21 @@ async def test_a_folder_that_the_sandboxes_user_cannot_enter_is_refused_and_name
         await workspaces.sweep(closed / "temp", 65534)
     assert "temp_dir" in str(caught.value)
     await workspaces.sweep(closed / "temp", None)
+
+
+async def test_a_workspace_that_is_being_made_is_not_swept_from_under_its_task(tmp_path: Path) -> None:
+    # Another worker, or a single command, begins in the same temp_dir and removes what nobody has locked.
+    def make() -> None:
+        for _ in range(600):
+            workspace = workspaces.Workspace.made(tmp_path, None)
+            made.append(workspace)
+            (workspace.folder / "file").write_text("x")
+
+    made: list[workspaces.Workspace] = []
+    making = asyncio.create_task(asyncio.to_thread(make))
+    while not making.done():
+        await workspaces.sweep(tmp_path, None)
+    await making
+    assert [workspace.folder for workspace in made if not (workspace.folder / "file").exists()] == []
+    for workspace in made:
+        os.close(workspace.lock)
