@@ -192,7 +192,9 @@ class Store:
             while piece := file.read(chunk):
                 if not offset:
                     running.update(piece)
-                yield piece
+                box = [piece]
+                del piece
+                yield box.pop()  # not kept here while somebody uses it: many files are read at once
             if offset:
                 running = _sum(file.fileno())
             if running.hexdigest() != sha256:
@@ -218,9 +220,8 @@ class Store:
                 reading = loop.run_in_executor(executor or self._threads, next, pieces, None)
                 if (piece := await asyncio.shield(reading)) is None:
                     return
-                yield piece
-                # Whoever waits for the next piece holds none.
-                reading = piece = None
+                box, reading, piece = [piece], None, None
+                yield box.pop()  # as in `read`
         finally:
             # A thread that reads cannot be interrupted, and its file cannot be closed under it.
             if reading is not None and not reading.done():

@@ -48,6 +48,14 @@ class Large(Generic[Told]):
     max_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Piece(Generic[Told]):
+    """A message of a stream with ``size`` bytes of a file, which ``make`` reads once there is room to send them."""
+
+    make: Callable[[], Awaitable[Told]]
+    size: int
+
+
 def once(
     method: Callable[[Servicer, Asked, calls.Context], Awaitable[Told]],
 ) -> Callable[[Servicer, Asked, calls.Context], Awaitable[Told]]:
@@ -86,7 +94,7 @@ async def _answer(
 
 
 def many(
-    method: Callable[[Servicer, Asked, calls.Context], AsyncGenerator[Told | Large[Told], None]],
+    method: Callable[[Servicer, Asked, calls.Context], AsyncGenerator[Told | Large[Told] | Piece[Told], None]],
 ) -> Callable[[Servicer, Asked, calls.Context], AsyncIterator[Told]]:
     """Wrap a call with a stream of answers: each is counted until it is written, and must be read in time."""
 
@@ -110,7 +118,7 @@ def many(
 
 async def _send(
     servicer: Servicer,
-    method: Callable[[Servicer, Asked, calls.Context], AsyncGenerator[Told | Large[Told], None]],
+    method: Callable[[Servicer, Asked, calls.Context], AsyncGenerator[Told | Large[Told] | Piece[Told], None]],
     request: Asked,
     context: calls.Context,
     stands_still: contextlib.ExitStack,
@@ -121,34 +129,21 @@ async def _send(
         async with contextlib.aclosing(method(servicer, parsed, context)) as messages:
             del parsed
             async for told in messages:
-                await _write(streams, call, context, told, stands_still)
-                del told  # whoever waits for the next one holds none
+                box = [told]
+                del told  # neither while it is written nor while the next one is awaited
+                await _write(streams, call, context, box, stands_still)
 
 
 async def _write(
     streams: pool_streams.Streams,
     call: str,
     context: calls.Context,
-    told: Told | Large[Told],
+    box: list[Told | Large[Told] | Piece[Told]],
     stands_still: contextlib.ExitStack,
 ) -> None:
-    """Write one message. Raises :class:`errors.Unavailable` where the other end does not read it."""
-    peer = pool_streams.peer(context)
+    """Write the message in ``box``. Raises :class:`errors.Unavailable` where the other end does not read it."""
     with contextlib.ExitStack() as room:
-        if isinstance(told, Large):
-            with await streams.room_to_work(context, told.max_bytes):
-                message = await told.make()
-                _check_size(call, message)
-                room.enter_context(await streams.answers.take(peer, pool_streams.sent_bytes(message)))
-                data = message.SerializeToString()
-                del message
-        else:
-            _check_size(call, told)
-            size = told.ByteSize()
-            # What it was made of is there as well while it is written.
-            room.enter_context(await streams.answers.take(peer, pool_streams.sent_bytes(told) + size, in_memory=size))
-            data = told.SerializeToString()
-        del told
+        data = await _counted(streams, call, context, box.pop(), room)
         try:
             async with asyncio.timeout(streams.write_seconds):
                 await context.write(data)
@@ -158,6 +153,35 @@ async def _write(
             raise errors.Unavailable(
                 f"nothing was read for {streams.write_seconds:.0f} s: the stream is ended; ask again"
             ) from None
+
+
+async def _counted(
+    streams: pool_streams.Streams,
+    call: str,
+    context: calls.Context,
+    told: Told | Large[Told] | Piece[Told],
+    room: contextlib.ExitStack,
+) -> bytes:
+    """Return a message as bytes, which count in ``room``. Raises :class:`errors.Unavailable`."""
+    peer = pool_streams.peer(context)
+    if isinstance(told, Piece):
+        size = told.size + pool_streams.SMALL_ANSWER_BYTES
+        counted = room.enter_context(await streams.downloads.take(peer, pool_streams.PIECE_FACTOR * size))
+        message = await told.make()
+        _check_size(call, message)
+        counted.shrink(pool_streams.sent_bytes(message))
+        return message.SerializeToString()
+    if isinstance(told, Large):
+        with await streams.room_to_work(context, told.max_bytes):
+            message = await told.make()
+            _check_size(call, message)
+            room.enter_context(await streams.answers.take(peer, pool_streams.sent_bytes(message)))
+            return message.SerializeToString()
+    _check_size(call, told)
+    size = told.ByteSize()
+    # What it was made of is there as well while it is written.
+    room.enter_context(await streams.answers.take(peer, pool_streams.sent_bytes(told) + size, in_memory=size))
+    return told.SerializeToString()
 
 
 def _check_size(call: str, told: protobuf.Message) -> None:

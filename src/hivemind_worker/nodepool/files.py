@@ -50,6 +50,25 @@ class Stored:
     stored_bytes: int
 
 
+class Part:
+    """The next part of a file. Read it once there is room for ``max_bytes``, once, and before the next is asked for."""
+
+    __slots__ = ("_pieces", "file_bytes", "max_bytes", "offset", "read_bytes")
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], offset: int, file_bytes: int) -> None:
+        self._pieces = pieces
+        self.offset = offset
+        self.file_bytes = file_bytes
+        self.max_bytes = min(calls.CHUNK_BYTES, file_bytes - offset)
+        self.read_bytes = 0
+
+    async def read(self) -> bytes:
+        """Return it. Raises `store.NoSuchArtifact` where the file is gone or damaged."""
+        data = await anext(self._pieces, b"")
+        self.read_bytes = len(data)
+        return data
+
+
 class Files:
     """The pool's artifacts, as calls want them. ``limit_bytes`` is how large one file may be, ``space`` its disk's.
 
@@ -158,22 +177,26 @@ class Files:
             self._space.write_failed(error)
             raise
 
-    async def read(self, sha256: str, offset: int) -> AsyncIterator[tuple[bytes, int, int]]:
-        """Yield chunks from ``offset`` on as (data, offset, size of the whole); at least one, be it empty.
+    async def parts(self, sha256: str, offset: int) -> AsyncGenerator[Part, None]:
+        """Yield the parts of a file from ``offset`` on; at least one, be it empty. Nothing of them stays here.
 
-        Raises `store.NoSuchArtifact`, :class:`errors.Rejected` for an offset outside.
+        Close it (`contextlib.aclosing`) when not read to the end. Raises `store.NoSuchArtifact`,
+        :class:`errors.Rejected` for an offset outside.
         """
         size = await self._run(self._artifacts.size, _sum(sha256))
         if not 0 <= offset <= size:
             raise errors.Rejected(f"the file has {size} bytes; there is no byte {offset}")
-        if offset == size:
-            yield b"", offset, size
         async with contextlib.aclosing(
             self._artifacts.chunks(sha256, offset, calls.CHUNK_BYTES, self._threads)
         ) as pieces:
-            async for piece in pieces:
-                yield piece, offset, size
-                offset += len(piece)
+            while True:
+                part = Part(pieces, offset, size)
+                yield part
+                offset += part.read_bytes
+                if offset >= size or not part.read_bytes:
+                    break
+            async for _ in pieces:  # to the end, where its sum is compared
+                pass
 
     def _look(self, sha256: str) -> outcome.Artifact | int:
         try:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -148,7 +150,7 @@ class NodeManager(calls.NodeManagerServicer):
             sha256 = task.input_artifacts[path].sha256
             (found,) = await self._parts.files.find([sha256])
             if isinstance(found, outcome.Artifact) and task.ByteSize() + found.size <= requests.TASK_BYTES:
-                parts = [data async for data, _, _ in self._parts.files.read(sha256, 0)]
+                parts = [await part.read() async for part in self._parts.files.parts(sha256, 0)]
                 task.input_files[path] = b"".join(parts)
                 del task.input_artifacts[path]
 
@@ -307,9 +309,14 @@ class NodeManager(calls.NodeManagerServicer):
     @answering.many
     async def DownloadArtifact(
         self, request: pb.DownloadArtifactRequest, context: calls.Context
-    ) -> AsyncGenerator[pb.DownloadArtifactResponse, None]:
+    ) -> AsyncGenerator[answering.Piece[pb.DownloadArtifactResponse], None]:
         """Send an input file."""
         self._challenges.heard(request.node_id, request.session_id)
         await self._parts.store.verify(requests.node_id(request.node_id), request.session_id)
-        async for data, offset, size in self._parts.files.read(request.sha256, request.offset):
-            yield pb.DownloadArtifactResponse(data=data, offset=offset, size=size)
+
+        async def make(part: files.Part) -> pb.DownloadArtifactResponse:
+            return pb.DownloadArtifactResponse(data=await part.read(), offset=part.offset, size=part.file_bytes)
+
+        async with contextlib.aclosing(self._parts.files.parts(request.sha256, request.offset)) as parts:
+            async for part in parts:
+                yield answering.Piece(functools.partial(make, part), part.max_bytes)

@@ -67,6 +67,9 @@ ANSWER_FACTOR = 4
 NODE_CALLS = frozenset({"RegisterNode", "UpdateNodeStatus", "GetAssignedTasks", "Ping"})
 """What keeps a node alive waits behind nothing else."""
 
+PIECE_FACTOR = 3
+"""What a piece of a file takes until it is a message: as it is read, in the message, and as the bytes of that."""
+
 SMALL_ANSWER_BYTES = 4 * 1024
 """An answer of no more is not counted: 10,000 calls that read none have 40 MiB of them."""
 
@@ -271,9 +274,9 @@ class Requests:
 class Streams:
     """The budgets of a pool's calls, each kind by itself, so that none waits behind another.
 
-    ``files`` and ``output`` that come, ``answers`` that are sent, ``requests`` of one message, ``node_requests`` that
-    keep a node alive, and what streams hold as long as they are ``open``. ``looks``: of each caller's watchers one at a
-    time makes messages.
+    ``files`` and ``output`` that come, ``downloads`` of files and ``answers`` that are sent, ``requests`` of one
+    message, ``node_requests`` that keep a node alive, and what streams hold as long as they are ``open``. ``looks``: of
+    each caller's watchers one at a time makes messages.
     """
 
     def __init__(
@@ -281,6 +284,7 @@ class Streams:
         *,
         files: Budget | None = None,
         output: Budget | None = None,
+        downloads: Budget | None = None,
         answers: Budget | None = None,
         requests: Requests | None = None,
         idle_seconds: float = IDLE_SECONDS,
@@ -289,6 +293,7 @@ class Streams:
     ) -> None:
         self.files = files or Budget()
         self.output = output or Budget()
+        self.downloads = downloads or Budget()
         self.answers = answers or Budget()
         self.requests = requests or Requests()
         self.node_requests = Requests()

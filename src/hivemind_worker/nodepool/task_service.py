@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -276,12 +277,18 @@ class TaskManager(calls.TaskManagerServicer):
     @answering.many
     async def DownloadResult(
         self, request: pb.DownloadResultRequest, context: calls.Context
-    ) -> AsyncGenerator[pb.DownloadResultResponse, None]:
+    ) -> AsyncGenerator[answering.Piece[pb.DownloadResultResponse], None]:
         """Send a result file."""
         with await self.streams.room_to_work(context, await self._result_size(request.task_id)):
             sha256 = await self._sum_of(request.task_id, request.name)
-        async for data, offset, size in self._parts.files.read(sha256, request.offset):
-            yield pb.DownloadResultResponse(data=data, offset=offset, size=size, sha256=sha256)
+
+        async def make(part: files.Part) -> pb.DownloadResultResponse:
+            data = await part.read()
+            return pb.DownloadResultResponse(data=data, offset=part.offset, size=part.file_bytes, sha256=sha256)
+
+        async with contextlib.aclosing(self._parts.files.parts(sha256, request.offset)) as parts:
+            async for part in parts:
+                yield answering.Piece(functools.partial(make, part), part.max_bytes)
 
     async def _sum_of(self, task_id: str, name: str) -> str:
         for file in (await self._result(task_id)).files:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import waiting
 
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.artifacts import writing
@@ -48,6 +51,22 @@ async def test_chunks_begin_at_the_offset_and_are_no_larger_than_asked(store: st
 
     assert b"".join(pieces) == data[100:]
     assert max(map(len, pieces)) == 1000
+
+
+async def test_a_piece_is_let_go_of_as_soon_as_it_is_given_away(store: stores.Store) -> None:
+    artifact = store.put(bytes(3 * stores.CHUNK))
+    async with contextlib.aclosing(store.chunks(artifact.sha256)) as pieces:
+        tracemalloc.start()
+        try:
+            piece = await anext(pieces)
+            assert tracemalloc.get_traced_memory()[0] > stores.CHUNK
+            del piece
+            # The thread that has read it may not have come to its end yet.
+            await waiting.wait_until(
+                lambda: tracemalloc.get_traced_memory()[0] < stores.CHUNK, description="nobody has it", seconds=10
+            )
+        finally:
+            tracemalloc.stop()
 
 
 def test_a_writer_sums_what_it_is_given_and_holes_as_zeros(store: stores.Store) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import grpc
 import pytest
+import waiting
 
 from hivemind_worker.nodepool import answering, measuring, streams
 from hivemind_worker.wire import calls
@@ -49,3 +51,56 @@ async def test_a_write_to_a_line_that_has_broken_is_no_defect_of_the_pool(caplog
     await cast("Any", servicer.watch(pb.GetTaskRequest(), context))
     assert [record.msg for record in caplog.records] == []
     assert servicer.streams.answers.used_bytes == 0
+
+
+class SlowReader(BrokenLine):
+    """A call that reads one message for every `reads`."""
+
+    def __init__(self) -> None:
+        self.reads = asyncio.Semaphore(0)
+        self.messages: list[bytes] = []
+
+    async def write(self, data: bytes) -> None:
+        self.messages.append(data)
+        await self.reads.acquire()
+
+
+PIECE = bytes(1024**2)
+TWO_PIECES = 2 * streams.PIECE_FACTOR * (len(PIECE) + streams.SMALL_ANSWER_BYTES)
+
+
+class Downloads(Servicer):
+    """One stream of two pieces of a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.streams = streams.Streams(downloads=streams.Budget(TWO_PIECES, TWO_PIECES))
+        self.pieces_read = 0
+
+    async def make(self) -> pb.DownloadResultResponse:
+        self.pieces_read += 1
+        return pb.DownloadResultResponse(data=PIECE)
+
+    @answering.many
+    async def download(
+        self, _request: pb.GetTaskRequest, _context: calls.Context
+    ) -> AsyncGenerator[answering.Piece[pb.DownloadResultResponse], None]:
+        for _ in range(2):
+            yield answering.Piece(self.make, len(PIECE))
+
+
+async def test_a_piece_of_a_file_is_read_once_there_is_room_to_send_it() -> None:
+    servicer, reader = Downloads(), SlowReader()
+    downloads = servicer.streams.downloads
+    with await downloads.take("ipv4:127.0.0.1", TWO_PIECES):
+        call = asyncio.create_task(cast("Any", servicer.download(pb.GetTaskRequest(), cast("calls.Context", reader))))
+        await asyncio.wait({call}, timeout=0.1)
+        assert servicer.pieces_read == 0
+    await waiting.wait_until(lambda: len(reader.messages) == 1, description="the first is written", seconds=10)
+    assert downloads.used_bytes == 2 * len(reader.messages[0])
+    assert servicer.pieces_read == 1
+    reader.reads.release()
+    reader.reads.release()
+    await call
+    assert servicer.pieces_read == 2
+    assert downloads.used_bytes == 0
