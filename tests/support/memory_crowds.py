@@ -80,6 +80,10 @@ async def _logs(world: memory_world.World, number: int) -> None:
     await memory_attacks.read(world.tasks.GetTaskLogs(pb.GetTaskLogsRequest(task_id=world.ids["long"][number % 4])))
 
 
+async def _output(world: memory_world.World, number: int) -> None:
+    await memory_attacks.read(world.tasks.GetTaskLogs(pb.GetTaskLogsRequest(task_id=world.ids["logged"][0])))
+
+
 async def _watch(world: memory_world.World, number: int) -> None:
     await memory_attacks.read(world.tasks.WatchTasks(pb.WatchTasksRequest(task_ids=world.ids["long"])))
 
@@ -110,6 +114,7 @@ ANSWERS: dict[str, Call] = {
     "ListResults": _results,
     "ListNodes": _nodes,
     "GetTaskLogs": _logs,
+    "GetTaskLogs as sent": _output,
     "WatchTasks": _watch,
     "WatchTasks of 10,000": _watch_many,
     "DownloadResult": _download,
@@ -127,6 +132,7 @@ async def fill(world: memory_world.World) -> None:
         for n in range(30_000)
     ]
     await memory_world.end_named(world, files)
+    await memory_world.end_logged(world, "logged", b"y" * 8 * MIB, MIB)
     queued = [memory_attacks.gpu_task() for _ in range(2_000)]
     world.ids["queued"] = list((await world.tasks.SubmitTasks(pb.SubmitTasksRequest(tasks=queued))).task_ids)
 

@@ -145,6 +145,15 @@ async def end_named(world: World, files: list[pb.ResultFile]) -> None:
     await _ended(world, "named", [small_task()], result)
 
 
+async def end_logged(world: World, name: str, data: bytes, step: int) -> None:
+    """Put a task into the store whose node has sent this output, in chunks of so many bytes."""
+    await world.tasks.SubmitTasks(pb.SubmitTasksRequest(tasks=[small_task()]))
+    task = await world.worker.take()
+    await append(world, task, data, step)
+    await world.worker.report(task, logs="y", stdout_bytes=len(data), reason="", exit_code=0)
+    world.ids[name] = [task.id]
+
+
 async def warm_up(world: World) -> None:
     """Have a fresh pool do some of everything once, and fill its store's cache of 32 MiB."""
     await register(world)
@@ -181,11 +190,7 @@ async def fill(world: World) -> None:
         await _ended(world, "one", [task], pb.TaskResult(logs="", **failed))
         world.ids["large"] += world.ids.pop("one")
     for name, data, step in (("logged", b"y" * 16 * MIB, MIB), ("tiny", b"z" * 40_000, 1)):
-        await world.tasks.SubmitTasks(pb.SubmitTasksRequest(tasks=[small_task()]))
-        task = await world.worker.take()
-        await append(world, task, data, step)
-        await world.worker.report(task, logs="y", stdout_bytes=len(data), reason="", exit_code=0)
-        world.ids[name] = [task.id]
+        await end_logged(world, name, data, step)
     queued = [small_task(required_resources=pb.RequiredResources(gpus=1)) for _ in range(10_000)]
     world.ids["queued"] = list((await world.tasks.SubmitTasks(pb.SubmitTasksRequest(tasks=queued))).task_ids)
     for number in range(HEAVY_NODES):

@@ -218,6 +218,12 @@ class AttemptLogs:
                     place = (number, after)
         return Page(tuple(found), place)
 
+    def unread_bytes(self, key: Key, since: Place) -> int:
+        """Return what a page from place ``since`` on may have at most, with what stands around its chunks."""
+        with self._lock:
+            segments = [(int(segment.name), segment.stat().st_size) for segment in _segments(self._folder(key))]
+        return sum(size - (since[1] if number == since[0] else 0) for number, size in segments if number >= since[0])
+
     def remove(self, key: Key) -> None:
         """Forget a run's output."""
         with self._lock:

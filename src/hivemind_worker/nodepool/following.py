@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+import itertools
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,9 @@ pb = calls.pb
 PAGE_BYTES = 1024**2
 """About how much output goes into one message."""
 
+PAGE_FACTOR = 3
+"""How often a page is in memory until it is a message: as it is read, in its chunks' messages, and in its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -29,11 +33,15 @@ class Wanted:
 
 
 class Reports:
-    """The accepted report of the task that is followed. It has up to 4 MiB: what is kept of it counts until the end."""
+    """The accepted report of the task that is followed. It has up to 4 MiB: what is kept of it counts until the end.
 
-    def __init__(self, kept: store.Store, room: Callable[[int], Awaitable[streams.Room]]) -> None:
+    What ``peer`` has of it, and of pages of output, counts in ``budgets``.
+    """
+
+    def __init__(self, kept: store.Store, budgets: streams.Streams, peer: str) -> None:
         self.store = kept
-        self._room = room
+        self._budgets = budgets
+        self._peer = peer
         self._rooms = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -49,6 +57,10 @@ class Reports:
         (task,) = await self.store.tasks([task_id], max_result_bytes=0)
         return task
 
+    async def page_room(self, size: int) -> streams.Room:
+        """Count a page of output until it is sent. Raises :class:`errors.Unavailable` for lack of room."""
+        return await self._budgets.downloads.take(self._peer, PAGE_FACTOR * size)
+
     async def of(self, task: records.Task, attempt: int) -> pb.TaskResult | None:
         """Return the report of this attempt; ``None`` before it is there, and for attempts before the last.
 
@@ -57,15 +69,15 @@ class Reports:
         if not task.ended or attempt != task.attempt:
             return None
         self._rooms.close()
-        self._rooms.enter_context(await self._room(2 * task.result_bytes))
+        self._rooms.enter_context(await self._budgets.open.take(self._peer, 2 * task.result_bytes))
         (whole,) = await self.store.tasks([task.id])
         return telling.result(whole)
 
 
 async def output(
     reports: Reports, logs: attempt_logs.AttemptLogs, wanted: Wanted, follower: changes.Follower | None
-) -> AsyncIterator[pb.GetTaskLogsResponse]:
-    """Yield output, page by page; with a ``follower`` go on until the task has ended.
+) -> AsyncGenerator[pb.GetTaskLogsResponse, None]:
+    """Yield output, page by page, keeping none; with a ``follower`` go on until the task has ended.
 
     What never came is put in from the task's accepted report, as far as that has it, with the number of the chunk
     before. An empty chunk behind the last byte of its stream says that bytes are missing before it.
@@ -81,24 +93,30 @@ async def output(
             seen.report, report = coverage.reported(report), None
         page = attempt_logs.Page((), place)
         assigned = await reports.store.assignment(task.id, attempt)
-        if assigned is not None:
-            key = key_of(task.id, attempt, assigned)
-            page = await logs.on_thread(logs.read, key, following, PAGE_BYTES, place)
-        place = page.end
-        if page.chunks:
-            following = page.chunks[-1].sequence + 1
-            whole = [[*seen.chunk(chunk), chunk] for chunk in page.chunks]
-            for answer in _pages([_chunk(each) for run in whole if run[-1].sequence >= first for each in run], attempt):
-                yield answer
-            continue
+        with contextlib.ExitStack() as room:
+            if assigned is not None:
+                key = key_of(task.id, attempt, assigned)
+                size = min(PAGE_BYTES, await logs.on_thread(logs.unread_bytes, key, place))
+                room.enter_context(await reports.page_room(size))
+                page = await logs.on_thread(logs.read, key, following, size, place)
+            place = page.end
+            if page.chunks:
+                following = page.chunks[-1].sequence + 1
+                answers = _pages(_from(first, page.chunks, seen), attempt)
+                page = attempt_logs.Page((), place)
+                while box := list(itertools.islice(answers, 1)):
+                    yield box.pop()
+                continue
         over = task.ended or attempt < task.attempt
         if over:
             if following:
                 rest: Iterable[pb.GetTaskLogsResponse] = _pages([_chunk(chunk) for chunk in seen.rest()], attempt)
             else:
                 rest = _reported(await reports.of(task, attempt), attempt) if first == 0 else ()
-            for answer in rest:
-                yield answer
+            answers = iter(rest)
+            del rest
+            while box := list(itertools.islice(answers, 1)):
+                yield box.pop()
         # A new attempt's output comes after the old one's.
         if attempt < task.attempt and not wanted.attempt:
             attempt, following, place, seen, first = task.attempt, 0, (0, 0), coverage.Coverage(), 0
@@ -124,11 +142,17 @@ _AS_REPORTED = (
 )
 
 
+def _from(first: int, chunks: Sequence[attempt_logs.Chunk], seen: coverage.Coverage) -> list[pb.LogChunk]:
+    """Messages of these chunks from number ``first`` on, each behind what is missing before it."""
+    whole = ([*seen.chunk(chunk), chunk] for chunk in chunks)
+    return [_chunk(each) for run in whole if run[-1].sequence >= first for each in run]
+
+
 def _pages(chunks: list[pb.LogChunk], attempt: int) -> Iterator[pb.GetTaskLogsResponse]:
     while chunks:  # of many small ones their numbers take more than their content
-        fitting = budget.page(chunks, PAGE_BYTES + calls.CHUNK_BYTES)
-        del chunks[: len(fitting)]
-        yield pb.GetTaskLogsResponse(chunks=fitting, attempt=attempt)
+        box = [pb.GetTaskLogsResponse(chunks=budget.page(chunks, PAGE_BYTES + calls.CHUNK_BYTES), attempt=attempt)]
+        del chunks[: len(box[0].chunks)]
+        yield box.pop()
 
 
 def _reported(result: pb.TaskResult | None, attempt: int) -> Iterable[pb.GetTaskLogsResponse]:

@@ -183,9 +183,9 @@ class Budget:
         )
 
     def _fits(self, peer: str, size: int) -> bool:
-        """What is larger than all the room goes alone."""
+        """Nothing always fits; what is larger than all the room goes alone."""
         used_by = self._used_by[peer]
-        return self._fits_all(peer, size) and (not used_by or used_by + size <= self._max_peer_bytes)
+        return not size or self._fits_all(peer, size) and (not used_by or used_by + size <= self._max_peer_bytes)
 
     def _fits_all(self, peer: str, size: int) -> bool:
         reserved = 0 if self._is_small(peer, size) else self._max_bytes // RESERVED_PART
@@ -274,7 +274,7 @@ class Requests:
 class Streams:
     """The budgets of a pool's calls, each kind by itself, so that none waits behind another.
 
-    ``files`` and ``output`` that come, ``downloads`` of files and ``answers`` that are sent, ``requests`` of one
+    ``files`` and ``output`` that come, ``downloads`` (files, output) and ``answers`` that are sent, ``requests`` of one
     message, ``node_requests`` that keep a node alive, and what streams hold as long as they are ``open``. ``looks``: of
     each caller's watchers one at a time makes messages.
     """

@@ -250,12 +250,14 @@ class TaskManager(calls.TaskManagerServicer):
     ) -> AsyncGenerator[pb.GetTaskLogsResponse, None]:
         """Send a task's output."""
         wanted = following.Wanted(request.task_id, max(request.attempt, 0), max(request.from_sequence, 0))
-        reports = following.Reports(self._parts.store, lambda size: self.streams.open.take(streams.peer(context), size))
+        reports = following.Reports(self._parts.store, self.streams, streams.peer(context))
         with self._parts.followers.follow([request.task_id]) as follower, reports:
-            pages = following.output(reports, self._parts.logs, wanted, follower if request.follow else None)
-            async for page in pages:
-                yield page
-                del page
+            output = following.output(reports, self._parts.logs, wanted, follower if request.follow else None)
+            async with contextlib.aclosing(output) as pages:
+                async for page in pages:
+                    box = [page]
+                    del page
+                    yield box.pop()
         if request.follow and follower.closed:
             raise errors.Unavailable("the pool is closing")
 
