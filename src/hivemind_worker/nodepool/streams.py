@@ -185,7 +185,7 @@ class Budget:
     def _fits(self, peer: str, size: int) -> bool:
         """Nothing always fits; what is larger than all the room goes alone."""
         used_by = self._used_by[peer]
-        return not size or self._fits_all(peer, size) and (not used_by or used_by + size <= self._max_peer_bytes)
+        return not size or (self._fits_all(peer, size) and (not used_by or used_by + size <= self._max_peer_bytes))
 
     def _fits_all(self, peer: str, size: int) -> bool:
         reserved = 0 if self._is_small(peer, size) else self._max_bytes // RESERVED_PART
