@@ -171,15 +171,29 @@ async def new_tasks(
     if not messages:
         raise errors.InvalidTask("tasks", "there are none")
     tasks, inputs = list[records.NewTask](), list[outcome.Artifact]()
+    # Most are of few shapes and labels: each is there once.
+    shapes: dict[assignment.Shape, assignment.Shape] = {}
+    labels: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
     async for message in slicing.in_slices(_bounded("tasks", messages, TASKS_AT_ONCE)):
         try:
-            tasks.append(_new_task(message, max_attempts))
+            task = _new_task(message, max_attempts)
+            shape = shapes.setdefault(task.shape, task.shape)
+            label = labels.setdefault(tuple(sorted(task.labels.items())), task.labels)
+            tasks.append(dataclasses.replace(task, shape=shape, labels=label))
         except errors.InvalidTask as error:
             if len(messages) == 1:
                 raise
             raise errors.InvalidTask(f"tasks[{len(tasks)}].{error.field}", error.problem) from None
         inputs += (outcome.Artifact(ref.sha256, ref.size) for ref in message.input_artifacts.values())
     return tasks, inputs
+
+
+def digest(tasks: Sequence[records.NewTask]) -> str:
+    """Return what tells two submissions of one key apart."""
+    running = hashlib.sha256()
+    for task in tasks:  # one at a time: the text of 10,000 has 1 MiB
+        running.update(f"{task.id}\0{task.digest}\0".encode())
+    return running.hexdigest()
 
 
 def _new_task(message: calls.pb.Task, max_attempts: int) -> records.NewTask:

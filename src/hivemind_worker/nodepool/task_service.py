@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
@@ -58,11 +57,12 @@ class TaskManager(calls.TaskManagerServicer):
         wait_seconds = requests.wait_seconds(request)
         tasks, inputs = await requests.new_tasks(request.tasks, self._parts.max_attempts)
         await self._need_inputs(request.tasks, inputs)
-        digest = hashlib.sha256("".join(f"{task.id}\0{task.digest}\0" for task in tasks).encode()).hexdigest()
-        ids = await self._parts.store.submit(tasks, requests.key(request.idempotency_key), digest)
+        key = requests.key(request.idempotency_key)
+        del request, inputs
+        ids = await self._parts.store.submit(tasks, key, requests.digest(tasks))
         answer = pb.SubmitTasksResponse(success=True, task_ids=ids)
         if wait_seconds > 0 and len(ids) == 1:
-            del request, tasks, inputs
+            del tasks
             task = await self._when_ended(ids[0], wait_seconds)
             if task is not None and task.ended:
                 await self._write_small(task, answer)
