@@ -1,4 +1,4 @@
-"""A full disk of a worker's result files: what cannot be collected is handed back, which is no attempt."""
+"""A full or broken disk of a worker's result files: what cannot be collected is handed back, which is no attempt."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import pytest
 import small_disk
 import waiting
 
+from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.client import asynchronous
-from hivemind_worker.task import state
+from hivemind_worker.node import keeping
+from hivemind_worker.task import attempt_id, state
 
 pytestmark = pytest.mark.skipif(not small_disk.can_mount(), reason="NO RIGHT TO MOUNT: a full disk is not tested")
 
@@ -68,3 +70,54 @@ async def test_results_that_a_full_disk_does_not_take_cost_no_attempt_and_the_no
             ended = await client.wait(ids, 40)
             assert {task.status for task in ended} == {state.TaskState.COMPLETED}
             assert {task.attempt - task.disruptions for task in ended} == {1}
+
+
+async def test_results_that_a_disk_mounted_anew_does_not_take_cost_no_attempt(tmp_path: Path) -> None:
+    with small_disk.mounted(tmp_path / "work", 64) as disk:
+        async with (
+            pool_parts.running(tmp_path / "pool") as at,
+            asynchronous.AsyncClient(at.pool.address) as client,
+            node_parts.running(at.pool.address, disk.path / "work", books=tmp_path),
+        ):
+            await client.wait(await client.submit([COMMAND]), 20)  # its folders are made
+            disk.remount(read_only=True)
+            (task_id,) = await client.submit([COMMAND])
+
+            async def is_handed_back() -> bool:
+                return (await client.task(task_id)).disruptions > 0
+
+            await _until(is_handed_back, "it is handed back")
+            disk.remount(read_only=False)
+            (ended,) = await client.wait([task_id], 40)
+            assert ended.status is state.TaskState.COMPLETED
+            assert ended.attempt - ended.disruptions == 1
+            assert any("Read-only file system" in event.details for event in (await client.task(task_id)).story)
+
+
+async def test_what_a_disk_does_not_let_go_of_is_removed_later_and_harms_no_attempt(tmp_path: Path) -> None:
+    with small_disk.mounted(tmp_path / "work", 8) as disk:
+        files, unsent = store.Store(disk.path), outbox.Outbox(disk.path / "outbox")
+        files.prepare()
+        unsent.prepare()
+        run = attempt_id.RunKey(attempt_id.AttemptId("task", 1), attempt_id.new_run_id())
+        await unsent.save(run, b"checkpoint")
+        stored, half = files.put(b"result"), files.writer()
+        half.write(b"half")
+        half.promised = True
+        half.close()
+        needs = keeping.Keeping(files)
+        needs.begin("first")
+        needs.stored("first", [stored])
+        disk.remount(read_only=True)
+        needs.let_go({half.path.name})
+        unsent.forget(run)
+        needs.end("first")
+        assert files.exists(stored.sha256)
+        disk.remount(read_only=False)
+        needs.begin("second")
+        needs.end("second")
+        assert not files.exists(stored.sha256)
+        files.prepare()
+        unsent.prepare()
+        assert not [path for path in disk.path.rglob("*") if path.is_file()]
+        unsent.close()

@@ -42,6 +42,11 @@ class SmallDisk:
                 file.write(PIECE)
         os.truncate(self._filler, self._filler.stat().st_size - leave_bytes)
 
+    def remount(self, *, read_only: bool) -> None:
+        """Let nothing be written to it any more, as a kernel does with a disk that fails; or be written again."""
+        mode = "ro" if read_only else "rw"
+        subprocess.run(["mount", "-o", f"remount,{mode}", str(self.path)], check=True)
+
     def clear(self) -> None:
         """Give back what `fill` took."""
         self._filler.unlink(missing_ok=True)

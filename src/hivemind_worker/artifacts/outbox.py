@@ -74,12 +74,15 @@ class Outbox:
             return None
 
     def forget(self, run: attempt_id.RunKey) -> None:
-        """Remove what is here of a run, but for output that its spool has."""
+        """Remove what is here of a run, but for output that its spool has.
+
+        What a disk does not let go of, full or broken, is cleared away by `prepare` at the next start.
+        """
         if run not in self._has_files:
             return
         self._has_files.remove(run)
         for kind in _FILE_KINDS:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 self._path(run, kind).unlink()
 
     def close(self) -> None:

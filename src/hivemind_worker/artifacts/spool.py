@@ -8,6 +8,7 @@ goes, the task goes with it. What a full disk does not take waits in memory, wit
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import struct
 from collections.abc import Iterator
@@ -108,12 +109,13 @@ class Spool:
             self._fd = -1
 
     def remove(self) -> None:
-        """Nobody wants it any more."""
+        """Nobody wants it any more. What a broken disk does not let go of is cleared away at the next start."""
         self._memory.clear()
         self._memory_bytes = 0
         self.close()
         if self._has_file:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink()
             self._has_file = False
 
     def _open(self) -> int:

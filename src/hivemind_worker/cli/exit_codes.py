@@ -72,8 +72,23 @@ _OF_REASONS: Mapping[outcome.Reason, int | None] = {
 
 
 def of_error(error: BaseException) -> int:
-    """The code for an error that ends the command."""
+    """The code for an error that ends the command.
+
+    A setting is not to blame where a disk was full: that passes, and a service is to be started again.
+    """
+    if isinstance(error, errors.BadSettings) and _is_of_a_full_disk(error):
+        return FAILURE
     return next((code for kind, code in _OF_ERRORS if isinstance(error, kind)), FAILURE)
+
+
+def _is_of_a_full_disk(error: BaseException | None) -> bool:
+    """Whether it came of one, however it was worded since: of a file, or of SQLite's, which has errors of its own."""
+    while error is not None:
+        name = getattr(error, "sqlite_errorname", "")
+        if errors.is_disk_full(error) or name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def of_task(task: shapes.Task) -> int:

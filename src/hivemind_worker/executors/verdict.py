@@ -81,11 +81,12 @@ def stopped(setting: Setting, stop: stopping.Stop, timings: Mapping[str, float])
 def failed(setting: Setting, error: BaseException, timings: Mapping[str, float]) -> outcome.Outcome:
     """Say how an attempt ended because of `error`, which is not the task's doing but for a missing image.
 
-    Raises :class:`errors.NoRoom` where the node lacked room, a full disk of its own included: it hands the task back.
+    Raises :class:`errors.NoRoom` where the node lacked room, a disk of its own that is full or broken included: it
+    hands the task back.
     """
     if isinstance(error, errors.NoRoom):
         raise error
-    if errors.is_disk_full(error):
+    if errors.is_disk_fault(error):
         raise errors.NoRoom(f"no room on this node: {error}") from error
     reason = outcome.Reason.INTERNAL
     if isinstance(error, errors.EngineLost):

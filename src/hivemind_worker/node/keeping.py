@@ -8,6 +8,9 @@ from collections.abc import Collection, Hashable, Iterable
 
 from hivemind_worker.artifacts import store
 from hivemind_worker.task import outcome
+from hivemind_worker.telemetry import logs
+
+log = logs.StructuredLogger(__name__)
 
 Identity = tuple[int, int]
 """Inode and time of its last change: the same content stored again is another file. An inode alone is given anew."""
@@ -21,6 +24,8 @@ class Keeping:
 
     What an attempt has stored is needed until it ends, and then by whoever has named it with ``need``: an end that
     names nothing (cancelled, dropped, failed) leaves nothing behind.
+
+    A disk that removes nothing, full or broken, harms no attempt: it is tried again at the next end, and at a start.
     """
 
     def __init__(self, files: store.Store) -> None:
@@ -30,6 +35,7 @@ class Keeping:
         self._running: set[Hashable] = set()
         self._stored: dict[Hashable, set[outcome.Artifact]] = {}
         self._waiting: dict[str, tuple[Identity, set[Hashable]]] = {}
+        self._unremoved: dict[str, Identity] = {}
 
     @property
     def needed(self) -> frozenset[str]:
@@ -56,6 +62,9 @@ class Keeping:
         Blocks for as long as the unlinks take.
         """
         self._running.discard(who)
+        unremoved, self._unremoved = self._unremoved, {}
+        for sha256, identity in unremoved.items():
+            self._remove(sha256, identity)
         self.done(self._stored.pop(who, ()))
         for sha256, (identity, runs) in list(self._waiting.items()):
             runs.discard(who)
@@ -68,7 +77,10 @@ class Keeping:
 
         It may not have come to them: where its capsule was gone, or the engine did not answer.
         """
-        self._files.let_go(staged_names)
+        try:
+            self._files.let_go(staged_names)
+        except OSError as error:
+            log.log_system_event("leftover_not_removed", {"why": str(error)}, level="warning")
 
     def need(self, artifacts: Iterable[outcome.Artifact]) -> None:
         """Count one more need of each."""
@@ -94,14 +106,18 @@ class Keeping:
 
     def _remove(self, sha256: str, identity: Identity) -> None:
         if sha256 not in self._needed and identity == self._identity(sha256):
-            self._files.remove(sha256)
+            try:
+                self._files.remove(sha256)
+            except OSError as error:
+                log.log_system_event("leftover_not_removed", {"why": str(error)}, level="warning")
+                self._unremoved[sha256] = identity
 
     def _look(self, sha256: str) -> None:
         if (identity := self._identity(sha256)) is not None:
             self._known[sha256] = identity
 
     def _identity(self, sha256: str) -> Identity | None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             found = self._files.path(sha256).stat()
             return found.st_ino, found.st_ctime_ns
         return None

@@ -54,7 +54,7 @@ class Books:
 
         Of a task that ran to its end, too, and whose results a disk of this node did not take: it lacked room.
         """
-        if errors.is_disk_full(error):
+        if errors.is_disk_fault(error):
             return {**self.unready_reasons, fitness.DISK: f"disk: {error}"}
         return self.unready_reasons if isinstance(error, errors.NoRoom) else None
 

@@ -173,3 +173,12 @@ def is_disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def is_disk_fault(error: BaseException | None) -> bool:
+    """Whether an error, or what it came of, is that of a disk: full, broken, or mounted anew to be read alone."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}:
+            return True
+        error = error.__cause__
+    return False

@@ -6,6 +6,7 @@ does not fit is counted, and the count is written as soon as there is room again
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import queue
@@ -99,7 +100,8 @@ class Writer(logging.Handler):
             if dropped:
                 self._write(self._lost(dropped))
         for handler in self._handlers:
-            handler.close()
+            with contextlib.suppress(OSError):  # a full disk: what it did not take is lost, as was told
+                handler.close()
 
     def _write(self, record: logging.LogRecord) -> None:
         for handler in self._handlers:

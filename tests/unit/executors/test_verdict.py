@@ -121,7 +121,7 @@ def test_a_signal_is_128_and_more() -> None:
     [
         (errors.EngineLost("gone"), Reason.ENGINE_LOST),
         (errors.ImageUnavailable("none"), Reason.IMAGE_UNAVAILABLE),
-        (OSError(5, "input/output error"), Reason.INTERNAL),
+        (OSError(24, "too many open files"), Reason.INTERNAL),
     ],
 )
 def test_what_fails_before_the_capsule_has_its_reason(error: Exception, reason: outcome.Reason) -> None:
@@ -131,7 +131,8 @@ def test_what_fails_before_the_capsule_has_its_reason(error: Exception, reason: 
 def test_a_nodes_lack_of_room_is_no_outcome_wherever_it_shows() -> None:
     building = errors.DependencyFailed("the environment cannot be kept")
     building.__cause__ = OSError(122, "Disk quota exceeded")
-    for error in (OSError(28, "No space left on device"), building, errors.NoRoom("no room")):
+    broken, read_only = OSError(5, "Input/output error"), OSError(30, "Read-only file system")
+    for error in (OSError(28, "No space left on device"), broken, read_only, building, errors.NoRoom("no room")):
         with pytest.raises(errors.NoRoom, match="no room"):
             verdict.failed(SETTING, error, {})
 

@@ -167,6 +167,7 @@ class Writer:
                 self._queue.load(connection)
             except (errors.HiveMindError, database.Error) as error:
                 named = errors.BadSettings(f"{self._path}: {error}")
+                named.__cause__ = error
                 self._say(_fail, self._opened, named)
                 return
             self._say(_resolve, self._opened)

@@ -1,0 +1,57 @@
+"""A disk that is full as a worker or pool starts passes: their service is to be started again, not given up.
+
+Exit code 78 says that a setting is wrong, and the service unit does not restart after it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pool_parts
+import pytest
+import small_disk
+
+from hivemind_worker.cli import exit_codes, holding
+from hivemind_worker.sandbox import workspaces
+from hivemind_worker.settings import node_identity
+from hivemind_worker.task import errors
+
+pytestmark = pytest.mark.skipif(not small_disk.can_mount(), reason="NO RIGHT TO MOUNT: a full disk is not tested")
+
+
+async def test_a_pool_whose_store_has_no_room_as_it_starts_is_not_wrongly_set(tmp_path: Path) -> None:
+    with small_disk.mounted(tmp_path / "disk", 4) as disk:
+        async with pool_parts.running(disk.path / "pool"):
+            pass
+        disk.fill()
+        with pytest.raises(errors.BadSettings, match="disk") as caught:
+            async with pool_parts.running(disk.path / "pool"):
+                pass
+        assert exit_codes.of_error(caught.value) == exit_codes.FAILURE
+        disk.clear()
+        async with pool_parts.running(disk.path / "pool") as at:
+            await at.submit()
+
+
+async def test_a_worker_whose_folders_cannot_be_made_on_a_full_disk_is_not_wrongly_set(tmp_path: Path) -> None:
+    with small_disk.mounted(tmp_path / "disk", 4, inodes=40) as disk:
+        (disk.path / "state").mkdir()
+        disk.fill()
+        with pytest.raises(errors.BadSettings) as no_name:
+            node_identity.keep(disk.path / "state")
+        for number in range(disk.free_inodes):
+            (disk.path / f"{number}").touch()
+        with pytest.raises(errors.BadSettings) as no_lock, holding.folder(disk.path / "state"):
+            pass
+        with pytest.raises(errors.BadSettings) as no_folder:
+            await workspaces.sweep(disk.path / "temp", None)
+        for caught in (no_name, no_lock, no_folder):
+            assert "No space left" in str(caught.value)
+            assert exit_codes.of_error(caught.value) == exit_codes.FAILURE
+
+
+def test_a_folder_that_may_not_be_written_is_a_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.BadSettings) as caught, holding.folder(tmp_path / "file" / "state"):
+        pass
+    assert exit_codes.of_error(caught.value) == exit_codes.CONFIGURATION
