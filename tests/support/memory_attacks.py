@@ -47,11 +47,11 @@ async def send(world: World, call: str, data: bytes, *, streams: bool = False) -
                 await channel.unary_unary(path)(data)
 
 
-def raw(call: str, data: bytes, *, streams: bool = False) -> Attack:
-    """An attack by bytes."""
+def raw(call: str, make: Callable[[], bytes], *, streams: bool = False) -> Attack:
+    """An attack by bytes, made when it begins: all of them at once take 400 MiB."""
 
     async def attack(world: World) -> None:
-        await send(world, call, data, streams=streams)
+        await send(world, call, make(), streams=streams)
 
     return attack
 
@@ -124,13 +124,13 @@ async def poll_many(world: World) -> None:
             left -= 1
 
 
-def report(**result: Any) -> Attack:
+def report(make: Callable[[], dict[str, Any]]) -> Attack:
     """An end, as large as a message."""
 
     async def attack(world: World) -> None:
         await world.tasks.SubmitTasks(pb.SubmitTasksRequest(tasks=[memory_world.small_task()]))
         task = await world.worker.take()
-        await quietly(world.worker.report(task, "failed", reason="nonzero_exit", exit_code=1, **result))
+        await quietly(world.worker.report(task, "failed", reason="nonzero_exit", exit_code=1, **make()))
         await world.worker.report(task, "failed", reason="nonzero_exit", exit_code=1)
 
     return attack
@@ -144,19 +144,26 @@ async def append_much(world: World) -> None:
     await world.worker.report(task)
 
 
-def uploading(data: bytes, step: int) -> Attack:
-    """An upload by a node."""
+def random_bytes() -> bytes:
+    """40 MB that are not all the same."""
+    return b"".join(bytes([n % 251]) * 1_000 for n in range(40_000))
+
+
+def uploading(first: int, step: int) -> Attack:
+    """An upload by a node, of another file for each ``first``."""
 
     async def attack(world: World) -> None:
-        await quietly(memory_world.upload(world, data, step))
+        await quietly(memory_world.upload(world, random_bytes()[first:], step))
 
     return attack
 
 
-def putting(data: bytes, step: int) -> Attack:
-    """An upload by a submitter."""
+def putting(first: int, step: int) -> Attack:
+    """An upload by a submitter, of another file for each ``first``."""
 
     async def attack(world: World) -> None:
+        data = random_bytes()[first:]
+
         async def pieces() -> AsyncIterator[pb.UploadInputRequest]:
             yield pb.UploadInputRequest(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
             for start in range(0, len(data), step):
@@ -169,7 +176,7 @@ def putting(data: bytes, step: int) -> Attack:
 
 def download(*, stalls: bool) -> Attack:
     async def attack(world: World) -> None:
-        request = pb.DownloadArtifactRequest(node_id="n", session_id=world.session, sha256=memory_world.FILE_SUM)
+        request = pb.DownloadArtifactRequest(node_id="n", session_id=world.session, sha256=memory_world.file_sum())
         stream = world.nodes.DownloadArtifact(request)
         await (stall(world, stream) if stalls else read(stream))
 
@@ -185,11 +192,9 @@ def result(*, stalls: bool) -> Attack:
     return attack
 
 
-def submit(tasks: Iterable[pb.Task]) -> Attack:
-    made = pb.SubmitTasksRequest(tasks=list(tasks)).SerializeToString()
-
+def submit(make: Callable[[], Iterable[pb.Task]]) -> Attack:
     async def attack(world: World) -> None:
-        await send(world, "SubmitTasks", made)
+        await send(world, "SubmitTasks", pb.SubmitTasksRequest(tasks=make()).SerializeToString())
 
     return attack
 
@@ -280,65 +285,73 @@ async def info(world: World) -> None:
     await world.tasks.GetPoolInfo(pb.GetPoolInfoRequest())
 
 
-RANDOM = b"".join(bytes([n % 251]) * 1_000 for n in range(40_000))
-UNKNOWN = full(entry(200, b"u" * 1_000))
-EMPTIES = full(entry(200))
+def unknown() -> bytes:
+    """A request of fields that nobody knows."""
+    return full(entry(200, b"u" * 1_000))
+
+
+def empties() -> bytes:
+    """The same, with as many as there can be."""
+    return full(entry(200))
+
 
 ATTACKS: dict[str, dict[str, Attack]] = {
-    "RegisterNode": {"held": raw("RegisterNode", full(entry(13))), "long": register_long},
-    "UpdateNodeStatus": {"held": raw("UpdateNodeStatus", full(entry(6))), "long": beat_long},
+    "RegisterNode": {"held": raw("RegisterNode", lambda: full(entry(13))), "long": register_long},
+    "UpdateNodeStatus": {"held": raw("UpdateNodeStatus", lambda: full(entry(6))), "long": beat_long},
     "GetAssignedTasks": {
-        "held": raw("GetAssignedTasks", full(entry(8))),
-        "images": raw("GetAssignedTasks", full(entry(5))),
+        "held": raw("GetAssignedTasks", lambda: full(entry(8))),
+        "images": raw("GetAssignedTasks", lambda: full(entry(5))),
         "long": poll_long,
         "large": poll_large,
         "many": poll_many,
     },
     "ReportTaskResult": {
-        "files": raw("ReportTaskResult", entry(3, full(entry(9)))),
-        "timings": raw("ReportTaskResult", entry(3, full(entry(18, entry(1, b"abc"))))),
-        "logs": report(logs=memory_world.LONG + "x" * (MIB - 2_000), stdout_bytes=2**40),
-        "wide": report(logs=memory_world.WIDE + "x" * (MIB - 2_000), stdout_bytes=2**40),
-        "named": report(files=[pb.ResultFile(name=f"{n:06}", sha256=f"{n:064x}", size=1) for n in range(45_000)]),
-        "inline": report(result_data={f"{n:06}": bytes(2_500) + bytes([n % 250]) for n in range(1_500)}),
-        "large": report(result_data={"one": bytes(FULL - 2_000)}),
-        "skipped": report(skipped=[pb.SkippedFile(name=f"{n:06}", why="x" * 50) for n in range(60_000)]),
+        "files": raw("ReportTaskResult", lambda: entry(3, full(entry(9)))),
+        "timings": raw("ReportTaskResult", lambda: entry(3, full(entry(18, entry(1, b"abc"))))),
+        "logs": report(lambda: {"logs": memory_world.LONG + "x" * (MIB - 2_000), "stdout_bytes": 2**40}),
+        "wide": report(lambda: {"logs": memory_world.wide() + "x" * (MIB - 2_000), "stdout_bytes": 2**40}),
+        "named": report(
+            lambda: {"files": [pb.ResultFile(name=f"{n:06}", sha256=f"{n:064x}", size=1) for n in range(45_000)]}
+        ),
+        "inline": report(lambda: {"result_data": {f"{n:06}": bytes(2_500) + bytes([n % 250]) for n in range(1_500)}}),
+        "large": report(lambda: {"result_data": {"one": bytes(FULL - 2_000)}}),
+        "skipped": report(lambda: {"skipped": [pb.SkippedFile(name=f"{n:06}", why="x" * 50) for n in range(60_000)]}),
     },
-    "Ping": {"unknown": raw("Ping", UNKNOWN), "empties": raw("Ping", EMPTIES)},
-    "AppendTaskLogs": {"empties": raw("AppendTaskLogs", full(entry(5)), streams=True), "much": append_much},
-    "UploadArtifact": {"usual": uploading(RANDOM, MIB), "large": uploading(RANDOM[5:], FULL - 64)},
+    "Ping": {"unknown": raw("Ping", unknown), "empties": raw("Ping", empties)},
+    "AppendTaskLogs": {"empties": raw("AppendTaskLogs", lambda: full(entry(5)), streams=True), "much": append_much},
+    "UploadArtifact": {"usual": uploading(0, MIB), "large": uploading(5, FULL - 64)},
     "DownloadArtifact": {"read": download(stalls=False), "stalled": download(stalls=True)},
     "SubmitTasks": {
-        "empties": raw("SubmitTasks", full(entry(1))),
-        "nested": raw("SubmitTasks", nested_task()),
-        "many": submit(gpu_task(command="x" * 320, labels={"a": "b"}) for _ in range(10_000)),
-        "large": submit([gpu_task(command="x" * (FULL - 5_000))]),
-        "wide": submit([gpu_task(command="🙂" + "x" * (FULL - 5_000))]),
-        "some": submit(gpu_task(command="x" * 390_000) for _ in range(10)),
-        "args": submit([gpu_task(args=[f"{n:04}" for n in range(400_000)])]),
-        "fewer args": submit([gpu_task(args=[f"{n:04}" for n in range(160_000)])]),
+        "empties": raw("SubmitTasks", lambda: full(entry(1))),
+        "nested": raw("SubmitTasks", nested_task),
+        "many": submit(lambda: [gpu_task(command="x" * 320, labels={"a": "b"})] * 10_000),
+        "large": submit(lambda: [gpu_task(command="x" * (FULL - 5_000))]),
+        "wide": submit(lambda: [gpu_task(command="🙂" + "x" * (FULL - 5_000))]),
+        "some": submit(lambda: [gpu_task(command="x" * 390_000)] * 10),
+        "args": submit(lambda: [gpu_task(args=[f"{n:04}" for n in range(400_000)])]),
+        "fewer args": submit(lambda: [gpu_task(args=[f"{n:04}" for n in range(160_000)])]),
     },
     "GetTask": {"ended": about("GetTask", "long", "wide", "named", "large")},
     "ListTasks": {"all": listing(), "ended": listing(states=["failed"])},
     "WatchTasks": {
-        "empties": raw("WatchTasks", full(entry(1))),
+        "empties": raw("WatchTasks", lambda: full(entry(1))),
         "read": watch("long", "wide", "named", "queued", stalls=False),
         "stalled": watch("queued", stalls=True),
         "stalled at ends": watch("long", "wide", stalls=True),
     },
-    "CancelTasks": {"many": cancel, "empties": raw("CancelTasks", full(entry(1)))},
+    "CancelTasks": {"many": cancel, "empties": raw("CancelTasks", lambda: full(entry(1)))},
     "GetTaskLogs": {
         **{f"{name} read": logs(name, stalls=False) for name in ("logged", "tiny", "long", "wide")},
         **{f"{name} stalled": logs(name, stalls=True) for name in ("logged", "tiny")},
     },
     "ListResults": {"named": about("ListResults", "named", "wide")},
     "DownloadResult": {"read": result(stalls=False), "stalled": result(stalls=True)},
-    "UploadInput": {"usual": putting(RANDOM[3:], MIB), "large": putting(RANDOM[9:], FULL - 64)},
-    "FindArtifacts": {"many": find, "empties": raw("FindArtifacts", full(entry(1)))},
-    "RetryTasks": {"large": retry, "empties": raw("RetryTasks", full(entry(1)))},
+    "UploadInput": {"usual": putting(3, MIB), "large": putting(9, FULL - 64)},
+    "FindArtifacts": {"many": find, "empties": raw("FindArtifacts", lambda: full(entry(1)))},
+    "RetryTasks": {"large": retry, "empties": raw("RetryTasks", lambda: full(entry(1)))},
     "ListNodes": {"all": list_nodes},
-    "DrainNode": {"unknown": raw("DrainNode", EMPTIES)},
-    "ResumeNode": {"unknown": raw("ResumeNode", EMPTIES)},
-    "GetPoolInfo": {"nodes": info, "unknown": raw("GetPoolInfo", EMPTIES)},
+    "DrainNode": {"unknown": raw("DrainNode", empties)},
+    "ResumeNode": {"unknown": raw("ResumeNode", empties)},
+    "GetPoolInfo": {"nodes": info, "unknown": raw("GetPoolInfo", empties)},
 }
 """Of each call of both services."""

@@ -53,7 +53,7 @@ async def _poll(world: memory_world.World, number: int) -> None:
 
 
 async def _unknown(world: memory_world.World, number: int) -> None:
-    await memory_attacks.send(world, "DrainNode", memory_attacks.UNKNOWN)
+    await memory_attacks.send(world, "DrainNode", memory_attacks.unknown())
 
 
 async def _find(world: memory_world.World, number: int) -> None:
@@ -125,10 +125,10 @@ ANSWERS: dict[str, Call] = {
 async def fill(world: memory_world.World) -> None:
     """Put large answers into the store."""
     await memory_world.register(world)
-    await memory_world.upload(world, memory_world.FILE)
+    await memory_world.upload(world, memory_world.file())
     await memory_world.end_long(world, 4)
     files = [
-        pb.ResultFile(name=f"out/{n:06}", sha256=memory_world.FILE_SUM, size=len(memory_world.FILE))
+        pb.ResultFile(name=f"out/{n:06}", sha256=memory_world.file_sum(), size=memory_world.FILE_BYTES)
         for n in range(30_000)
     ]
     await memory_world.end_named(world, files)

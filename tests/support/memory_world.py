@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -16,14 +17,27 @@ from hivemind_worker.wire import calls
 
 pb = calls.pb
 MIB = 1024**2
-FILE = bytes(1024) * 40 * 1024
-FILE_SUM = hashlib.sha256(FILE).hexdigest()
+FILE_BYTES = 40 * MIB
 LONG = "x" * (3 * MIB)
-WIDE = "🙂" + "x" * (3 * MIB)
-"""One wide character makes four bytes of each in Python's memory."""
 HEAVY_NODES = 40
 """Each says 1.5 MiB of itself."""
 LARGE_TASKS = 12
+
+
+def file() -> bytes:
+    """A large file, of zeros."""
+    return bytes(FILE_BYTES)
+
+
+@functools.cache
+def file_sum() -> str:
+    """The SHA-256 of that file."""
+    return hashlib.sha256(file()).hexdigest()
+
+
+def wide() -> str:
+    """A text of which one wide character makes four bytes of each in Python's memory."""
+    return "🙂" + LONG
 
 
 def now_mib(pid: int, name: str = "VmRSS") -> float:
@@ -179,10 +193,10 @@ async def fill(world: World) -> None:
     """Put much of everything into the store."""
     await register(world)
     failed: dict[str, Any] = {"status": "failed", "reason": "nonzero_exit", "exit_code": 1}
-    await upload(world, FILE)
+    await upload(world, file())
     await end_long(world, 30)
-    await _ended(world, "wide", [small_task() for _ in range(3)], pb.TaskResult(logs=WIDE, **failed))
-    files = [pb.ResultFile(name=f"out/{n:06}", sha256=FILE_SUM, size=len(FILE)) for n in range(30_000)]
+    await _ended(world, "wide", [small_task() for _ in range(3)], pb.TaskResult(logs=wide(), **failed))
+    files = [pb.ResultFile(name=f"out/{n:06}", sha256=file_sum(), size=FILE_BYTES) for n in range(30_000)]
     await _ended(world, "named", [small_task()], pb.TaskResult(files=files, **failed))
     large = [small_task(code="", command="x" * (3 * MIB)) for _ in range(LARGE_TASKS)]
     world.ids["large"] = []
