@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from pathlib import Path
 
 import grpc
@@ -55,6 +56,47 @@ async def test_one_caller_s_uploads_are_counted_and_those_too_many_are_told_to_c
         answer = await at.nodes.UploadArtifact(iter([half_a_file(worker, "c" * 64)]))
         assert answer.stored_bytes == MIB
         idle[1].cancel()
+
+
+async def test_files_and_output_are_read_when_there_is_room_to_send_them_and_hold_up_nothing_else(
+    tmp_path: Path,
+) -> None:
+    downloads = streams.Budget(MIB, MIB, wait_seconds=0.3)
+    async with pool_parts.running(tmp_path, budgets=streams.Streams(downloads=downloads)) as at:
+        worker = await at.worker()
+        content = b"content" * 1_000
+        file = pb.ResultFile(name="out", sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+        upload = half_a_file(worker, file.sha256)
+        upload.size, upload.data = len(content), content
+        assert (await at.nodes.UploadArtifact(iter([upload]))).success
+        (task_id,) = await at.submit()
+        task = await worker.take()
+        output = pb.AppendTaskLogsRequest(
+            task_id=task_id,
+            attempt=1,
+            node_id=worker.name,
+            session_id=worker.session_id,
+            chunks=[pb.LogChunk(stream=pb.LOG_STREAM_STDOUT, data=content)],
+        )
+        await at.nodes.AppendTaskLogs(iter([output]))
+        await worker.report(task, files=[file], logs=content.decode())
+
+        async def download() -> bytes:
+            request = pb.DownloadResultRequest(task_id=task_id, name="out")
+            return b"".join([part.data async for part in at.tasks.DownloadResult(request)])
+
+        async def logs() -> bytes:
+            request = pb.GetTaskLogsRequest(task_id=task_id)
+            return b"".join([c.data async for page in at.tasks.GetTaskLogs(request) for c in page.chunks])
+
+        with await downloads.take("ipv4:127.0.0.1", MIB):
+            for call in (download, logs):
+                with pytest.raises(grpc.aio.AioRpcError, match="no room for another stream"):
+                    await call()
+            info = (await at.tasks.GetTask(pb.GetTaskRequest(task_id=task_id))).task
+            assert info.result.logs, "answers have room of their own"
+        assert (await download(), await logs()) == (content, content)
+        await waiting.wait_until(lambda: not downloads.used_bytes, description="nothing is counted", seconds=10)
 
 
 async def test_a_watcher_that_does_not_read_is_ended_and_may_ask_again(tmp_path: Path) -> None:
