@@ -60,6 +60,15 @@ def test_results_that_are_not_taken_are_told(fenced: Shell, tmp_path: Path) -> N
     assert "not among the results: link" in said.err
 
 
+def test_results_that_are_not_taken_are_told_to_programs(fenced: Shell) -> None:
+    made = r': > f; ln -s /etc/passwd link; : > "$(printf "x\377y")"'
+    task = fenced.run("--json", "--", "/bin/sh", "-c", f"cd results; {made}").objects[-1]
+    assert [file["name"] for file in task["results"]] == ["f"]
+    reasons = {file["name"]: file["reason"] for file in task["skipped"]}
+    assert reasons.pop("link") == "symlink"
+    assert list(reasons.values()) == ["name: not UTF-8"]
+
+
 def test_a_program_that_is_not_there_is_told(fenced: Shell) -> None:
     said = fenced.run("--", "no-such-program")
     assert (said.code, said.out) == (127, b"")

@@ -92,6 +92,7 @@ class Task:
             "usage": dataclasses.asdict(said.usage) if said else dict(self.usage) or None,
             "timings": dict(said.timings) if said else {},
             "results": [result_as_json(file) for file in said.results] if said else [],
+            "skipped": [{"name": file.name, "reason": file.why} for file in said.skipped] if said else [],
             "error": (said.error or None) if said else None,
             "truncated": self.truncated,
         }
