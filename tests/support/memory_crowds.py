@@ -132,9 +132,13 @@ async def fill(world: memory_world.World) -> None:
         for n in range(30_000)
     ]
     await memory_world.end_named(world, files)
-    await memory_world.end_logged(world, "logged", b"y" * 8 * MIB, MIB)
     queued = [memory_attacks.gpu_task() for _ in range(2_000)]
     world.ids["queued"] = list((await world.tasks.SubmitTasks(pb.SubmitTasksRequest(tasks=queued))).task_ids)
+
+
+async def fill_output(world: memory_world.World) -> None:
+    """Send a task's output in pieces, as it comes."""
+    await memory_world.end_logged(world, "logged", b"y" * 8 * MIB, MIB)
 
 
 async def fill_nodes(world: memory_world.World) -> None:
