@@ -16,7 +16,7 @@ from installed import HIVEMIND, Shell
 pytestmark = pytest.mark.sandbox
 
 SANDBOX = ("--isolation", "sandbox")
-STAGES = ("", "/pool.sock", "/worker.journal", "/output")
+STAGES = ("", "/pool.sqlite", "/worker.journal", "/output")
 """What is in a command's folder at the moment of its kill; the last comes from the task that runs."""
 
 
@@ -101,9 +101,13 @@ def test_a_command_under_nohup_outlives_its_terminal(shell: Shell) -> None:
     assert process.wait(timeout=30) == 0
 
 
-def _wait_for_another(folder: Path, pattern: str) -> None:
-    before = set(folder.glob(pattern))
-    waiting.wait_for(lambda: set(folder.glob(pattern)) - before, description=f"{pattern} is made", seconds=30)
+def _wait_for_another(folder: Path, pattern: str, before: set[Path], process: subprocess.Popen[bytes]) -> None:
+    try:
+        waiting.wait_for(lambda: set(folder.glob(pattern)) - before, description=f"{pattern} is made", seconds=30)
+    except AssertionError:
+        process.terminate()  # in order, so that nothing of it stays with the tests behind this one
+        process.communicate(timeout=60)
+        raise
 
 
 def _marked(pids: set[int]) -> set[str]:
@@ -124,12 +128,14 @@ def _marked(pids: set[int]) -> set[str]:
 def test_commands_killed_at_any_moment_leave_nothing_to_the_next(shell: Shell) -> None:
     killed = set()
     for stage in STAGES:
+        pattern = f"hivemind-run-*{stage}"
+        before = set(shell.home.glob(pattern))
         process = shell.start("run", *SANDBOX, "--", "/bin/sh", "-c", "echo x > results/x; echo ready; sleep 300")
         assert process.stdout is not None
         if stage == STAGES[-1]:
             assert process.stdout.readline() == b"ready\n"
         else:
-            _wait_for_another(shell.home, f"hivemind-run-*{stage}")
+            _wait_for_another(shell.home, pattern, before, process)
         process.kill()
         process.communicate(timeout=60)
         killed.add(process.pid)
