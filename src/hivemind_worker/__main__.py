@@ -11,7 +11,7 @@ from typing import NoReturn
 # `root` enables the collector when the verb's file is imported.
 gc.disable()
 
-from hivemind_worker.cli import root  # noqa: E402  (as said)
+from hivemind_worker.cli import root  # noqa: E402  (with the collector off)
 
 # pydantic looks for plugins in all packages that are installed, a quarter of a command's start; we use none.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

@@ -65,7 +65,7 @@ class AsyncClient:
 
     async def __aenter__(self) -> Self:
         """Make the channel; nothing is sent before the first call."""
-        self._pool = connection.Connection(channels.open_channel(self.line()), self.address, self._patience)
+        self._pool = connection.Connection(channels.open_channel(self.target()), self.address, self._patience)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -74,7 +74,7 @@ class AsyncClient:
         if pool is not None:
             await pool.close()
 
-    def line(self) -> channels.Line:
+    def target(self) -> channels.Line:
         """Return how the pool is reached. Raises :class:`errors.BadSettings`."""
         return channels.Line(self.address, _certificates(self._ca_file), self._insecure)
 

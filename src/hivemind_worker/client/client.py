@@ -88,14 +88,14 @@ class Client:
             traceparent=traceparent,
         )
         self._loop: _Loop | None = None
-        self._line: running.ThreadLine | None = None
+        self._caller: running.ThreadCaller | None = None
 
     def __enter__(self) -> Self:
         """Make the channel; nothing is sent before the first call."""
         self._loop = _Loop.join()
         try:
             self._do(self._client.__aenter__())
-            self._line = running.ThreadLine(self._client.line())
+            self._caller = running.ThreadCaller(self._client.target())
         except BaseException:
             self.__exit__()
             raise
@@ -103,9 +103,9 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         """Let go of the channel."""
-        line, self._line = self._line, None
-        if line is not None:
-            line.close()
+        caller, self._caller = self._caller, None
+        if caller is not None:
+            caller.close()
         try:
             self._do(self._client.__aexit__())
         finally:
@@ -149,10 +149,10 @@ class Client:
         self, task: asynchronous.Given, *, base: str | os.PathLike[str] = ".", seconds: float | None = None
     ) -> shapes.Task:
         """Submit one task and return it once it has ended; raises TimeoutError after ``seconds``."""
-        if self._line is None:
+        if self._caller is None:
             raise RuntimeError(_CLOSED)
         run = self._client.begin(inputs.prepare(task, Path(base)), seconds)
-        answer = self._line.submit(run)
+        answer = self._caller.submit(run)
         if answer is not None and (ended := running.read(run, answer)) is not None and not ended.truncated:
             return ended
         return self._do(self._client.finish(run, answer))

@@ -71,10 +71,10 @@ class Connection:
         """Return a fresh count of failures: what may be tried again, and after which pause."""
         return Tries(self.address, self._patience)
 
-    async def ask(self, call: Unary[Q, A], request: Q, doing: str, timeout: float = CALL_SECONDS) -> A:  # noqa: ASYNC109
+    async def ask(self, call: Unary[Q, A], request: Q, doing: str, call_seconds: float = CALL_SECONDS) -> A:
         """Return the answer to ``request``; ``doing`` is what an error says was tried.
 
-        ``timeout`` is the deadline of each try, in seconds.
+        ``call_seconds`` is the deadline of each try.
 
         Tried again while patience lasts: every call of this protocol is harmless a second time. Raises
         :class:`errors.Unavailable` when patience has ended, and whatever the pool refused it with.
@@ -82,7 +82,7 @@ class Connection:
         tries = self.tries()
         while True:
             try:
-                return verdicts.legible(await call(request, timeout=timeout), doing)
+                return verdicts.legible(await call(request, timeout=call_seconds), doing)
             except grpc.aio.AioRpcError as error:
                 await tries.again(error, doing)
 

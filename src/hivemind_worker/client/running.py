@@ -78,11 +78,11 @@ async def finish(pool: connection.Connection, run: Run, task: shapes.Task | None
     return task
 
 
-class ThreadLine:
-    """The line of threads that make such a call themselves. Safe to use from several at once."""
+class ThreadCaller:
+    """The channel of threads that make such a call themselves. Safe to use from several at once."""
 
-    def __init__(self, line: channels.Line) -> None:
-        self._line = line
+    def __init__(self, target: channels.Line) -> None:
+        self._target = target
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._pool: calls.TaskManagerStub | None = None
@@ -106,6 +106,6 @@ class ThreadLine:
     def _stub(self) -> calls.TaskManagerStub:
         with self._lock:
             if self._pool is None:
-                self._channel = channels.open_blocking_channel(self._line)
+                self._channel = channels.open_blocking_channel(self._target)
                 self._pool = calls.TaskManagerStub(self._channel)
             return self._pool
