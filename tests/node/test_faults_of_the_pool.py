@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import node_parts
+import pytest
 import waiting
 from scripted_pool import ScriptedPool, serving
 
 from hivemind_worker.concurrency import stopping
+from hivemind_worker.node import turns
 from hivemind_worker.task import errors
 from hivemind_worker.wire import calls
 
@@ -44,19 +47,60 @@ async def test_a_broken_upload_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert pool.received_bytes == 8 * MIB
 
 
-async def test_a_result_file_that_is_lost_here_is_this_nodes_failure_and_told_as_such(tmp_path: Path) -> None:
+def _remove(file: Path) -> None:
+    file.unlink()
+
+
+def _damage(file: Path) -> None:
+    file.chmod(0o600)
+    file.write_bytes(b"")
+
+
+def _break(file: Path) -> None:
+    # What the kernel answers for a sector that cannot be read: EIO.
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+
+
+@pytest.mark.parametrize("spoil", [_remove, _damage, _break])
+async def test_a_result_file_that_this_nodes_disk_does_not_give_back_costs_no_attempt(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
     # It was once refused for good, and the pool, which had heard of no end, asked for it a hundred times a second.
+    monkeypatch.setattr(turns, "LEAST_SECONDS", 0.01)
     pool = ScriptedPool()
-    pool.fail["UploadArtifact"] = [errors.Unavailable("not now")]
+    pool.fail["UploadArtifact"] = [errors.Unavailable("not now")] * 1_000
     async with serving(pool) as address, node_parts.running(address, tmp_path) as node:
         await pool.give(_task("t", "printf x > results/f"))
         await waiting.wait_until(lambda: pool.calls["UploadArtifact"], description="the first try")
-        for artifact in list(node.files.artifacts()):
-            node.files.remove(artifact.sha256)
+        (artifact,) = node.files.artifacts()
+        spoil(node.files.path(artifact.sha256))
         await waiting.wait_until(lambda: "t" in pool.ends(), description="the report", seconds=20)
     result = pool.ends()["t"].result
-    assert (result.status, result.reason, list(result.files)) == ("failed", "internal", [])
+    assert (result.status, result.reason, list(result.files)) == ("failed", "node_shutdown", [])
     assert "lost a result file" in result.error
+
+
+async def test_a_disk_that_gives_back_no_output_costs_no_result(tmp_path: Path) -> None:
+    pool = ScriptedPool()
+    async with serving(pool) as address:
+        port = int(address.rpartition(":")[2])
+        async with node_parts.running(address, tmp_path) as node:
+            pool.output_gate.clear()
+            pool.fail["ReportTaskResult"] = [errors.Unavailable("not now")] * 100
+            await pool.give(_task("t", "echo much; echo x > results/x"))
+            ended = "the end waits"
+            await waiting.wait_until(lambda: node.node._books.outbox.owed_bytes, description=ended, seconds=20)
+    (output,) = (tmp_path / "outbox").glob("*.log")
+    output.unlink()
+    output.mkdir()  # it is there, and cannot be opened
+    pool.fail.clear()
+    pool.output_gate.set()
+    async with serving(pool, port), node_parts.running(address, tmp_path):
+        await waiting.wait_until(lambda: "t" in pool.ends(), description="the report", seconds=20)
+    result = pool.ends()["t"].result
+    assert (result.status, [file.name for file in result.files]) == ("completed", ["x"])
+    assert result.logs == "much\n"
 
 
 async def test_inputs_are_fetched_once_for_all_resumed_and_checked(tmp_path: Path) -> None:

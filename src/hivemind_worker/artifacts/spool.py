@@ -42,6 +42,7 @@ class Spool:
     """The output of one attempt. Calls block for as long as the page cache takes: microseconds.
 
     What an earlier process had put here is gone on with, all of it as not yet arrived; ``is_new``: there is none.
+    Where the disk does not give it back everything is left out.
     """
 
     def __init__(self, path: Path, limit: int = LIMIT_BYTES, *, is_new: bool = False) -> None:
@@ -56,7 +57,11 @@ class Spool:
         self._has_file = not is_new and path.exists()
         self.left_out_bytes = 0
         if self._has_file:
-            self._go_on()
+            try:
+                self._go_on()
+            except OSError:
+                # Nothing is numbered anew after what cannot be read. The end is told with as much as it has itself.
+                self._begin = self._end = self._limit = 0
 
     @property
     def waiting_bytes(self) -> int:

@@ -84,7 +84,7 @@ class LogStream:
                 await self._gather()
             try:
                 await self._send()
-            except errors.Unavailable:
+            except (errors.Unavailable, OSError):
                 await pauses.pause()
             else:
                 pauses.reset()
@@ -100,6 +100,8 @@ class LogStream:
                     pass
         except TimeoutError:
             self._give_up("the pool was too slow for the last of it")
+        except OSError as error:
+            self._give_up(f"the outbox cannot be read: {error}")
         except errors.Unavailable:
             return
 
@@ -122,7 +124,7 @@ class LogStream:
     async def _send(self) -> bool:
         """Send one batch until it is acknowledged, or there is no use in it; whether there was one.
 
-        Raises :class:`errors.Unavailable`.
+        Raises :class:`errors.Unavailable`, OSError where this node's disk does not give it back.
         """
         batch = [
             calls.pb.LogChunk(

@@ -21,6 +21,9 @@ INLINE_BYTES = 3 * 1024**2
 REFUSALS = 5
 """How often a pool may answer a report with a plain "no success" before it is given up."""
 
+MAX_READS = 5
+"""How often a result file is read before it counts as lost: for up to half a minute, as a reset disk takes."""
+
 log = logs.StructuredLogger(__name__)
 
 _FINAL = frozenset(
@@ -79,7 +82,7 @@ class Reporter:
                 ended = _lost(run, ended, error)
                 continue
             except OSError as error:
-                if tries.refused():
+                if tries.unread(error):
                     ended = _lost(run, ended, error)
             except errors.Rejected as error:
                 if not tries.may_change(error):
@@ -173,6 +176,7 @@ class _Tries:
         """How large the report may be. It never comes to nothing, and no end is given up for its size."""
         self._task_id = task_id
         self._refusals = 0
+        self._unread = 0
         self._reason = ""
 
     def delayed(self, error: errors.Unavailable) -> None:
@@ -185,6 +189,12 @@ class _Tries:
         """A try failed that another may not change; whether it was one too many."""
         self._refusals += 1
         return self._refusals >= REFUSALS
+
+    def unread(self, error: OSError) -> bool:
+        """A result file could not be read from this node's disk; whether that was once too often."""
+        self._log_delay(str(error))
+        self._unread += 1
+        return self._unread >= MAX_READS
 
     def may_change(self, error: errors.Rejected) -> bool:
         """Whether another try may be answered otherwise: a smaller one, or with a file that the pool has lost."""
@@ -210,13 +220,18 @@ class _Tries:
 
 
 def _lost(run: attempt_id.RunKey, ended: outcome.Outcome, error: Exception) -> outcome.Outcome:
-    """The same attempt as a failure of this node, so that the pool tries again."""
+    """The same attempt as one that this node hands back, so that the pool tries again.
+
+    A disk that does not give back what it has kept uses up no attempt, as one that takes nothing. Other errors do.
+    """
     log.log_task_event("result_lost", run.attempt_id.task_id, {"why": str(error)}, level="error")
+    is_of_disk = isinstance(error, store.NoSuchArtifact) or errors.is_disk_fault(error)
+    told = f"the node lost a result file before the pool had it: {error}"
     return dataclasses.replace(
         ended,
         status=outcome.Status.FAILED,
-        reason=outcome.Reason.INTERNAL,
-        error=f"the node lost a result file before the pool had it: {error}",
+        reason=outcome.Reason.NODE_SHUTDOWN if is_of_disk else outcome.Reason.INTERNAL,
+        error=f"handed back: {told}" if is_of_disk else told,
         results=(),
     )
 

@@ -116,6 +116,17 @@ async def test_a_chunk_larger_than_a_message_is_cut(tmp_path: Path) -> None:
         assert max(len(chunk.data) for chunk in sending.pool.output["t"].values()) <= log_streaming.BATCH_BYTES
 
 
+async def test_output_that_the_disk_does_not_give_back_does_not_hold_up_the_report(tmp_path: Path) -> None:
+    async with _sending(tmp_path) as sending:
+        sending.pool.output_gate.clear()
+        sending.stream.add(OUT, 0, b"lost")
+        sending.waits.close()
+        (tmp_path / "output").unlink()
+        (tmp_path / "output").symlink_to("/proc/self/mem")  # EIO, as the kernel answers for a broken sector
+        await sending.stream.rest()
+        assert not sending.stream.waiting
+
+
 async def test_a_pool_that_never_takes_the_last_batch_does_not_hold_up_the_report(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
