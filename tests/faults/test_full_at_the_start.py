@@ -33,6 +33,19 @@ async def test_a_pool_whose_store_has_no_room_as_it_starts_is_not_wrongly_set(tm
             await at.submit()
 
 
+async def test_a_pool_that_can_make_no_file_beside_its_store_as_it_starts_is_not_wrongly_set(tmp_path: Path) -> None:
+    with small_disk.mounted(tmp_path / "disk", 4, inodes=40) as disk:
+        store_path = disk.path / "pool.sqlite"
+        async with pool_parts.running(tmp_path / "pool", store_path=store_path):
+            pass
+        for number in range(disk.free_inodes):
+            (disk.path / f"{number}").touch()
+        with pytest.raises(errors.BadSettings, match="No space left") as caught:
+            async with pool_parts.running(tmp_path / "pool", store_path=store_path):
+                pass
+        assert exit_codes.of_error(caught.value) == exit_codes.FAILURE
+
+
 async def test_a_worker_whose_folders_cannot_be_made_on_a_full_disk_is_not_wrongly_set(tmp_path: Path) -> None:
     with small_disk.mounted(tmp_path / "disk", 4, inodes=40) as disk:
         (disk.path / "state").mkdir()

@@ -151,7 +151,7 @@ class NodePool:
             self.store.listen(self._parts.followers.heard)
             self.store.listen(self._parts.told.heard)
             self.store.listen(self._parts.live.heard)
-            self.store.on_unusable(functools.partial(self._parts.readiness.set_unready, "store"))
+            self.store.on_unusable(self._judge_store)
             server = self._serve()
             self.address = self._bind(server, credentials)
             await server.start()
@@ -175,6 +175,13 @@ class NodePool:
         """Return the pool's metrics in Prometheus' text format, and that format's content type."""
         self._parts.told.artifacts(damaged=self._artifacts.damaged_count, read_bytes=self._scrub.read_bytes)
         return await self._parts.told.exposition(self.store, self._parts.dispatch.waiting)
+
+    def _judge_store(self, reason: str) -> None:
+        """Take note that nothing can be written into the store, or (no reason) that it can again."""
+        if reason:
+            self._parts.readiness.set_unready("store", reason)
+        else:
+            self._parts.readiness.set_ready("store")
 
     def _not_serving(self) -> str:
         if self._server is None or self._stop.requested:

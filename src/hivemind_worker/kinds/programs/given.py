@@ -5,6 +5,7 @@ Runs inside the capsule, in the task's workspace.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -16,6 +17,9 @@ from typing import Any
 RESULTS = Path("results")
 PRIVATE = ".hivemind"
 MIB = 1024 * 1024
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""How the system says that the workspace is full, by its own size or by a quota."""
+
 INTERPRETER_BYTES = 96 * MIB
 """What Python and the libraries take before any data is there: measured, 60 to 90 MiB."""
 
@@ -36,7 +40,7 @@ def run(work: Callable[[], int]) -> None:
         print("the data do not fit into this task's memory: give it a larger memory_limit", file=sys.stderr)
         code = 2
     except OSError as error:
-        if error.errno != 28:  # ENOSPC
+        if error.errno not in NO_ROOM:
             raise
         print("the workspace is full: give the task a larger disk_limit", file=sys.stderr)
         code = 2

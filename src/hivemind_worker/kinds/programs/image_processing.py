@@ -154,7 +154,7 @@ def _why(error: Exception) -> str:
         return f"is no picture in a format known here ({', '.join(image_saving.READ).lower()})"
     if isinstance(error, MemoryError):
         return "does not fit into this task's memory: give it a larger memory_limit"
-    if isinstance(error, OSError) and error.errno == 28:
+    if isinstance(error, OSError) and error.errno in given.NO_ROOM:
         return "the workspace is full: give the task a larger disk_limit"
     return f"is broken: {' '.join(str(error).split())[:200] or type(error).__name__}"
 

@@ -199,15 +199,28 @@ def writing(path: Path) -> Connection:
     except Error as error:
         if connection is not None:
             connection.close()
-        remedy = ""
+        remedy, cause = "", _why_no_file(path) if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN else None
+        if cause is not None:
+            remedy = f" ({cause.strerror})"
         if is_damage(error):
             remedy = (
                 ": where it is another file, give the pool a store of its own (--store); where it was the pool's, put "
                 "a backup in its place with `hivemind pool restore DIR --replace`"
             )
-        raise errors.BadSettings(f"{path} cannot be used as the pool's store: {error}{remedy}") from None
+        raise errors.BadSettings(f"{path} cannot be used as the pool's store: {error}{remedy}") from cause
     path.chmod(0o600)
     return connection
+
+
+def _why_no_file(path: Path) -> OSError | None:
+    """Return why no file can be made beside the store, which SQLite does not tell; ``None`` where one can."""
+    probe = path.with_name(path.name + ".probe")
+    try:
+        probe.touch(mode=0o600)
+        probe.unlink()
+    except OSError as error:
+        return error
+    return None
 
 
 def reading(path: Path) -> Connection:

@@ -102,7 +102,7 @@ class SqliteStore:
 
     @property
     def _unusable(self) -> str:
-        return self.damage or (self._writer.failure if self._writer is not None else "")
+        return self.damage or ((self._writer.failure or self._writer.trouble) if self._writer is not None else "")
 
     def _report_unusable(self) -> None:
         for callback in self._on_unusable:
@@ -291,6 +291,9 @@ class SqliteStore:
 
     async def expire(self, as_of: float | None = None) -> records.Lost:
         """See :meth:`store.Store.expire`."""
+        if self._write.trouble:
+            # Whoever watches must hear that the disk still takes nothing, although nothing may have run out yet.
+            await self._write.do(expiry.keep_clock)
         if self._has_assigned:
             await self._advance(self._write)
         return await self._write.do(lambda on: expiry.expire(on, self._lease, as_of))

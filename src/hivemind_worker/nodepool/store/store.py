@@ -48,9 +48,10 @@ class Store(Protocol):
         """
 
     def on_unusable(self, callback: Callable[[str], None]) -> None:
-        """Have ``callback`` called on the event loop with the reason once nothing can be written any more.
+        """Have ``callback`` called on the event loop with the reason once nothing can be written.
 
-        That is damage, or a defect that ended the writing; at once where it is so already. It must not raise or wait.
+        That is damage, a defect that ended the writing, or a disk that takes nothing; at once where it is so already.
+        It is called with an empty reason once the disk takes something again. It must not raise or wait.
         """
 
     async def failed(self) -> None:
@@ -201,7 +202,7 @@ class Store(Protocol):
         ``drop`` from then on, and its end still counts while nobody else was handed the task.
 
         Nodes that hold nothing are forgotten, with their sessions, a day after their lease ran out; drained ones after
-        30 days.
+        30 days. Raises :class:`errors.Unavailable` for as long as the disk takes nothing, also where nothing ran out.
         """
 
     async def begin_leases_anew(self) -> None:

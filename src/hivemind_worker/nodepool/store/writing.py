@@ -67,7 +67,8 @@ class Writer:
         failed: Callable[[], None],
     ) -> None:
         """``finish`` is done at the end of each transaction in which a queue has grown. Where ``sound`` knows of
-        damage nothing is done. ``failed`` is called on the loop if the thread has died: see :attr:`failure`.
+        damage nothing is done. ``failed`` is called on the loop if the thread has died, and each time that
+        :attr:`trouble` comes or goes.
         """
         self._failed = failed
         self._sound = sound
@@ -87,6 +88,8 @@ class Writer:
         """The store's epoch, from ``start`` on."""
         self.failure = ""
         """Why nothing is written any more, where a defect of ours has ended the thread; empty while there is none."""
+        self.trouble = ""
+        """Why the last transaction could not be written; empty again once one that changed something was."""
 
     async def start(self) -> None:
         """Open the database on the writer's thread.
@@ -198,6 +201,7 @@ class Writer:
             for request in batch:
                 request.error = errors.Unavailable(self._sound.damage)
             return transaction
+        changes = connection.total_changes
         try:
             connection.execute("BEGIN IMMEDIATE")
             self._queue.settle(connection)
@@ -213,11 +217,22 @@ class Writer:
             with contextlib.suppress(database.Error):
                 connection.execute("ROLLBACK")
             _undo(transaction, 0)
-            reason = self._sound.look_at(error) or f"the pool's store cannot be written: {error}"
+            reason = self._sound.look_at(error)
+            if not reason:
+                reason = f"the pool's store cannot be written: {error}"
+                self._set_trouble(f"{reason}; look at the disk of {self._path}: it is tried again and again")
             for request in batch:
                 request.error = errors.Unavailable(reason)
             return Transaction(connection, now, lease_time, self.epoch)
+        if connection.total_changes > changes:  # one that changes nothing is no proof: it writes nothing
+            self._set_trouble("")
         return transaction
+
+    def _set_trouble(self, reason: str) -> None:
+        has_changed = bool(reason) is not bool(self.trouble)
+        self.trouble = reason
+        if has_changed:
+            self._say(self._failed)
 
     def _say(self, said: Callable[..., None], *arguments: object) -> None:
         # The loop may be gone when its process is ending: then nobody is left to be told.
