@@ -88,6 +88,50 @@ async def test_a_cancellation_comes_at_once_through_a_full_workers_poll_and_once
     assert (await at.info(task_id)).state == "cancelled"
 
 
+async def _told_of_a_cancellation(at: pool_parts.Running, worker: pool_parts.Worker) -> pb.Task:
+    """A task that its node has been told to stop, and still holds."""
+    (task_id,) = await at.submit()
+    task = await worker.take()
+    await worker.report(task, "running")
+    await at.tasks.CancelTasks(pb.CancelTasksRequest(task_ids=[task_id]))
+    assert [ref.task_id for ref in (await worker.poll(10, task)).cancel] == [task_id]
+    return task
+
+
+async def test_a_task_that_takes_its_time_to_stop_holds_back_no_other(at: pool_parts.Running) -> None:
+    worker = await at.worker()
+    stopping = await _told_of_a_cancellation(at, worker)
+    polling = asyncio.create_task(worker.poll(50, stopping))
+    await waiting.wait_until(
+        lambda: [each for each in at.pool._parts.dispatch._waiting.values() if not each.look],
+        description="the poll has been looked at, and waits",
+    )
+    (next_id,) = await at.submit()
+    answer = await asyncio.wait_for(polling, 20)
+    assert [task.id for task in answer.tasks] == [next_id]
+
+
+async def test_a_task_that_takes_its_time_to_stop_does_not_make_a_rest_longer(at: pool_parts.Running) -> None:
+    worker = await at.worker()
+    stopping = await _told_of_a_cancellation(at, worker)
+    (back_id,) = await at.submit()
+    (back,) = (await worker.poll(10, stopping)).tasks
+    await worker.report(back, "failed", reason="node_shutdown")
+    answer = await asyncio.wait_for(worker.poll(50, stopping), 20)  # it rests from that shape for a second
+    assert [(task.id, task.attempt) for task in answer.tasks] == [(back_id, 2)]
+
+
+async def test_a_cancellation_comes_together_with_new_tasks(at: pool_parts.Running) -> None:
+    worker = await at.worker()
+    (task_id,) = await at.submit()
+    task = await worker.take()
+    await at.tasks.CancelTasks(pb.CancelTasksRequest(task_ids=[task_id]))
+    (next_id,) = await at.submit()
+    answer = await worker.poll(50, task)
+    assert [ref.task_id for ref in answer.cancel] == [task_id]
+    assert [each.id for each in answer.tasks] == [next_id]
+
+
 async def test_tasks_come_to_the_node_that_has_their_image_and_room(at: pool_parts.Running) -> None:
     one, other, small = await at.worker("one"), await at.worker("other"), await at.worker("small", cpu_cores=0.5)
     polls = [

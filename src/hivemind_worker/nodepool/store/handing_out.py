@@ -114,10 +114,11 @@ def hand_out(
         if poll.look and poll.session_id:
             given[place] = _look(on, poll, held)
         paused = poll.paused or (not poll.session_id and row["status"] in _NO_TASKS_WHILE)
-        if given[place] or paused or row["draining"] or row["status"] == sessions.OFFLINE:
+        # Cancellations alone are no reason to leave a poll out: its session may have heard them, and waits for tasks.
+        if given[place].tasks or paused or row["draining"] or row["status"] == sessions.OFFLINE:
             continue
         if (rest := resting.left(row, on.lease_time)) > 0:
-            given[place] = records.Given(again_in=rest)
+            given[place] = dataclasses.replace(given[place], again_in=rest)
             continue
         worker = _worker(on.sql, poll, sessions.node_from(row, on.lease_time), held)
         if worker.slots > 0:
