@@ -33,6 +33,16 @@ async def test_a_pool_whose_store_has_no_room_as_it_starts_is_not_wrongly_set(tm
             await at.submit()
 
 
+@pytest.mark.parametrize("room", [8 * 1024, 64 * 1024])
+async def test_a_pool_that_has_no_room_for_a_new_store_is_not_wrongly_set(tmp_path: Path, room: int) -> None:
+    with small_disk.mounted(tmp_path / "disk", 4) as disk:
+        disk.fill(leave_bytes=room)
+        with pytest.raises(errors.BadSettings, match="disk") as caught:
+            async with pool_parts.running(tmp_path / "pool", store_path=disk.path / "pool.sqlite"):
+                pass
+        assert exit_codes.of_error(caught.value) == exit_codes.FAILURE
+
+
 async def test_a_pool_that_can_make_no_file_beside_its_store_as_it_starts_is_not_wrongly_set(tmp_path: Path) -> None:
     with small_disk.mounted(tmp_path / "disk", 4, inodes=40) as disk:
         store_path = disk.path / "pool.sqlite"

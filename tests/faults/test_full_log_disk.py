@@ -124,3 +124,13 @@ def test_a_disk_that_is_full_for_a_moment_costs_no_output(tmp_path: Path) -> Non
         assert [chunk.sequence for chunk in again.batch(10**6)] == list(range(len(lines)))
         assert file.left_out_bytes == 0
         again.remove()
+
+
+def test_output_that_the_disk_does_not_let_go_of_ends_no_attempt(tmp_path: Path) -> None:
+    path = tmp_path / "output"
+    file = spool.Spool(path)
+    file.add(1, 0, b"said")
+    file.close()
+    path.unlink()
+    path.mkdir()  # what no unlink removes
+    file.remove()

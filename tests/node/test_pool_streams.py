@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import sys
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import pool_parts
 import pytest
 import waiting
 
-from hivemind_worker.nodepool import answering, streams
+from hivemind_worker.nodepool import answering, streams, task_service
 from hivemind_worker.task import errors
 from hivemind_worker.wire import calls
 
@@ -214,3 +216,33 @@ async def test_callers_that_use_up_their_room_leave_some_for_others() -> None:
             waiter.cancel()
         await asyncio.wait(waiters)
     assert room.used_bytes == 0
+
+
+async def test_nothing_always_has_room() -> None:
+    room = streams.Budget(max_bytes=4, max_peer_bytes=2, wait_seconds=0.1)
+    with await room.take("one", 5):  # larger than all the room: it goes alone
+        with await room.take("one", 0), await room.take("another", 0):
+            assert room.used_bytes == 5
+        with pytest.raises(errors.Unavailable):
+            await room.take("one", 1)
+
+
+async def test_a_page_of_output_is_its_reader_s_alone(tmp_path: Path) -> None:
+    async with pool_parts.running(tmp_path) as at:
+        (task_id,) = await at.submit()
+        worker = await at.worker()
+        await worker.report(await worker.take(), logs="said")
+        made = cast("Any", task_service.TaskManager.GetTaskLogs).__wrapped__
+        servicer, request = task_service.TaskManager(at.pool._parts), pb.GetTaskLogsRequest(task_id=task_id)
+        async with contextlib.aclosing(made(servicer, request, Caller())) as pages:
+            page = await anext(pages)
+            users, alone = sys.getrefcount(page), sys.getrefcount(pb.GetTaskLogsResponse())
+            assert page.chunks[0].data == b"said"
+            assert users == alone + 1  # this test's own name for it
+
+
+class Caller:
+    """A call of this machine's."""
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"

@@ -49,6 +49,50 @@ class _OlderPool(calls.TaskManagerServicer):
         return pb.GetTaskResponse(task=pb.TaskInfo(id=request.task_id, state="completed"))
 
 
+class _FailingPool(_OlderPool):
+    """Breaks two calls off, and keeps how long each was to wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    async def SubmitTasks(  # noqa: N802
+        self, request: pb.SubmitTasksRequest, context: calls.Context
+    ) -> pb.SubmitTasksResponse:
+        self.waits.append(request.wait_seconds)
+        if len(self.waits) < 3:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the line broke")
+        return await super().SubmitTasks(request, context)
+
+
+class _CuttingPool(_OlderPool):
+    """Answers with a task that has more result files than its message had room for."""
+
+    async def SubmitTasks(  # noqa: N802
+        self, request: pb.SubmitTasksRequest, context: calls.Context
+    ) -> pb.SubmitTasksResponse:
+        answer = await super().SubmitTasks(request, context)
+        (task_id,) = answer.task_ids
+        answer.task.CopyFrom(pb.TaskInfo(id=task_id, state="completed", truncated=True, result=pb.TaskResult()))
+        return answer
+
+    async def ListResults(  # noqa: N802
+        self, _request: pb.ListResultsRequest, _: calls.Context
+    ) -> pb.ListResultsResponse:
+        return pb.ListResultsResponse(files=[pb.ResultFile(name="f", sha256="a" * 64, size=1)])
+
+
+class _OtherPool(_OlderPool):
+    """Answers with the id of another task."""
+
+    async def SubmitTasks(  # noqa: N802
+        self, request: pb.SubmitTasksRequest, context: calls.Context
+    ) -> pb.SubmitTasksResponse:
+        answer = await super().SubmitTasks(request, context)
+        answer.task_ids[:] = ["other"]
+        return answer
+
+
 async def _first_task(at: pool_parts.Running) -> str:
     """The id of the only task, once the pool has it."""
 
@@ -160,6 +204,30 @@ async def test_an_older_pool_is_asked_for_the_end(by: By) -> None:
     async with serving(older) as address, by(address) as run:
         task = await run(TASK, seconds=20)
     assert (task.status, older.calls) == (state.TaskState.COMPLETED, ["SubmitTasks", "GetTask"])
+
+
+@by_whom
+async def test_each_try_waits_for_what_is_left_of_the_time(by: By) -> None:
+    failing = _FailingPool()  # type: ignore[abstract]
+    async with serving(failing) as address, by(address) as run:
+        await run(TASK, seconds=20)
+    assert failing.waits == sorted(set(failing.waits), reverse=True)
+    assert len(failing.waits) == 3
+
+
+@by_whom
+async def test_a_task_that_was_cut_for_its_message_is_completed(by: By) -> None:
+    async with serving(_CuttingPool()) as address, by(address) as run:  # type: ignore[abstract]
+        task = await run(TASK, seconds=20)
+    assert task.result is not None
+    assert [file.name for file in task.result.results] == ["f"]
+
+
+@by_whom
+async def test_an_answer_about_another_task_is_none(by: By) -> None:
+    async with serving(_OtherPool()) as address, by(address) as run:  # type: ignore[abstract]
+        with pytest.raises(errors.Rejected, match="took it not"):
+            await run(TASK, seconds=20)
 
 
 @by_whom

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 import grpc
@@ -54,9 +55,15 @@ async def submit(pool: connection.Connection, run: Run, progress: uploading.Prog
     """Send the task, its files first, and return the answer: at its end, or when the wait is over."""
     if run.prepared.uploads:
         await uploading.upload(pool, run.prepared.uploads, progress)
-    if run.ends is not None:  # an upload, or a thread's own try, took its part of the time
-        run.request.wait_seconds = max(min(run.request.wait_seconds, run.ends - clock.now()), 0.0)
-    return await pool.ask(pool.pool.SubmitTasks, run.request, "submitting a task", run.call_seconds)
+
+    def call(
+        request: calls.pb.SubmitTasksRequest, *, timeout: float | None = None
+    ) -> Awaitable[calls.pb.SubmitTasksResponse]:
+        if run.ends is not None:  # an upload, or a try that failed, took its part of the time
+            request.wait_seconds = max(min(request.wait_seconds, run.ends - clock.now()), 0.0)
+        return pool.pool.SubmitTasks(request, timeout=timeout)
+
+    return await pool.ask(call, run.request, "submitting a task", run.call_seconds)
 
 
 def read(run: Run, answer: calls.pb.SubmitTasksResponse) -> shapes.Task | None:

@@ -144,3 +144,14 @@ async def test_what_was_stored_as_the_attempt_was_given_up_goes_too(files: store
     keeps.end("one")
     assert list(files.artifacts()) == []
     assert list((files.path("00" * 32).parents[2] / "staging").iterdir()) == []
+
+
+def test_a_file_that_cannot_be_looked_at_harms_nobody(files: store.Store) -> None:
+    keeps = keeping.Keeping(files)
+    one = files.put(b"content")
+    keeps.need([one])
+    path = files.path(one.sha256)
+    path.unlink()
+    path.symlink_to(path)  # ELOOP, as any other error of a disk
+    keeps.done([one])
+    keeps.arrived(one)

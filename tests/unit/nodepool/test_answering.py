@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator
 from typing import Any, cast
 
@@ -104,3 +105,38 @@ async def test_a_piece_of_a_file_is_read_once_there_is_room_to_send_it() -> None
     await call
     assert servicer.pieces_read == 2
     assert downloads.used_bytes == 0
+
+
+class Pages(Servicer):
+    """One stream of two messages, which the test has too, to see who else does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages = [pb.GetTaskLogsResponse(attempt=number) for number in (1, 2)]
+        self.goes_on = asyncio.Event()
+
+    @answering.many
+    async def pages(
+        self, _request: pb.GetTaskRequest, _context: calls.Context
+    ) -> AsyncGenerator[pb.GetTaskLogsResponse, None]:
+        for number in range(2):
+            yield self.messages[number]
+            await self.goes_on.wait()
+
+
+async def test_nobody_keeps_a_message_that_is_written_or_was() -> None:
+    servicer, reader = Pages(), SlowReader()
+
+    def users() -> int:
+        return sys.getrefcount(servicer.messages[0])
+
+    unused = users()
+    call = asyncio.create_task(cast("Any", servicer.pages(pb.GetTaskRequest(), cast("calls.Context", reader))))
+    await waiting.wait_until(lambda: reader.messages, description="the first is written", seconds=10)
+    assert users() == unused
+    reader.reads.release()
+    await waiting.wait_until(lambda: not servicer.streams.answers.used_bytes, description="it was read", seconds=10)
+    assert users() == unused
+    servicer.goes_on.set()
+    reader.reads.release()
+    await call

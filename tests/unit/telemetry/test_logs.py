@@ -271,3 +271,21 @@ def _no_thread_is_left() -> Iterator[None]:
 def test_logging_unconfigured_is_silent_and_safe(capsys: pytest.CaptureFixture[str]) -> None:
     logs.StructuredLogger("node").log_system_event("x", {"a": 1})
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_last_flush_to_a_full_disk_ends_no_writer() -> None:
+    full = logging.FileHandler("/dev/full")
+    assert full.stream is not None
+    full.stream.write("what lies in the buffer as it is closed")
+    closed = Closed()
+    writer = writing.Writer([full, closed], lambda _: logging.makeLogRecord({}))
+    assert writer.finish(10)
+    assert closed.was_closed
+
+
+class Closed(logging.NullHandler):
+    was_closed = False
+
+    def close(self) -> None:
+        self.was_closed = True
+        super().close()
