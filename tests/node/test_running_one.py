@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent import futures
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc_proxy
@@ -106,19 +107,19 @@ async def _first_task(at: pool_parts.Running) -> str:
 
 
 Run = Callable[..., Awaitable[shapes.Task]]
-By = Callable[[str], AbstractAsyncContextManager[Run]]
+By = Callable[..., AbstractAsyncContextManager[Run]]
 
 
 @contextlib.asynccontextmanager
-async def _by_a_loop(address: str) -> AsyncIterator[Run]:
-    async with asynchronous.AsyncClient(address) as client:
+async def _by_a_loop(address: str, **more: Any) -> AsyncIterator[Run]:
+    async with asynchronous.AsyncClient(address, **more) as client:
         yield client.run
 
 
 @contextlib.asynccontextmanager
-async def _by_a_thread(address: str) -> AsyncIterator[Run]:
+async def _by_a_thread(address: str, **more: Any) -> AsyncIterator[Run]:
     # Threads of its own: the loop's are the pool's and the node's, too.
-    with clients.Client(address) as client, futures.ThreadPoolExecutor(8) as threads:
+    with clients.Client(address, **more) as client, futures.ThreadPoolExecutor(8) as threads:
 
         async def run(task: Mapping[str, object], seconds: float | None = None) -> shapes.Task:
             made = functools.partial(client.run, task, seconds=seconds)
@@ -182,6 +183,29 @@ async def test_a_caller_waits_no_longer_than_it_said(tmp_path: Path, by: By) -> 
         with pytest.raises(TimeoutError, match=r"mine has not ended after 0\.05 s"):
             await run({**TASK, "id": "mine"}, seconds=0.05)
         assert (await at.info("mine")).state == "queued"
+
+
+@by_whom
+async def test_a_pool_that_hangs_holds_its_caller_no_longer(tmp_path: Path, by: By) -> None:
+    hung = grpc_proxy.Fault("SubmitTasks", "hung", times=1_000)
+    async with (
+        pool_parts.running(tmp_path / "pool") as at,
+        grpc_proxy.before(at.pool.address, hung) as proxy,
+        by(proxy.address, patience=1.0) as run,
+    ):
+        with pytest.raises(TimeoutError, match=r"mine has not ended after 0\.5 s, and the pool .* does not answer"):
+            await asyncio.wait_for(run({**TASK, "id": "mine"}, seconds=0.5), 20)
+        assert hung.met == 1
+
+
+@by_whom
+async def test_a_port_where_nobody_speaks_holds_its_caller_no_longer(by: By) -> None:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        async with by(f"127.0.0.1:{silent.getsockname()[1]}", patience=0.5) as run:
+            with pytest.raises(TimeoutError, match=r"has not ended after 1 s, and the pool .* does not answer"):
+                await asyncio.wait_for(run(TASK, seconds=1), 15)
+            with pytest.raises(ValueError, match="seconds"):
+                await run(TASK, seconds=float("nan"))
 
 
 @by_whom

@@ -114,14 +114,18 @@ class AsyncClient:
         """Submit one task and return it once it has ended: one call where :meth:`submit` and :meth:`wait` make two.
 
         The task goes on whatever becomes of this call: its own ``id`` finds it again. Raises as :meth:`submit`, and
-        TimeoutError, naming the task, where it has not ended ``seconds`` after the call.
+        TimeoutError, naming the task, where it has not ended ``seconds`` after the call. A pool that does not even say
+        whether it has the task is waited for as long, and for ``patience`` where that is longer.
         """
         (prepared,) = await self._prepared([task], Path(base))
         return await self.finish(self.begin(prepared, seconds))
 
     def begin(self, prepared: inputs.Prepared, seconds: float | None) -> running.Run:
-        """Put a task into words that is to be run, for :meth:`finish`; ``seconds`` begin now."""
-        return running.begin(prepared, self._traceparent, seconds)
+        """Put a task into words that is to be run, for :meth:`finish`; ``seconds`` begin now.
+
+        Raises ValueError for ``seconds`` that are nan.
+        """
+        return running.begin(prepared, self._traceparent, seconds, self._patience)
 
     async def finish(self, run: running.Run, answer: calls.pb.SubmitTasksResponse | None = None) -> shapes.Task:
         """Return a task that was begun once it has ended; without an ``answer`` it is submitted now."""

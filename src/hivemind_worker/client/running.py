@@ -7,7 +7,9 @@ that the first call sent.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
 import threading
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -20,15 +22,22 @@ from hivemind_worker.concurrency import clock
 from hivemind_worker.task import errors
 from hivemind_worker.wire import calls, channels
 
+ANSWER_SECONDS = 1.0
+"""How long the answer that a pool gives at the end of its wait may be on its way."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A task on its way. ``seconds`` is how long its caller waits, ``ends`` when that is over; None: for ever."""
+    """A task on its way. ``seconds`` is how long its caller waits, ``ends`` when that is over; None: for ever.
+
+    ``unanswered_ends`` is when a pool that does not even say whether it has the task is waited for no longer.
+    """
 
     prepared: inputs.Prepared
     request: calls.pb.SubmitTasksRequest
     seconds: float | None
     ends: float | None
+    unanswered_ends: float | None
 
     @property
     def task_id(self) -> str:
@@ -38,23 +47,39 @@ class Run:
     @property
     def call_seconds(self) -> float:
         """Deadline of the call."""
-        return connection.CALL_SECONDS + self.request.wait_seconds
+        seconds = connection.CALL_SECONDS + self.request.wait_seconds
+        left = self.unanswered_seconds
+        return seconds if left is None else min(seconds, left)
+
+    @property
+    def unanswered_seconds(self) -> float | None:
+        """How much longer a pool that does not answer is waited for; None: as long as its line holds."""
+        return None if self.unanswered_ends is None else max(self.unanswered_ends - clock.now(), 0.0)
 
 
-def begin(prepared: inputs.Prepared, traceparent: str, seconds: float | None) -> Run:
-    """Put a task into words. Raises :class:`errors.InvalidTask` where no message has room for it."""
+def begin(prepared: inputs.Prepared, traceparent: str, seconds: float | None, patience: float) -> Run:
+    """Put a task into words; its caller waits ``seconds``, and ``patience`` for a pool that does not answer at all.
+
+    Raises :class:`errors.InvalidTask` where no message has room for it, ValueError for ``seconds`` that are no number.
+    """
+    if seconds is not None and math.isnan(seconds):
+        raise ValueError("seconds: must be a number, or None for no limit, not nan")
     message = submission.to_message(prepared, traceparent)
     message.id = message.id or str(uuid_utils.uuid7())
     ((task,),) = submission.batches([message])
     wait_seconds = following.WAIT_SECONDS if seconds is None else min(seconds, following.WAIT_SECONDS)
     request = calls.pb.SubmitTasksRequest(tasks=[task], wait_seconds=wait_seconds)
-    return Run(prepared, request, seconds, None if seconds is None else clock.now() + seconds)
+    if seconds is None:
+        return Run(prepared, request, None, None, None)
+    now = clock.now()
+    return Run(prepared, request, seconds, now + seconds, now + max(seconds, patience) + ANSWER_SECONDS)
 
 
 async def submit(pool: connection.Connection, run: Run, progress: uploading.Progress) -> calls.pb.SubmitTasksResponse:
-    """Send the task, its files first, and return the answer: at its end, or when the wait is over."""
-    if run.prepared.uploads:
-        await uploading.upload(pool, run.prepared.uploads, progress)
+    """Send the task, its files first, and return the answer: at its end, or when the wait is over.
+
+    Raises TimeoutError, naming the task, where no answer comes for longer than its caller waits.
+    """
 
     def call(
         request: calls.pb.SubmitTasksRequest, *, timeout: float | None = None
@@ -63,7 +88,17 @@ async def submit(pool: connection.Connection, run: Run, progress: uploading.Prog
             request.wait_seconds = max(min(request.wait_seconds, run.ends - clock.now()), 0.0)
         return pool.pool.SubmitTasks(request, timeout=timeout)
 
-    return await pool.ask(call, run.request, "submitting a task", run.call_seconds)
+    seconds = connection.CALL_SECONDS + run.request.wait_seconds
+    try:
+        async with asyncio.timeout(run.unanswered_seconds):
+            if run.prepared.uploads:
+                await uploading.upload(pool, run.prepared.uploads, progress)
+            return await pool.ask(call, run.request, "submitting a task", seconds)
+    except TimeoutError:
+        raise TimeoutError(
+            f"task {run.task_id} has not ended after {run.seconds:g} s, and the pool at {pool.address} does not "
+            "answer: ask it later, by the task's id, whether it has it"
+        ) from None
 
 
 def read(run: Run, answer: calls.pb.SubmitTasksResponse) -> shapes.Task | None:
