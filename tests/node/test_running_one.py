@@ -350,8 +350,11 @@ async def test_a_client_that_is_closed_lets_its_threads_go(tmp_path: Path) -> No
 
 async def test_who_is_interrupted_leaves_the_task(tmp_path: Path) -> None:
     async with pool_parts.running(tmp_path / "pool") as at:
+        # Tests that are run in the background inherit this signal ignored.
         program = f"""
+import signal
 from hivemind_worker.client import client
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with client.Client("{at.pool.address}") as opened:
     opened.run({TASK})
 """
