@@ -39,3 +39,10 @@ async def test_the_files_are_those_of_all_tasks_and_a_fault_names_its_task() -> 
         await requests.new_tasks([message, pb.Task()], 3)
     with pytest.raises(errors.InvalidTask, match="there are none"):
         await requests.new_tasks([], 3)
+
+
+async def test_what_tasks_have_alike_is_kept_once() -> None:
+    message = pb.Task(command="true", labels={"a": "b"}, memory_limit="64m")
+    tasks, _ = await requests.new_tasks([message] * 100, 3)
+    assert len({id(task.shape) for task in tasks}) == 1
+    assert len({id(task.labels) for task in tasks}) == 1
