@@ -119,7 +119,7 @@ def _load(
         problems += [_problem(detail, found) for detail in error.errors()]
         settings = None
     if problems or settings is None:
-        raise errors.BadSettings("\n".join(problems))
+        raise errors.BadSettings("\n".join(dict.fromkeys(problems)))
     return settings, found
 
 

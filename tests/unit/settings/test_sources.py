@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hivemind_worker.settings import paths, reference, schema, sources
@@ -184,6 +184,7 @@ def test_a_variable_misspelt_is_doubted_and_others_left_alone() -> None:
     assert "did you mean HIVEMIND_HEARTBEAT_INTERVAL?" in line
 
 
+@example({"HIVEMIND_PRELOAD_IMAGES": ":,:,:"})
 @given(
     st.dictionaries(st.sampled_from([v for row in reference.settings() for v in row.variables]), st.text(max_size=20))
 )
