@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hivemind_worker.task import checks, errors, learning, names, outcome, plan, processing, resources
 
@@ -51,6 +52,7 @@ _COMMON_FIELDS = frozenset(
     }
 )
 _FIELDS = _COMMON_FIELDS.union(*_FIELDS_OF_KIND.values())
+_FIELDS_WITH_KIND = {kind: _COMMON_FIELDS | fields for kind, fields in _FIELDS_OF_KIND.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,30 +115,18 @@ def parse(given: Mapping[str, object]) -> TaskSpec:
     _only_fields_of_some_kind(said)
     kind = _kind(said)
     _only_fields_of(kind, said)
-    return TaskSpec(
-        kind=kind,
-        id=names.task_id(said["id"]) if "id" in said else None,
-        docker_image=names.image(said["docker_image"]) if "docker_image" in said else None,
-        command=_command(said.get("command")) if kind == "command" else None,
-        code=_code(said.get("code")) if kind == "python" or (kind == "ml" and "code" in said) else None,
-        requirements=names.requirements("requirements", said.get("requirements", ())),
-        learning=learning.parse(said, has_code="code" in said) if kind == "ml" else None,
-        processing=processing.parse(said) if kind == "data_processing" else None,
-        args=checks.words("args", said.get("args", ())),
-        input_files=_input_files(said.get("input_files", {})),
-        environment=names.environment(said.get("environment", {})),
-        memory_limit=_bytes(said, "memory_limit", 6 * resources.MIB),  # the engine refuses containers below 6 MiB
-        cpu_quota=_whole(said, "cpu_quota", 1_000, 2**40),  # the kernel refuses quotas below 1 ms
-        timeout=checks.seconds("timeout", said["timeout"]) if "timeout" in said else None,
-        disk_limit=_bytes(said, "disk_limit", resources.MIB),
-        pids_limit=_whole(said, "pids_limit", 1, 2**22),  # the kernel's own PID_MAX_LIMIT
-        required=_required(said.get("required_resources", {})),
-        network=_network(said.get("network", "none")),
-        priority=_whole(said, "priority", -1_000, 1_000) or 0,
-        max_attempts=_whole(said, "max_attempts", 1, 100),
-        labels=names.labels("labels", said.get("labels", {})),
-        node_selector=names.labels("node_selector", said.get("node_selector", {})),
-    )
+    values: dict[str, Any] = {}
+    if kind == "command":
+        values["command"] = _command(said.get("command"))
+    elif kind == "python" or (kind == "ml" and "code" in said):
+        values["code"] = _code(said.get("code"))
+    if kind == "ml":
+        values["learning"] = learning.parse(said, has_code="code" in said)
+    elif kind == "data_processing":
+        values["processing"] = processing.parse(said)
+    # A task says little of what it could, and its submitter, the pool and the node each read it while someone waits.
+    values |= {attribute: read(said[name]) for name, (attribute, read) in _READERS.items() if name in said}
+    return TaskSpec(kind=kind, **values)
 
 
 def _kind(said: Mapping[str, object]) -> str:
@@ -157,14 +147,17 @@ def _kind(said: Mapping[str, object]) -> str:
 
 def _only_fields_of_some_kind(said: Mapping[str, object]) -> None:
     """Before anything else: a slip of the pen in `command` must not read as a task without a type."""
-    strange = next((name for name in said if name not in _FIELDS), None)
-    if strange is not None:
-        near = difflib.get_close_matches(str(strange), sorted(_FIELDS), n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise errors.InvalidTask(str(strange)[:60], f"a task has no such field{meant}")
+    if said.keys() <= _FIELDS:
+        return
+    strange = next(name for name in said if name not in _FIELDS)
+    near = difflib.get_close_matches(str(strange), sorted(_FIELDS), n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    raise errors.InvalidTask(str(strange)[:60], f"a task has no such field{meant}")
 
 
 def _only_fields_of(kind: str, said: Mapping[str, object]) -> None:
+    if said.keys() <= _FIELDS_WITH_KIND[kind]:
+        return
     for other, fields in _FIELDS_OF_KIND.items():
         alien = next((name for name in said if name in fields - _FIELDS_OF_KIND[kind]), None)
         if alien is not None:
@@ -244,17 +237,40 @@ def _network(value: object) -> plan.Network:
         raise errors.InvalidTask("network", f"{str(value)[:40]!r} is not one of none, egress") from None
 
 
-def _bytes(said: Mapping[str, object], name: str, least: int) -> int | None:
-    if name not in said:
-        return None
-    amount = resources.parse_bytes(name, said[name])
-    if amount < least:
-        raise errors.InvalidTask(name, f"must be at least {least} bytes, not {amount}")
-    return amount
+def _bytes(name: str, least: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        amount = resources.parse_bytes(name, value)
+        if amount < least:
+            raise errors.InvalidTask(name, f"must be at least {least} bytes, not {amount}")
+        return amount
+
+    return read
 
 
-def _whole(said: Mapping[str, object], name: str, least: int, most: int) -> int | None:
-    return checks.whole(name, said[name], least, most) if name in said else None
+def _whole(name: str, least: int, most: int) -> Callable[[object], int]:
+    return lambda value: checks.whole(name, value, least, most)
+
+
+_READERS: Mapping[str, tuple[str, Callable[[object], object]]] = {
+    "id": ("id", names.task_id),
+    "docker_image": ("docker_image", names.image),
+    "requirements": ("requirements", lambda value: names.requirements("requirements", value)),
+    "args": ("args", lambda value: checks.words("args", value)),
+    "input_files": ("input_files", _input_files),
+    "environment": ("environment", names.environment),
+    "memory_limit": ("memory_limit", _bytes("memory_limit", 6 * resources.MIB)),  # the engine refuses less
+    "cpu_quota": ("cpu_quota", _whole("cpu_quota", 1_000, 2**40)),  # the kernel refuses quotas below 1 ms
+    "timeout": ("timeout", lambda value: checks.seconds("timeout", value)),
+    "disk_limit": ("disk_limit", _bytes("disk_limit", resources.MIB)),
+    "pids_limit": ("pids_limit", _whole("pids_limit", 1, 2**22)),  # the kernel's own PID_MAX_LIMIT
+    "required_resources": ("required", _required),
+    "network": ("network", _network),
+    "priority": ("priority", _whole("priority", -1_000, 1_000)),
+    "max_attempts": ("max_attempts", _whole("max_attempts", 1, 100)),
+    "labels": ("labels", lambda value: names.labels("labels", value)),
+    "node_selector": ("node_selector", lambda value: names.labels("node_selector", value)),
+}
+"""The fields that any kind of task may have: the attribute that each becomes, and what checks it, in this order."""
 
 
 def stored_artifact(stored: StoredFile) -> outcome.Artifact:

@@ -15,12 +15,14 @@ from hivemind_worker.wire.generated import nodepool_pb2 as pb
 _OPTIONAL = frozenset({"test_size", "seed"})
 
 
-def said(message: pb.Task) -> dict[str, object]:
-    """Return what a message says in these fields, as a task file would say it."""
+_FIELDS = learning.FIELDS | processing.FIELDS
+
+
+def said(fields: Mapping[str, Any]) -> dict[str, object]:
+    """Return what those of a message's fields that are set say in these, as a task file would say it."""
     found: dict[str, object] = {}
-    set_fields = {field.name for field, _ in message.ListFields()}
-    for name in set_fields & (learning.FIELDS | processing.FIELDS):
-        value = getattr(message, name)
+    for name in fields.keys() & _FIELDS:
+        value = fields[name]
         if isinstance(value, struct_pb2.Value | struct_pb2.Struct):
             found[name] = plain(value)
         elif name == "steps":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from google.protobuf import message as protobuf
 
@@ -27,41 +27,39 @@ def task_from_message(message: pb.Task) -> spec.TaskSpec:
 
     Raises :class:`errors.InvalidTask`.
     """
-    said: dict[str, object] = {}
-    for name in ("id", "type", "docker_image", "code", "memory_limit", "disk_limit", "network", "timeout"):
-        value = getattr(message, name)
-        if value:
-            said[name] = value
-    for name in ("cpu_quota", "pids_limit", "priority", "max_attempts"):
-        number = getattr(message, name)
-        if number:
-            said[name] = number
-    if message.command and message.argv:
-        raise errors.InvalidTask("command", "both the string and the list are set; a task has one command")
-    if message.command or message.argv:
-        said["command"] = message.command or tuple(message.argv)
-    for name in ("requirements", "args"):
-        if getattr(message, name):
-            said[name] = tuple(getattr(message, name))
-    for name in ("environment", "labels", "node_selector"):
-        if getattr(message, name):
-            said[name] = dict(getattr(message, name))
-    said |= free_form.said(message)
-    said["input_files"] = _inputs_from_message(message)
-    if message.HasField("required_resources"):
-        wants = message.required_resources
-        said["required_resources"] = {
-            "cpu_cores": wants.cpu_cores,
-            "memory_gb": wants.memory_gb,
-            "disk_gb": wants.disk_gb,
-            "gpus": wants.gpus,
-        }
+    fields = {field.name: value for field, value in message.ListFields()}
+    said = {name: read(fields[name]) for name, read in _READERS.items() if name in fields}
+    if "argv" in fields:
+        if "command" in said:
+            raise errors.InvalidTask("command", "both the string and the list are set; a task has one command")
+        said["command"] = tuple(fields["argv"])
+    said |= free_form.said(fields)
+    if "input_artifacts" in fields:
+        said["input_files"] = _with_artifacts(said.get("input_files", {}), fields["input_artifacts"])
     return spec.parse(said)
 
 
-def _inputs_from_message(message: pb.Task) -> dict[str, object]:
-    files: dict[str, object] = dict(message.input_files)
-    for path, ref in message.input_artifacts.items():
+def _same(value: Any) -> object:
+    return value
+
+
+def _amounts(wants: pb.RequiredResources) -> dict[str, object]:
+    return {name: getattr(wants, name) for name in ("cpu_cores", "memory_gb", "disk_gb", "gpus")}
+
+
+_READERS: Mapping[str, Callable[[Any], object]] = {
+    **dict.fromkeys(("id", "type", "docker_image", "command", "code", "memory_limit", "disk_limit", "network"), _same),
+    **dict.fromkeys(("timeout", "cpu_quota", "pids_limit", "priority", "max_attempts"), _same),
+    **dict.fromkeys(("requirements", "args"), tuple),
+    **dict.fromkeys(("environment", "labels", "node_selector", "input_files"), dict),
+    "required_resources": _amounts,
+}
+"""How each field of a message becomes what a task file would say; `free_form` has the others."""
+
+
+def _with_artifacts(inline: Any, artifacts: Mapping[str, pb.ArtifactRef]) -> dict[str, object]:
+    files: dict[str, object] = dict(inline)
+    for path, ref in artifacts.items():
         if path in files:
             raise errors.InvalidTask("input_files", f"{path[:60]!r} is given twice")
         files[path] = {"sha256": ref.sha256, "size": ref.size}
