@@ -16,6 +16,7 @@ from hivemind_worker.journal import writer
 from hivemind_worker.kinds import kind
 from hivemind_worker.node import worker_node
 from hivemind_worker.pool_client import channel, client
+from hivemind_worker.settings import state_lock
 from hivemind_worker.task import outcome, plan, resources, state
 
 SLOTS = 8
@@ -77,7 +78,7 @@ async def main(address: str, folder: Path) -> None:
         pool=pool,
         runs=NoopExecutor(),
         files=store.Store(folder),
-        journal=writer.Journal(folder / "worker.journal"),
+        journal=writer.Journal(folder / "worker.journal", state_lock.boot_id()),
         unsent=outbox.Outbox(folder / "outbox"),
         watched=None,
     )

@@ -162,7 +162,7 @@ async def build_worker(
         pool=client.NodePoolClient(access),
         runs=around(runs) if around else runs,
         files=files,
-        journal=writer.Journal(settings.storage.state_dir / "worker.journal"),
+        journal=writer.Journal(settings.storage.state_dir / "worker.journal", state_lock.boot_id()),
         unsent=outbox.Outbox(settings.storage.state_dir / "outbox", *settings.undelivered_limits),
         watched=watched,
         lock=lock,

@@ -16,6 +16,7 @@ import waiting
 
 from hivemind_worker.journal import records
 from hivemind_worker.node import fitness
+from hivemind_worker.nodepool import challenge
 from hivemind_worker.task import outcome
 from hivemind_worker.wire import calls, translate
 
@@ -54,7 +55,7 @@ async def _held_by_a_process_that_was_killed(at: pool_parts.Running, node: str) 
 
 def _journal() -> list[bytes]:
     """Of that process: all three had ended."""
-    lines = [records.HEADER.encode()]
+    lines = [records.header("this-boot")[:-1]]
     for name in NAMES:
         task = pb.Task(id=name, attempt=1, type="command", command=f"echo again > results/{name}")
         ended = outcome.Outcome(outcome.Status.COMPLETED, exit_code=0, logs=outcome.Logs(b"kept\n", 5))
@@ -69,7 +70,10 @@ def _journal() -> list[bytes]:
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_l13_a_damaged_journal_costs_what_it_must_and_is_told(tmp_path: Path, case: str) -> None:
+async def test_l13_a_damaged_journal_costs_what_it_must_and_is_told(
+    tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(challenge, "CHALLENGE_SECONDS", 0.5)
     spoil, lost, told = CASES[case]
     folder = tmp_path / "node"
     folder.mkdir()

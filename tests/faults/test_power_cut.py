@@ -49,7 +49,7 @@ for number in range(50):
     with sql:
         sql.execute("INSERT INTO numbers VALUES (?)", (number,))
 sql.execute("INSERT INTO numbers VALUES (99)")
-print("acknowledged", flush=True)
+print("acknowledged", open("/proc/sys/kernel/random/boot_id").read().strip(), flush=True)
 os.kill(os.getpid(), 9)
 """
 
@@ -67,11 +67,14 @@ def test_what_was_synced_outlives_a_power_cut_and_each_other_change_may_be_lost(
     log.mkdir()
     environment = {**os.environ, **unsynced.environment([disk], log), **preloaded.environment({"unsynced": library})}
     seen: dict[str, set[bytes | None]] = {}
+    boot_ids: set[str] = set()
     for seed in range(6):
         run = subprocess.run(
             [sys.executable, "-c", PROGRAM, str(disk)], env=environment, capture_output=True, text=True, check=False
         )
-        assert run.stdout == "acknowledged\n", run.stderr
+        said, _, boot_id = run.stdout.partition(" ")
+        assert said == "acknowledged", run.stderr
+        boot_ids.add(boot_id)
         assert unsynced.roll_back([disk], log, random.Random(seed)) > 0
         with contextlib.closing(sqlite3.connect(disk / "store.sqlite")) as sql:
             assert sql.execute("SELECT count(*) FROM numbers").fetchone() == (50,)
@@ -81,6 +84,7 @@ def test_what_was_synced_outlives_a_power_cut_and_each_other_change_may_be_lost(
             seen.setdefault(name, set()).add(path.read_bytes() if path.exists() else None)
         for path in sorted(disk.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
+    assert len(boot_ids) == 6
     assert seen["names/kept"] == {b"kept"}
     assert seen["names/taken"] == {b"taken", b"new content"}
     assert seen["names/gone"] == {b"gone", None}

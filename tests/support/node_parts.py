@@ -63,7 +63,7 @@ class Node:
             pool=client.NodePoolClient(channel.Access(address)),
             runs=self.runs,
             files=self.files,
-            journal=writer.Journal(books / "worker.journal"),
+            journal=writer.Journal(books / "worker.journal", "this-boot"),
             unsent=outbox.Outbox(books / "outbox", undelivered, undelivered_count),
             watched=monitor.ResourceMonitor(folder),
             lock=lock,

@@ -3,7 +3,7 @@
  * LD_PRELOAD library for tests. UNSYNCED_ROOTS names folders, parted by colons, each a mount of its own: files of these
  * devices are tracked, by device and inode. UNSYNCED_LOG names a folder for one log per process, on another file system. Before each change
  * a record with the old content is appended; a sync appends a record that makes all earlier ones of its file void.
- * `unsynced.py` reads the logs of killed processes and rolls the files back. Not tracked: memory maps (SQLite's -shm,
+ * UNSYNCED_BOOT_ID names a file that is read in the place of the kernel's boot id. `unsynced.py` reads the logs of killed processes and rolls the files back. Not tracked: memory maps (SQLite's -shm,
  * rebuilt after a crash anyway), links, folders made or removed, permissions.
  *
  * A record: "<kind> <nanoseconds> <file> <folder> <offset> <old size> <n bytes of name> <n bytes>\n" name bytes
@@ -227,6 +227,8 @@ int renameat(int f, const char *from, int t, const char *to) { return do_rename(
 int renameat2(int f, const char *from, int t, const char *to, unsigned flags) { return do_rename(f, from, t, to, flags); }
 
 static int do_open(int at, const char *path, int flags, mode_t mode) {
+    const char *boot_id = getenv("UNSYNCED_BOOT_ID");
+    if (boot_id && path && strcmp(path, "/proc/sys/kernel/random/boot_id") == 0) path = boot_id;
     if (!enabled || !(flags & (O_CREAT | O_TRUNC))) return (int)syscall(SYS_openat, at, path, flags, mode);
     pthread_mutex_lock(&lock);
     struct stat st, folder;

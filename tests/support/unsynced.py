@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +31,21 @@ class Record:
 
 def environment(roots: Sequence[Path], log: Path) -> Mapping[str, str]:
     """What a process with the library needs so that its changes below ``roots`` are tracked in ``log``, elsewhere."""
-    return {"UNSYNCED_ROOTS": ":".join(map(str, roots)), "UNSYNCED_LOG": str(log)}
+    boot = _boot(log)
+    boot.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
+    return {"UNSYNCED_ROOTS": ":".join(map(str, roots)), "UNSYNCED_LOG": str(log), "UNSYNCED_BOOT_ID": str(boot)}
+
+
+def _boot(log: Path) -> Path:
+    return log.with_name(f"{log.name}.boot-id")
 
 
 def roll_back(roots: Sequence[Path], log: Path, draw: random.Random) -> int:
-    """Undo what was not synced, after all processes were killed; returns how many changes were undone."""
+    """Undo what was not synced, after all processes were killed; returns how many changes were undone.
+
+    The machine, as far as processes with the library can see, has another boot id from then on.
+    """
+    _boot(log).write_text(f"{uuid.uuid4()}\n", encoding="ascii")
     records = sorted((each for path in log.iterdir() for each in _read(path.read_bytes())), key=lambda each: each.at)
     for path in log.iterdir():
         path.unlink()

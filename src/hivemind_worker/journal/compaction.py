@@ -20,14 +20,14 @@ def worth_it(lines: int, live: int) -> bool:
     return lines >= LEAST_LINES and lines >= DEAD_SHARE * live
 
 
-def prepare(path: Path, lines: Iterable[bytes]) -> Path:
+def prepare(path: Path, lines: Iterable[bytes], boot_id: str) -> Path:
     """Write a journal of these lines alone, whole and on the disk, beside ``path``; return where. Blocks.
 
     Raises OSError; nothing has changed then.
     """
     prepared = path.with_name(path.name + ".new")
     with prepared.open("wb") as file:
-        file.write(records.HEADER.encode() + b"\n")
+        file.write(records.header(boot_id))
         for line in lines:
             file.write(line)
         file.flush()
@@ -35,9 +35,9 @@ def prepare(path: Path, lines: Iterable[bytes]) -> Path:
     return prepared
 
 
-def rewrite(path: Path, lines: Iterable[bytes]) -> None:
+def rewrite(path: Path, lines: Iterable[bytes], boot_id: str) -> None:
     """Put a journal of these lines alone at ``path``, as nobody has it open. Blocks. Raises OSError."""
-    prepare(path, lines).replace(path)
+    prepare(path, lines, boot_id).replace(path)
     sync_folder(path.parent)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from hivemind_worker.journal import records
 
 OLDER_VERSION = "the journal of an older version does not say whether it had begun"
+RESTARTED = "the machine was started anew, and the journal may lack what was last written to it: it may have begun"
 DAMAGED = "the journal was damaged, and no longer says whether it had begun"
 
 
@@ -15,50 +16,55 @@ DAMAGED = "the journal was damaged, and no longer says whether it had begun"
 class Found:
     """What a journal said. ``damaged`` are whole lines that were no records; ``torn`` the bytes of an unfinished one.
 
-    ``strange``: it is no journal at all, or of a version that is not known; then nothing of it was read. ``older``: it
-    is of an older version, and has to be written anew before anything is appended.
+    ``strange``: it is no journal at all, or of a version that is not known; then nothing of it was read.
+    ``outdated``: it is of an older version or of another boot of the machine, and has to be written anew before
+    anything is appended.
     """
 
     holdings: records.Holdings
     damaged: tuple[bytes, ...] = ()
     torn: bytes = b""
     strange: str = ""
-    older: bool = False
+    outdated: bool = False
 
 
-def read(path: Path) -> Found:
+def read(path: Path, boot_id: str = "") -> Found:
     """Read the journal at ``path``; one that is not there says nothing. Blocks. Raises OSError of the disk."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return Found(records.Holdings())
-    return parse(content)
+    return parse(content, boot_id)
 
 
-def parse(content: bytes) -> Found:
-    """Read the bytes of a journal. Pure.
+def parse(content: bytes, boot_id: str = "") -> Found:
+    """Read the bytes of a journal under this boot of the machine. Pure.
 
-    A start is on the disk before the task begins, so no record of one means that it has not begun: but not where
-    records are missing, or were not written by an older version.
+    A start is written before the task begins, so no record of one means that it has not begun: but not where records
+    are missing, were not written by an older version, or were lost with what the machine had in memory.
     """
     holdings = records.Holdings()
     first, end, body = content.partition(b"\n")
     if not end:  # torn in its first line: nothing was ever acted upon
         return Found(holdings, torn=content)
-    header = first.decode(errors="replace")
-    if header not in {records.HEADER, records.HEADER_V1}:
-        return Found(holdings, strange=f"its first line is {first[:60]!r}, not {records.HEADER!r}")
+    head = records.read_header(first)
+    if head is None:
+        strange = first[:60].decode(errors="replace")
+        return Found(holdings, strange=f"its first line is {strange!r}, not {records.HEADER!r} and a boot id")
+    header, written_under = head
     *lines, torn = body.split(b"\n")
     damaged = []
-    for line in lines:
+    for each in lines:
         try:
-            holdings.take(records.decode(line, header))
+            holdings.take(records.decode(each, header))
         except records.Damaged:
-            damaged.append(line)
-    older = header == records.HEADER_V1
-    if older:
+            damaged.append(each)
+    if header == records.HEADER_V1:
         holdings.presume_started(OLDER_VERSION)
         holdings.name_runs()
+    if written_under and written_under != boot_id:
+        holdings.presume_started(RESTARTED)
     if damaged:
         holdings.presume_started(DAMAGED)
-    return Found(holdings, tuple(damaged), torn, older=older)
+    outdated = header != records.HEADER or written_under != boot_id
+    return Found(holdings, tuple(damaged), torn, outdated=outdated)

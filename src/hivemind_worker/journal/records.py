@@ -2,6 +2,7 @@
 
 Version 1 knew neither store epochs nor runs, and wrote ``placed`` only of capsules that outlive their worker: an
 attempt that it says was accepted and no more may have begun. It is read as one that was told to start.
+Version 2 waited for the disk with every line, and named no boot of the machine.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from typing import Any
 
 from hivemind_worker.task import attempt_id
 
-HEADER = "hivemind-journal 2"
-"""First line of every journal: what it is, and the version of its lines."""
+HEADER = "hivemind-journal 3"
+"""Begins the first line of every journal: what it is, and the version of its lines. Behind it stands the boot id."""
 
+HEADER_V2 = "hivemind-journal 2"
 HEADER_V1 = "hivemind-journal 1"
-"""The older version, which is still read."""
+"""The older versions, which are still read; nothing stands behind these."""
+
+NO_BOOT_ID = "-"
+"""Stands for a boot id that was not known: everything was on the disk before it was acted upon."""
 
 Key = attempt_id.AttemptId
 
@@ -44,7 +49,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Its task will be told to start; on the disk before it is told, whatever runs it.
+    """Its task will be told to start; written before it is told, whatever runs it.
 
     ``capsule`` is what an executor needs to find it again and go on; empty where nothing of it outlives the worker.
     ``doubt`` says why it is only presumed to have started: its records cannot rule it out.
@@ -163,6 +168,22 @@ class Holdings:
                 held.ended = dataclasses.replace(held.ended, run_id=run_id)
 
 
+def header(boot_id: str) -> bytes:
+    """Return the first line, with its end, of a journal that is written under this boot of the machine."""
+    return f"{HEADER} {boot_id or NO_BOOT_ID}\n".encode()
+
+
+def read_header(line: bytes) -> tuple[str, str] | None:
+    """Read a first line, without its end: the version, and the boot id, empty for none. None: it is no journal's."""
+    text = line.decode(errors="replace")
+    if text in {HEADER_V1, HEADER_V2}:
+        return text, ""
+    version, _, boot_id = text.rpartition(" ")
+    if version != HEADER or not boot_id:
+        return None
+    return version, "" if boot_id == NO_BOOT_ID else boot_id
+
+
 def encode(record: Record) -> bytes:
     """Return the line of a record, its CRC-32 in front, with its end."""
     fields = {"kind": _NAMES[type(record)]}
@@ -187,3 +208,12 @@ def decode(line: bytes, header: str = HEADER) -> Record:
         return kind(**values)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError, binascii.Error) as error:
         raise Damaged(str(error) or type(error).__name__) from None
+
+
+def is_whole(line: bytes) -> bool:
+    """Say whether a line, with its end, is a record."""
+    try:
+        decode(line[:-1])
+    except Damaged:
+        return False
+    return line.endswith(b"\n")

@@ -26,8 +26,8 @@ DIRECT_FILES = 100
 """A result with no more output or files is put into words at once: it takes less time than the way to a thread."""
 
 START_SECONDS = 0.005
-"""How long an acceptance waits for the record of its start, to share one wait for the disk. A task whose start takes
-longer, as its image is pulled, has its acceptance written by itself."""
+"""How long an acceptance waits for the record of its start, to be written with it. A task whose start takes longer, as
+its image is pulled, has its acceptance written by itself."""
 
 REPORT_FIRST_SECONDS = 0.001
 """How long the record of an end, and its wait for the disk, leave this process to the report: it is sent by then."""
@@ -85,7 +85,7 @@ class Safekeeping:
         """Half-written files that its checkpoints have named: not to be removed before its end is written down."""
 
     def accept(self, task: bytes, preparations: int = 1) -> None:
-        """Begin to write down that the attempt is ours; ``placed`` waits until that is on the disk.
+        """Begin to write down that the attempt is ours; ``placed`` waits until that is written.
 
         ``preparations``: how many processes have prepared it, this one included.
         """
@@ -99,11 +99,11 @@ class Safekeeping:
 
     @property
     def run_id(self) -> str:
-        """The id of its run, once that is on the disk and the task may have begun; empty before."""
+        """The id of its run, once that is written down and the task may have begun; empty before."""
         return self._run.run_id if self._started else ""
 
     async def placed(self, capsule: Mapping[str, str]) -> None:
-        """See :meth:`checkpoint.Keeper.placed`. Acceptance and start share one wait for the disk where they can."""
+        """See :meth:`checkpoint.Keeper.placed`. Acceptance and start are one write where they can be."""
         if capsule and self._plan is not None:
             capsule = {**capsule, _PLAN: json.dumps(_terms(self._plan), separators=(",", ":"))}
         about = self._about

@@ -10,6 +10,13 @@ from pathlib import Path
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
+def boot_id() -> str:
+    """Return the id that the kernel gave itself when the machine was started; empty where it gives none."""
+    with contextlib.suppress(OSError):
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    return ""
+
+
 class StateLock:
     """A lock file that this process has locked; ``handle`` is its open file, which stays the caller's."""
 
@@ -29,10 +36,7 @@ class StateLock:
 
         Who shows the same id has locked the same file, so that whoever held it before is dead.
         """
-        boot_id = ""
-        with contextlib.suppress(OSError):
-            boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
-        return hashlib.sha256(f"{boot_id} {self._place}".encode()).hexdigest()
+        return hashlib.sha256(f"{boot_id()} {self._place}".encode()).hexdigest()
 
     def take_over(self) -> None:
         """Write down that the folder is its own original from now on. A disk that is full leaves it a copy."""

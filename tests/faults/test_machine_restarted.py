@@ -1,0 +1,68 @@
+"""L13: the machine went down under a worker: what it may have begun is never begun again, what it had not goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import node_parts
+import pool_parts
+import pytest
+import waiting
+
+from hivemind_worker.journal import reader, records
+from hivemind_worker.nodepool import challenge
+from hivemind_worker.wire import calls
+
+pb = calls.pb
+
+
+@pytest.fixture(autouse=True)
+def short_challenge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process before is known to be gone sooner than usual."""
+    monkeypatch.setattr(challenge, "CHALLENGE_SECONDS", 0.5)
+
+
+async def _ended(at: pool_parts.Running, task_id: str) -> pb.TaskInfo:
+    async def has_ended() -> bool:
+        return (await at.info(task_id)).state in {"completed", "failed"}
+
+    look: Callable[[], bool | Awaitable[bool]] = has_ended
+    await waiting.wait_until(look, description="it has ended", seconds=20)
+    return await at.info(task_id)
+
+
+@pytest.mark.parametrize(
+    ("boot_id", "state", "reason"), [("this-boot", "completed", ""), ("boot-before", "failed", "worker_crash")]
+)
+async def test_l13_what_was_accepted_before_the_machine_went_down_may_have_begun(
+    tmp_path: Path, boot_id: str, state: str, reason: str
+) -> None:
+    """Its worker was killed after it had accepted a task; the record of the start, if there was one, is lost."""
+    folder = tmp_path / "node"
+    folder.mkdir()
+    async with pool_parts.running(tmp_path / "pool", lease_seconds=30.0, max_attempts=1) as at:
+        worker = await at.worker("node-1", "before")
+        (task_id,) = await at.submit(pb.Task(command="echo ran"))
+        (task,) = (await worker.poll(10, most=1)).tasks
+        accepted = records.Accepted(task.id, task.attempt, task.SerializeToString(), task.store_epoch, "f" * 32)
+        (folder / "worker.journal").write_bytes(records.header(boot_id) + records.encode(accepted))
+        async with node_parts.running(at.pool.address, folder) as node:
+            info = await _ended(at, task_id)
+            assert (info.state, info.result.reason, info.attempt) == (state, reason, 1)
+            assert (reader.RESTARTED in info.result.error) == bool(reason)
+            assert len(node.runs.ran) == (0 if reason else 1)
+
+
+async def test_l13_what_the_machine_forgot_altogether_is_a_new_attempt(tmp_path: Path) -> None:
+    """Not even its acceptance reached the disk: the pool, which knows of it, counts it as lost."""
+    folder = tmp_path / "node"
+    folder.mkdir()
+    async with pool_parts.running(tmp_path / "pool", lease_seconds=30.0) as at:
+        worker = await at.worker("node-1", "before")
+        (task_id,) = await at.submit(pb.Task(command="echo ran"))
+        assert len((await worker.poll(10, most=1)).tasks) == 1
+        (folder / "worker.journal").write_bytes(records.header("boot-before"))
+        async with node_parts.running(at.pool.address, folder):
+            info = await _ended(at, task_id)
+            assert (info.state, info.attempt, info.disruptions) == ("completed", 2, 0)
