@@ -181,11 +181,16 @@ async def test_whoever_watches_leases_hears_that_a_disk_takes_nothing(tmp_path: 
     kept = sqlite.SqliteStore(path, clock=clock, wall=clock)
     await kept.open()
     await kept.submit([store_parts.task("before")])
+    reasons: list[str] = []
+    kept.on_unusable(reasons.append)
     with _no_growth(path.with_name("pool.sqlite-wal")):
         with pytest.raises(errors.Unavailable):
             await kept.submit([store_parts.task("lost")])
+        await kept.submit([store_parts.task("before")])  # it is there: nothing to write
         # Nothing has run out, so nothing would have to be written: no proof that heartbeats can be.
         with pytest.raises(errors.Unavailable):
             await kept.expire()
+        assert [bool(reason) for reason in reasons] == [True]
     await kept.expire()
+    assert [bool(reason) for reason in reasons] == [True, False]
     await kept.close()

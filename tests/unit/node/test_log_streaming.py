@@ -21,8 +21,10 @@ OUT, ERR, _ = executor.Stream
 
 
 class Sending:
-    def __init__(self, pool: ScriptedPool, stream: log_streaming.LogStream, waits: spool.Spool) -> None:
-        self.pool, self.stream, self.waits = pool, stream, waits
+    def __init__(
+        self, pool: ScriptedPool, stream: log_streaming.LogStream, waits: spool.Spool, pump: asyncio.Task[None]
+    ) -> None:
+        self.pool, self.stream, self.waits, self.pump = pool, stream, waits, pump
 
     def arrived(self, which: int = calls.pb.LOG_STREAM_STDOUT) -> bytes:
         chunks = self.pool.output["t"]
@@ -55,7 +57,7 @@ async def _sending(folder: Path, limit: int = spool.LIMIT_BYTES) -> AsyncIterato
         )
         pump = asyncio.create_task(stream.pump())
         try:
-            yield Sending(pool, stream, waiting_output)
+            yield Sending(pool, stream, waiting_output, pump)
         finally:
             await stopping.settle(pump)
             await stream.rest()
@@ -123,6 +125,9 @@ async def test_output_that_the_disk_does_not_give_back_does_not_hold_up_the_repo
         sending.waits.close()
         (tmp_path / "output").unlink()
         (tmp_path / "output").symlink_to("/proc/self/mem")  # EIO, as the kernel answers for a broken sector
+        sending.pool.output_gate.set()
+        await asyncio.wait({sending.pump}, timeout=0.3)
+        assert not sending.pump.done(), "it may be read again later"
         await sending.stream.rest()
         assert not sending.stream.waiting
 
