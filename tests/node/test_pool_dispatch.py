@@ -132,6 +132,29 @@ async def test_a_cancellation_comes_together_with_new_tasks(at: pool_parts.Runni
     assert [each.id for each in answer.tasks] == [next_id]
 
 
+@pytest.mark.parametrize("reason", ["node_shutdown", "worker_crash"])
+async def test_a_task_that_was_cancelled_says_so_whatever_its_node_stopped_it_for(
+    at: pool_parts.Running, reason: str
+) -> None:
+    worker = await at.worker()
+    task = await _told_of_a_cancellation(at, worker)
+    await worker.report(task, "failed", reason=reason, error="its own word")
+    info = await at.info(task.id)
+    listed = (await at.tasks.ListTasks(pb.ListTasksRequest())).tasks[0]
+    for each in (info, listed):
+        assert (each.state, each.result.status, each.result.reason) == ("cancelled", "cancelled", "cancelled")
+        assert each.result.error == f"cancelled; {reason}: its own word"
+
+
+async def test_a_stop_that_nobody_wished_is_told_as_the_disruption_that_it_is(at: pool_parts.Running) -> None:
+    worker = await at.worker()
+    (task_id,) = await at.submit()
+    task = await worker.take()
+    await worker.report(task, "cancelled", reason="cancelled")
+    info = await at.info(task_id)
+    assert (info.state, info.disruptions) == ("queued", 1)
+
+
 async def test_tasks_come_to_the_node_that_has_their_image_and_room(at: pool_parts.Running) -> None:
     one, other, small = await at.worker("one"), await at.worker("other"), await at.worker("small", cpu_cores=0.5)
     polls = [

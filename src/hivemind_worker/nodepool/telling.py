@@ -117,7 +117,9 @@ def _write_result(message: pb.TaskResult, task: records.Task) -> pb.TaskResult:
         message.SetInParent()
         return message
     message.MergeFromString(task.result)
-    if outcome.is_nodes_fault(task.reason):
+    if message.reason != task.reason:  # its node had another: who wished for a stop is what the pool knows
+        message.status, message.reason, message.error = str(task.state), task.reason, task.error
+    elif outcome.is_nodes_fault(task.reason):
         message.error = task.error  # with what the attempts before came to: only the pool knows
     return message
 

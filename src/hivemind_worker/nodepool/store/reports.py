@@ -148,13 +148,13 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
     if queued:
         # Nobody else was given it: a finished result is better than another run.
         task = moves.resume(on, task, "its node offers the result after its lease was lost")
-    move = _MOVES[said.status]
-    if task["cancel_requested"] and said.try_again:
-        move = state.Move.CANCEL
-    error = said.error
-    if said.try_again and move is state.Move.FAIL:
-        error = f"{error or said.reason}; {moves.given_up(on.sql, task, disruption=disruption)}"
-    ended = moves.end(on, task, move, said.reason, error, accepted=True)
+    move, reason, error = _MOVES[said.status], said.reason, said.error
+    if task["cancel_requested"] and said.try_again:  # it would run again, but for the wish: that is how it ends
+        told = ": ".join(part for part in (reason, error) if part)
+        move, reason, error = state.Move.CANCEL, str(outcome.Reason.CANCELLED), f"cancelled; {told}"
+    elif said.try_again:
+        error = f"{error or reason}; {moves.given_up(on.sql, task, disruption=disruption)}"
+    ended = moves.end(on, task, move, reason, error, accepted=True)
     if len(said.body) <= TOLD_BYTES:  # who waits for the task need not read it again
         whole = moves.task({**dict(task), **ended}, shapes.shape(on.sql, task["shape"]), said.body)
         on.changes[-1] = dataclasses.replace(on.changes[-1], task=whole)
