@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from hivemind_worker.journal import records
+from hivemind_worker.journal import reader, records
 
 LEAST_LINES = 1_000
 """A journal shorter than this is left as it is: rewriting it costs more than reading it."""
@@ -18,6 +18,20 @@ DEAD_SHARE = 4
 def worth_it(lines: int, live: int) -> bool:
     """Say whether a journal of so many lines, of which ``live`` still count, is mostly about the past. Pure."""
     return lines >= LEAST_LINES and lines >= DEAD_SHARE * live
+
+
+def salvaged(lines: Iterable[bytes]) -> Iterable[bytes]:
+    """Return what the lines of one attempt say as far as they are whole: where one is lost, it may have begun. Pure."""
+    holdings = records.Holdings()
+    is_damaged = False
+    for line in lines:
+        if records.is_whole(line):
+            holdings.take(records.decode(line[:-1]))
+        else:
+            is_damaged = True
+    if is_damaged:
+        holdings.presume_started(reader.DAMAGED)
+    return map(records.encode, holdings.records())
 
 
 def prepare(path: Path, lines: Iterable[bytes], boot_id: str) -> Path:

@@ -41,7 +41,8 @@ def parse(content: bytes, boot_id: str = "") -> Found:
     """Read the bytes of a journal under this boot of the machine. Pure.
 
     A start is written before the task begins, so no record of one means that it has not begun: but not where records
-    are missing, were not written by an older version, or were lost with what the machine had in memory.
+    are missing, were not written by an older version, or were lost with what the machine had in memory. No killed
+    process leaves zeros at the end: of the same boot of the machine, a disk does that has lost what was written to it.
     """
     holdings = records.Holdings()
     first, end, body = content.partition(b"\n")
@@ -59,6 +60,9 @@ def parse(content: bytes, boot_id: str = "") -> Found:
             holdings.take(records.decode(each, header))
         except records.Damaged:
             damaged.append(each)
+    if b"\0" in torn and written_under and written_under == boot_id:
+        damaged.append(torn)
+        torn = b""
     if header == records.HEADER_V1:
         holdings.presume_started(OLDER_VERSION)
         holdings.name_runs()

@@ -212,8 +212,12 @@ class Journal:
         if error is None and self._is_worth_rewriting:
             _say(loop, self._acknowledge, batch, None)
             batch = []
-            with contextlib.suppress(OSError):  # what stood still stands, and is tried again with the next record
+            try:
                 self._rewrite()
+            except OSError:
+                pass  # what stood still stands, and is tried again with the next record
+            except records.Damaged:
+                self._file.in_doubt = True
         _say(loop, self._written, batch, error)
 
     def _write(self, batch: list[_Entry], *, sync: bool) -> Exception | None:
@@ -326,12 +330,18 @@ class _File:
         self.lines += 1
 
     def living(self) -> Iterator[bytes]:
-        """Yield the lines that still count; of a file in doubt those that can still be read."""
+        """Yield the lines that still count; of a file in doubt what those say that can still be read."""
         for places in self._live.values():
-            for at, length in places.values():
-                line = os.pread(self._fd, length, at)
-                if not self.in_doubt or records.is_whole(line):
-                    yield line
+            lines = (self._line(*place) for place in places.values())
+            yield from compaction.salvaged(lines) if self.in_doubt else lines
+
+    def _line(self, at: int, length: int) -> bytes:
+        try:
+            return os.pread(self._fd, length, at)
+        except OSError:
+            if not self.in_doubt:
+                raise
+            return b""
 
     def write(self, data: bytes, *, sync: bool) -> None:
         """Append it, and wait for the disk. Raises OSError; what is left of it the next write cuts off."""
