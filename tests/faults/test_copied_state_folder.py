@@ -10,12 +10,15 @@ from pathlib import Path
 
 import mortal
 import node_parts
+import pool_parts
 import pytest
 import waiting
 from scripted_pool import ScriptedPool, serving
 
 from hivemind_worker.cli import holding
 from hivemind_worker.journal import records, writer
+from hivemind_worker.node import recovery
+from hivemind_worker.nodepool import challenge
 from hivemind_worker.task import errors, outcome
 from hivemind_worker.wire import calls, translate
 
@@ -68,6 +71,36 @@ async def test_a_copy_touches_nothing_before_the_pool_has_taken_it(tmp_path: Pat
         assert [(ref.task_id, ref.run_id) for ref in first.held] == [("t", "r" * 32)]
         assert first.state_lock_id == lock.id
         assert not lock.is_copy
+
+
+async def test_what_its_original_had_accepted_when_it_was_copied_may_have_begun_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The original began it, behind the copy's back, and was killed."""
+    monkeypatch.setattr(challenge, "CHALLENGE_SECONDS", 0.5)
+    async with pool_parts.running(tmp_path / "pool", lease_seconds=30.0, max_attempts=1) as at:
+        original = await at.worker("node-1", "before")
+        (task_id,) = await at.submit(pb.Task(command="echo ran"))
+        task = await original.take()
+        accepted = records.Accepted(task.id, task.attempt, task.SerializeToString(), task.store_epoch, "f" * 32)
+        with holding.folder(tmp_path / "one"):
+            (tmp_path / "one" / "worker.journal").write_bytes(records.header("this-boot") + records.encode(accepted))
+            await asyncio.to_thread(shutil.copytree, tmp_path / "one", tmp_path / "two")
+            await original.report(task, "running")
+        with holding.folder(tmp_path / "two") as lock:
+            async with node_parts.running(at.pool.address, tmp_path / "two", lock=lock) as node:
+
+                async def has_ended() -> bool:
+                    return (await at.info(task_id)).state in {"completed", "failed"}
+
+                look: Callable[[], bool | Awaitable[bool]] = has_ended
+                await waiting.wait_until(look, description="it has ended", seconds=20)
+                assert node.runs.ran == []
+        info = await at.info(task_id)
+        assert (info.state, info.result.reason, info.attempt) == ("failed", "worker_crash", 1)
+        assert recovery.COPIED in info.result.error
+    # The folder is its own original now: that it may have begun is written down.
+    assert recovery.COPIED.encode() in (tmp_path / "two" / "worker.journal").read_bytes()
 
 
 async def test_a_worker_whose_node_lives_elsewhere_exits_75_and_says_what_to_do(tmp_path: Path) -> None:

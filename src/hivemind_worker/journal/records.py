@@ -149,11 +149,17 @@ class Holdings:
         for held in self.attempts.values():
             yield from held.records()
 
-    def presume_started(self, doubt: str) -> None:
-        """Take each attempt that was accepted and no more as started: nothing here rules out that it was."""
+    def presume_started(self, doubt: str) -> tuple[Started, ...]:
+        """Take each attempt that was accepted and no more as started: nothing here rules out that it was.
+
+        Return what has to be written to say so.
+        """
+        presumed = []
         for key, held in self.attempts.items():
             if held.started is None and held.ended is None:
                 held.started = Started(key.task_id, key.attempt, {}, key.store_epoch, held.run_id, doubt)
+                presumed.append(held.started)
+        return tuple(presumed)
 
     def name_runs(self) -> None:
         """Give an id to each run of a version that named none: the same each time the same records are read."""

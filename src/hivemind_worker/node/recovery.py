@@ -23,6 +23,7 @@ MAX_PREPARATIONS = 3
 
 KILLED_WHILE_PREPARED = "{} workers of this node ended while they prepared the task"
 ENDED_WITH_WORKER = "the worker ended while the task ran, and its capsule with it"
+COPIED = "the state folder was copied, restored or moved, and its original may have written more: it may have begun"
 
 log = logs.StructuredLogger(__name__)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -279,15 +280,19 @@ class WorkerNode:
     async def _take_up(self, stop: stopping.Stop) -> bool:
         """Go on with what an earlier process of this node held; false where the stop came before that."""
         recovered = await self._books.journal.open()
+        copied = self._lock if self._lock is not None and self._lock.is_copy else None
+        presumed = recovered.holdings.presume_started(recovery.COPIED) if copied is not None else ()
         estate = await asyncio.to_thread(recovery.read, recovered, self._books)
         if estate.told:
             self._troubles.note(estate.told)
             log.log_system_event("journal_damaged", {"why": estate.told}, level="error")
-        if self._lock is not None and self._lock.is_copy:
+        if copied is not None:
             # Its original may be alive: whose the capsules and files are that it names, the pool knows.
             if not await self._registration.claim(stop, recovery.refs(estate.found)):
                 return False
-            self._lock.take_over()
+            with contextlib.suppress(writer.JournalBroken):  # a disk that is full leaves it a copy
+                await asyncio.gather(*map(self._books.journal.append, presumed))
+                copied.take_over()
         await asyncio.to_thread(recovery.tidy, self._files, self._books, estate.found)
         for key in estate.lost:
             closed = records.Closed(key.task_id, key.attempt, "its records were lost", key.store_epoch)
