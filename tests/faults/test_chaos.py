@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +58,16 @@ def test_a_machine_that_starts_nothing_for_a_heartbeats_time_stands_still() -> N
     pace.note_start(100.0, 100.9)
     pace.note_start(101.0, 102.1)
     assert pace.stalls == [(101.0, 102.1)]
+
+
+async def test_a_standstill_of_the_loop_that_carries_all_lines_is_noted() -> None:
+    pace = chaos_pace.Pace()
+    watching = asyncio.create_task(pace.watch_loop())
+    await asyncio.sleep(0)
+    time.sleep(chaos_pace.STALL_SECONDS + 0.2)  # noqa: ASYNC251  (that is what is noted)
+    await asyncio.sleep(0.2)
+    watching.cancel()
+    assert max(end - begin for begin, end in pace.stalls) > chaos_pace.STALL_SECONDS
 
 
 def test_who_waits_for_a_core_for_half_a_lease_is_starved_and_who_is_slow_himself_is_not() -> None:

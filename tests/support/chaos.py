@@ -156,6 +156,7 @@ async def _through(world: chaos_world.World, terms: Terms, watch: chaos_evidence
             asyncio.create_task(world.keep_alive(), name="supervisor"),
             asyncio.create_task(_follow(world, watch), name="process numbers"),
             asyncio.create_task(_watch_starvation(world), name="starvation"),
+            asyncio.create_task(world.pace.watch_loop(), name="standstills"),
             asyncio.create_task(clients.observe_nodes(), name="nodes"),
             asyncio.create_task(clients.follow(), name="follower"),
             *(asyncio.create_task(clients.read(number), name="reader") for number in range(chaos_clients.READERS)),

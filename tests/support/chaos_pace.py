@@ -94,6 +94,16 @@ class Pace:
         while not self._ended.is_set():
             begin = time.monotonic()
             self._ended.wait(0.1)
-            end = time.monotonic()
-            if end - begin > STALL_SECONDS:
-                self.stalls.append((begin, end))
+            self._note_pause(begin)
+
+    async def watch_loop(self) -> None:
+        """Take note of when the event loop, through which all lines between pool and nodes go, stood still."""
+        while True:
+            begin = time.monotonic()
+            await asyncio.sleep(0.1)
+            self._note_pause(begin)
+
+    def _note_pause(self, begin: float) -> None:
+        end = time.monotonic()
+        if end - begin > STALL_SECONDS:
+            self.stalls.append((begin, end))

@@ -110,7 +110,9 @@ async def _submit_again(world: chaos_world.World, clients: chaos_clients.Clients
         clients.restored = {task_id: plan for task_id, plan in before.items() if task_id not in chosen}
     if kind == "wipe":
         numbers = [int(plan.client.task.rpartition("-")[2]) for plan in plans][-2 * chaos_clients.WAVE :]
-        fresh = chaos_plan.tasks(world.seed, max(numbers, default=0) + 1, generation=1)
+        # Seconds of work, half a minute of a busy machine: all lines between pool and nodes go through this loop.
+        count = max(numbers, default=0) + 1
+        fresh = await asyncio.to_thread(chaos_plan.tasks, world.seed, count, generation=1)
         plans = [chaos_plan.in_era(fresh[number], clients.era) for number in numbers]
     for start in range(0, len(plans), chaos_clients.WAVE):
         wave = plans[start : start + chaos_clients.WAVE]
