@@ -10,6 +10,7 @@ import pool_parts
 import pytest
 import waiting
 
+from hivemind_worker.cli import holding
 from hivemind_worker.journal import reader, records
 from hivemind_worker.nodepool import challenge
 from hivemind_worker.wire import calls
@@ -54,15 +55,18 @@ async def test_l13_what_was_accepted_before_the_machine_went_down_may_have_begun
             assert len(node.runs.ran) == (0 if reason else 1)
 
 
-async def test_l13_what_the_machine_forgot_altogether_is_a_new_attempt(tmp_path: Path) -> None:
-    """Not even its acceptance reached the disk: the pool, which knows of it, counts it as lost."""
+@pytest.mark.parametrize(("max_attempts", "state", "attempt"), [(3, "completed", 2), (1, "failed", 1)])
+async def test_l13_what_the_machine_forgot_altogether_uses_up_an_attempt(
+    tmp_path: Path, max_attempts: int, state: str, attempt: int
+) -> None:
+    """Not even its acceptance reached the disk: the pool, which knows of it, counts it as lost with the machine."""
     folder = tmp_path / "node"
-    folder.mkdir()
-    async with pool_parts.running(tmp_path / "pool", lease_seconds=30.0) as at:
-        worker = await at.worker("node-1", "before")
-        (task_id,) = await at.submit(pb.Task(command="echo ran"))
-        assert len((await worker.poll(10, most=1)).tasks) == 1
-        (folder / "worker.journal").write_bytes(records.header("boot-before"))
-        async with node_parts.running(at.pool.address, folder):
-            info = await _ended(at, task_id)
-            assert (info.state, info.attempt, info.disruptions) == ("completed", 2, 0)
+    async with pool_parts.running(tmp_path / "pool", lease_seconds=30.0, max_attempts=max_attempts) as at:
+        with holding.folder(folder) as lock:
+            worker = await at.worker("node-1", "before", state_lock_id=lock.id_under("boot-before"))
+            (task_id,) = await at.submit(pb.Task(command="echo ran"))
+            assert len((await worker.poll(10, most=1)).tasks) == 1
+            (folder / "worker.journal").write_bytes(records.header("boot-before"))
+            async with node_parts.running(at.pool.address, folder, lock=lock):
+                info = await _ended(at, task_id)
+                assert (info.state, info.attempt, info.disruptions) == (state, attempt, 0)

@@ -18,7 +18,7 @@ class Found:
 
     ``strange``: it is no journal at all, or of a version that is not known; then nothing of it was read.
     ``outdated``: it is of an older version or of another boot of the machine, and has to be written anew before
-    anything is appended.
+    anything is appended. ``boot_id``: of the boot that it was written under, if that is another; empty otherwise.
     """
 
     holdings: records.Holdings
@@ -26,6 +26,7 @@ class Found:
     torn: bytes = b""
     strange: str = ""
     outdated: bool = False
+    boot_id: str = ""
 
 
 def read(path: Path, boot_id: str = "") -> Found:
@@ -66,9 +67,10 @@ def parse(content: bytes, boot_id: str = "") -> Found:
     if header == records.HEADER_V1:
         holdings.presume_started(OLDER_VERSION)
         holdings.name_runs()
-    if written_under and written_under != boot_id:
+    former = written_under if written_under != boot_id else ""
+    if former:
         holdings.presume_started(RESTARTED)
     if damaged:
         holdings.presume_started(DAMAGED)
     outdated = header != records.HEADER or written_under != boot_id
-    return Found(holdings, tuple(damaged), torn, outdated=outdated)
+    return Found(holdings, tuple(damaged), torn, outdated=outdated, boot_id=former)

@@ -44,12 +44,14 @@ class Recovered:
     """What an earlier process of this node left: what it held, and what of its journal could not be read.
 
     ``set_aside`` names the file with the part that could not; ``lost_lines`` how many records that were.
+    ``boot_id``: of the boot that it was written under, where the machine was started anew since; empty otherwise.
     """
 
     holdings: records.Holdings
     lost_lines: int = 0
     set_aside: Path | None = None
     why: str = ""
+    boot_id: str = ""
 
 
 Place = tuple[int, int]
@@ -109,7 +111,7 @@ class Journal:
                 compaction.rewrite(self._path, (), self._boot_id)
         self._file.close()
         self._file = _opened(self._path)
-        return Recovered(found.holdings, len(found.damaged), set_aside, why)
+        return Recovered(found.holdings, len(found.damaged), set_aside, why, found.boot_id)
 
     async def append(self, record: records.Record, within: float = 0.0) -> None:
         """Write a record and return when it will outlive a crash. Raises :class:`JournalBroken`: it was not written.

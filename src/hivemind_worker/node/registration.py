@@ -14,7 +14,10 @@ from hivemind_worker.wire import budget, calls
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this node is, for as long as its process lives. ``boot_id`` is new at every start."""
+    """Who this node is, for as long as its process lives. ``boot_id`` is new at every start.
+
+    ``former_state_lock_id``: of the same state folder before the machine was started anew; empty where it was not.
+    """
 
     node_id: str
     boot_id: str
@@ -24,6 +27,7 @@ class Identity:
     capabilities: tuple[str, ...]
     labels: Mapping[str, str]
     state_lock_id: str = ""
+    former_state_lock_id: str = ""
 
 
 class Registration:
@@ -78,6 +82,7 @@ class Registration:
             held=self._attempts.held(),
             protocol_version=calls.PROTOCOL_VERSION,
             state_lock_id=its.state_lock_id,
+            former_state_lock_id=its.former_state_lock_id,
         )
         budget.fit_held(request)
         return request

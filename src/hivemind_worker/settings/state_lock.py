@@ -36,7 +36,11 @@ class StateLock:
 
         Who shows the same id has locked the same file, so that whoever held it before is dead.
         """
-        return hashlib.sha256(f"{boot_id()} {self._place}".encode()).hexdigest()
+        return self.id_under(boot_id())
+
+    def id_under(self, boot: str) -> str:
+        """Return the id that it has, or had, under a boot of the kernel."""
+        return hashlib.sha256(f"{boot} {self._place}".encode()).hexdigest()
 
     def take_over(self) -> None:
         """Write down that the folder is its own original from now on. A disk that is full leaves it a copy."""
