@@ -6,6 +6,7 @@ Run again, it takes the same capsule up from its last checkpoint. Ends by writin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -74,6 +75,10 @@ class Quiet:
 
 async def main(folder: Path, reading: int, writing: int) -> None:
     """Hold the conversation to its end, from wherever it stands."""
+    end = folder / "end.json"
+    if end.exists():  # a worker before us was killed around its last word, which the capsule may have heard
+        _part(end, writing)
+        return
     asked = plan.RunPlan(
         "t",
         1,
@@ -106,8 +111,8 @@ async def main(folder: Path, reading: int, writing: int) -> None:
         custody=checkpoint.Custody(Files(folder), {}, after),
     )
     heard = await run.run()
-    os.write(writing, run.goodbye())
     said = {
+        "goodbye": run.goodbye().hex(),
         "fault": heard.fault,
         "status": heard.exited and heard.exited.status,
         "output": heard.logs.text.decode(),
@@ -115,7 +120,17 @@ async def main(folder: Path, reading: int, writing: int) -> None:
         "results": {file.name: file.artifact.sha256 for file in heard.results.files},
         "skipped": [skipped.name for skipped in heard.results.skipped],
     }
-    (folder / "ended.json").write_text(json.dumps(said))
+    beside = end.with_suffix(".new")
+    beside.write_text(json.dumps(said))
+    beside.replace(end)  # as a worker's journal: before the capsule is let go
+    _part(end, writing)
+
+
+def _part(end: Path, writing: int) -> None:
+    """Say the last word, and that it is said."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(writing, bytes.fromhex(json.loads(end.read_text())["goodbye"]))
+    end.replace(end.with_name("ended.json"))
 
 
 if __name__ == "__main__":
