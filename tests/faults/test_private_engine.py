@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -107,8 +108,9 @@ def test_what_a_killed_run_left_goes_with_the_next() -> None:
         engine = private_engine.PrivateEngine(made, live_restore=False)
         _start(engine, ["sleep", "1000"])
         for pid in test_network._processes_of(made) | {run.pid}:  # shims and containers outlive their engine
-            if pid == run.pid or b"dockerd" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, 9)
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that was about to end
+                if pid == run.pid or b"dockerd" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, 9)
         run.communicate(timeout=60)
     assert _left(made)
     assert test_network._processes_of(made)
