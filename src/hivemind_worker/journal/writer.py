@@ -239,7 +239,7 @@ class Journal:
 
     @property
     def _is_worth_rewriting(self) -> bool:
-        lines = self._file.lines
+        lines = self._file.lines  # first: what is live is counted one by one
         return lines >= compaction.LEAST_LINES and compaction.worth_it(lines, self._file.live)
 
     def _written(self, batch: list[_Entry], error: Exception | None) -> None:

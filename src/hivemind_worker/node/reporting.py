@@ -226,12 +226,12 @@ def _lost(run: attempt_id.RunKey, ended: outcome.Outcome, error: Exception) -> o
     """
     log.log_task_event("result_lost", run.attempt_id.task_id, {"why": str(error)}, level="error")
     is_of_disk = isinstance(error, store.NoSuchArtifact) or errors.is_disk_fault(error)
-    told = f"the node lost a result file before the pool had it: {error}"
+    text = f"the node lost a result file before the pool had it: {error}"
     return dataclasses.replace(
         ended,
         status=outcome.Status.FAILED,
         reason=outcome.Reason.NODE_SHUTDOWN if is_of_disk else outcome.Reason.INTERNAL,
-        error=f"handed back: {told}" if is_of_disk else told,
+        error=f"handed back: {text}" if is_of_disk else text,
         results=(),
     )
 

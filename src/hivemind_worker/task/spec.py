@@ -237,18 +237,18 @@ def _network(value: object) -> plan.Network:
         raise errors.InvalidTask("network", f"{str(value)[:40]!r} is not one of none, egress") from None
 
 
-def _bytes(name: str, least: int) -> Callable[[object], int]:
+def _bytes(name: str, minimum: int) -> Callable[[object], int]:
     def read(value: object) -> int:
         amount = resources.parse_bytes(name, value)
-        if amount < least:
-            raise errors.InvalidTask(name, f"must be at least {least} bytes, not {amount}")
+        if amount < minimum:
+            raise errors.InvalidTask(name, f"must be at least {minimum} bytes, not {amount}")
         return amount
 
     return read
 
 
-def _whole(name: str, least: int, most: int) -> Callable[[object], int]:
-    return lambda value: checks.whole(name, value, least, most)
+def _whole(name: str, minimum: int, maximum: int) -> Callable[[object], int]:
+    return lambda value: checks.whole(name, value, minimum, maximum)
 
 
 _READERS: Mapping[str, tuple[str, Callable[[object], object]]] = {

@@ -28,15 +28,15 @@ def task_from_message(message: pb.Task) -> spec.TaskSpec:
     Raises :class:`errors.InvalidTask`.
     """
     fields = {field.name: value for field, value in message.ListFields()}
-    said = {name: read(fields[name]) for name, read in _READERS.items() if name in fields}
+    values = {name: read(fields[name]) for name, read in _READERS.items() if name in fields}
     if "argv" in fields:
-        if "command" in said:
+        if "command" in values:
             raise errors.InvalidTask("command", "both the string and the list are set; a task has one command")
-        said["command"] = tuple(fields["argv"])
-    said |= free_form.said(fields)
+        values["command"] = tuple(fields["argv"])
+    values |= free_form.said(fields)
     if "input_artifacts" in fields:
-        said["input_files"] = _with_artifacts(said.get("input_files", {}), fields["input_artifacts"])
-    return spec.parse(said)
+        values["input_files"] = _with_artifacts(values.get("input_files", {}), fields["input_artifacts"])
+    return spec.parse(values)
 
 
 def _same(value: Any) -> object:

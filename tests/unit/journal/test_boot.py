@@ -29,20 +29,6 @@ async def reopened(path: Path, boot_id: str) -> tuple[writer.Journal, writer.Rec
     return journal, await journal.open()
 
 
-@pytest.fixture
-def syncs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each wait for the disk."""
-    waits: list[int] = []
-    real = os.fdatasync
-
-    def counted(fd: int) -> None:
-        waits.append(fd)
-        real(fd)
-
-    monkeypatch.setattr(os, "fdatasync", counted)
-    return waits
-
-
 def doubt_of(found: writer.Recovered, task_id: str) -> str | None:
     """Why it is only presumed to have started; None where it is known that it has not."""
     started = found.holdings.attempts[key(task_id)].started

@@ -150,8 +150,8 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
         task = moves.resume(on, task, "its node offers the result after its lease was lost")
     move, reason, error = _MOVES[said.status], said.reason, said.error
     if task["cancel_requested"] and said.try_again:  # it would run again, but for the wish: that is how it ends
-        told = ": ".join(part for part in (reason, error) if part)
-        move, reason, error = state.Move.CANCEL, str(outcome.Reason.CANCELLED), f"cancelled; {told}"
+        text = ": ".join(part for part in (reason, error) if part)
+        move, reason, error = state.Move.CANCEL, str(outcome.Reason.CANCELLED), f"cancelled; {text}"
     elif said.try_again:
         error = f"{error or reason}; {moves.given_up(on.sql, task, disruption=disruption)}"
     ended = moves.end(on, task, move, reason, error, accepted=True)
