@@ -14,6 +14,7 @@ from pathlib import Path
 import common
 
 from hivemind_worker.client import client as clients
+from hivemind_worker.wire import grpc_core
 
 HIVEMIND = [sys.executable, "-m", "hivemind_worker"]
 
@@ -96,5 +97,6 @@ def private(folder: Path) -> dict[str, str]:
         "HIVEMIND_WORK_DIR": str(folder / "work"),
         "HIVEMIND_LOG_DIR": str(folder / "log"),
         "PATH": os.environ["PATH"],
+        **grpc_core.SETTINGS,  # as our programs set for themselves, and the node that does nothing must be told
         "HIVEMIND_OVERLOAD_CPU_PERCENT": "100",  # the peers beside it are no reason to rest
     }

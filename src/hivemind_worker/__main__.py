@@ -12,14 +12,12 @@ from typing import NoReturn
 gc.disable()
 
 from hivemind_worker.cli import root  # noqa: E402  (with the collector off)
+from hivemind_worker.wire import grpc_core  # noqa: E402  (as above)
 
 # pydantic looks for plugins in all packages that are installed, a quarter of a command's start; we use none.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
-# gRPC's core reads these when it is first imported. It writes to standard error, which is the tasks' here; and its
-# handlers for fork are for processes that go on with gRPC after it: ours only ever start another program.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+grpc_core.configure()
 
 
 def main() -> NoReturn:
