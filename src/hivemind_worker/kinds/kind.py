@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hivemind_worker.task import names, outcome, plan, resources, spec
+from hivemind_worker.telemetry import tracing
 
 THREADS = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"),
@@ -54,8 +55,10 @@ class Kind(Protocol):
         """
 
 
-def make_plan(kind: Kind, task: spec.TaskSpec, task_id: str, attempt: int, node: NodeLimits) -> plan.RunPlan:
-    """Turn ``task`` into the plan of one attempt under the limits of ``node``.
+def make_plan(
+    kind: Kind, task: spec.TaskSpec, task_id: str, attempt: int, node: NodeLimits, traceparent: str = ""
+) -> plan.RunPlan:
+    """Turn ``task`` into the plan of one attempt under the limits of ``node``; ``traceparent``: of the attempt's span.
 
     The task's own limits are clamped to the node's; those in the plan are the effective ones, for the report.
     """
@@ -83,6 +86,7 @@ def make_plan(kind: Kind, task: spec.TaskSpec, task_id: str, attempt: int, node:
         caps=node.caps,
         files=(*given, *program.files, description),
         environment={
+            **({tracing.VARIABLE: traceparent} if traceparent else {}),
             **dict.fromkeys(THREADS, str(max(1, round(limits.cpu_quota / spec.CPU_PERIOD)))),
             **task.environment,
             "HIVEMIND_TASK_ID": task_id,
@@ -93,6 +97,7 @@ def make_plan(kind: Kind, task: spec.TaskSpec, task_id: str, attempt: int, node:
         grace_seconds=node.grace_seconds,
         gpus=task.required.gpus,
         requirements=names.requirements("requirements", (*program.requirements, *task.requirements)),
+        traceparent=traceparent,
     )
 
 
@@ -116,4 +121,4 @@ def _description(task: spec.TaskSpec, task_id: str, attempt: int, limits: outcom
             "pids": limits.pids,
         },
     }
-    return json.dumps(said, indent=2, sort_keys=True).encode() + b"\n"
+    return json.dumps(said, sort_keys=True).encode() + b"\n"  # indented it would be written by Python, not in C

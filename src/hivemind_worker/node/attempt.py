@@ -279,7 +279,8 @@ class Attempt:
         names.task_id(message.id)
         task = translate.task_from_message(message)
         # A pool that counts no attempts hands out the first, as far as the task can see.
-        ready = kind.make_plan(kinds.of(task), task, message.id, max(message.attempt, 1), self._means.limits)
+        attempt, trace = max(message.attempt, 1), str(self.trace)
+        ready = kind.make_plan(kinds.of(task), task, message.id, attempt, self._means.limits, trace)
         needs = _needs(task, ready)
         if self._capsule is not None:
             return ready, needs  # what runs already was allowed when it began
@@ -287,8 +288,7 @@ class Attempt:
             raise errors.InvalidTask("network", f"{str(ready.network)!r} is not allowed by this node's owner")
         if why := self._means.room.reservations.never(needs):
             raise errors.InvalidTask("required_resources", f"can never fit into this node: {why}")
-        variables = {tracing.VARIABLE: str(self.trace), **ready.environment}
-        return dataclasses.replace(ready, environment=variables, traceparent=str(self.trace)), needs
+        return ready, needs
 
     async def _fetched(self, ready: plan.RunPlan, *, here: bool) -> plan.RunPlan:
         """The plan with its stored input files in the store; ``here``: its capsule has them, and so has the store."""

@@ -7,7 +7,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hivemind_worker.concurrency import slicing
 from hivemind_worker.nodepool import assignment, attempt_logs, telling
@@ -172,15 +172,10 @@ async def new_tasks(
     if not messages:
         raise errors.InvalidTask("tasks", "there are none")
     tasks, inputs = list[records.NewTask](), list[outcome.Artifact]()
-    # Most are of few shapes and labels: each is there once.
-    shapes: dict[assignment.Shape, assignment.Shape] = {}
-    labels: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+    shared = _Shared()
     async for message in slicing.in_slices(_bounded("tasks", messages, TASKS_AT_ONCE)):
         try:
-            task = _new_task(message, max_attempts)
-            shape = shapes.setdefault(task.shape, task.shape)
-            label = labels.setdefault(tuple(sorted(task.labels.items())), task.labels)
-            tasks.append(dataclasses.replace(task, shape=shape, labels=label))
+            tasks.append(_new_task(message, max_attempts, shared))
         except errors.InvalidTask as error:
             if len(messages) == 1:
                 raise
@@ -197,14 +192,41 @@ def digest(tasks: Sequence[records.NewTask]) -> str:
     return running.hexdigest()
 
 
-def _new_task(message: calls.pb.Task, max_attempts: int) -> records.NewTask:
+@dataclasses.dataclass(slots=True)
+class _Shared:
+    """Shapes and labels of one submission: most tasks are of few, and each is there once."""
+
+    shapes: dict[assignment.Shape, assignment.Shape] = dataclasses.field(default_factory=dict)
+    labels: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = dataclasses.field(default_factory=dict)
+
+
+def _new_task(message: calls.pb.Task, max_attempts: int, shared: _Shared) -> records.NewTask:
     _need_size(message.ByteSize())  # before its texts are read: a wide one takes four times its bytes
-    body, new = _read_task(message, max_attempts)
+    body, fields = _read_task(message, max_attempts, shared)
     digest = hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
     body.traceparent = str(tracing.read(message.traceparent) or tracing.begin())
     kept = body.SerializeToString()
     _need_size(len(kept))
-    return dataclasses.replace(new, body=kept, digest=digest)
+    return records.NewTask(body=kept, digest=digest, **fields)
+
+
+def _read_task(message: calls.pb.Task, max_attempts: int, shared: _Shared) -> tuple[calls.pb.Task, dict[str, Any]]:
+    """Return a task as its message is kept, and the other fields of its record.
+
+    Of its texts, which may be wide, no copy is left.
+    """
+    task = translate.task_from_message(message)
+    shape = assignment.Shape(task.kind, task.needs, tuple(sorted(task.node_selector.items())), str(task.network))
+    fields = {
+        "id": task.id or "",
+        "shape": shared.shapes.setdefault(shape, shape),
+        "image": task.docker_image or "",
+        "priority": task.priority,
+        "max_attempts": task.max_attempts or max_attempts,
+        "labels": shared.labels.setdefault(tuple(sorted(task.labels.items())), task.labels),
+        "timeout": task.timeout or 0.0,
+    }
+    return translate.task_to_message(task), fields
 
 
 def _need_size(size: int) -> None:
@@ -213,24 +235,6 @@ def _need_size(size: int) -> None:
             f"a task of {size} bytes; at most {TASK_BYTES}: upload large files and name their sha256",
             str(verdicts.Reason.TOO_LARGE),
         )
-
-
-def _read_task(message: calls.pb.Task, max_attempts: int) -> tuple[calls.pb.Task, records.NewTask]:
-    """Return a task as its message is kept, and what else is: of its texts, which may be wide, no copy is left."""
-    task = translate.task_from_message(message)
-    shape = assignment.Shape(task.kind, task.needs, tuple(sorted(task.node_selector.items())), str(task.network))
-    new = records.NewTask(
-        id=task.id or "",
-        body=b"",
-        digest="",
-        shape=shape,
-        image=task.docker_image or "",
-        priority=task.priority,
-        max_attempts=task.max_attempts or max_attempts,
-        labels=task.labels,
-        timeout=task.timeout or 0.0,
-    )
-    return translate.task_to_message(task), new
 
 
 def ids(said: Sequence[str]) -> list[str]:

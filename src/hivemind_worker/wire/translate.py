@@ -148,8 +148,8 @@ def outcome_to_message(ended: outcome.Outcome) -> pb.TaskResult:
 def outcome_from_message(message: pb.TaskResult, status: str = "", *, whole: bool = True) -> outcome.Outcome:
     """Read an outcome from the wire, also one with the reference's five fields alone.
 
-    ``status`` is the report's own, for a result that leaves its own out. Not ``whole``: without its output, which as
-    text may take 16 MiB of a message of 4, and without its lists of files, see `artifacts`.
+    ``status`` is the report's own, for a result that leaves its own out. Not ``whole``: how it ended alone. Its output
+    may take 16 MiB as text, of a message of 4; for its files see `artifacts`.
 
     Raises :class:`errors.Rejected` where the message contradicts itself or uses a word that is in no list.
     """
@@ -157,7 +157,9 @@ def outcome_from_message(message: pb.TaskResult, status: str = "", *, whole: boo
         ended_as = outcome.Status(message.status or status)
         reason = _reason(message, ended_as)
         flags = frozenset(outcome.Flag(flag) for flag in message.flags)
-        return _outcome(message, ended_as, reason, flags, whole=whole)
+        if not whole:
+            return outcome.Outcome(ended_as, reason, error=message.error, flags=flags)
+        return _outcome(message, ended_as, reason, flags)
     except ValueError as error:
         raise errors.Rejected(f"the report cannot be read: {error}") from None
 
@@ -167,8 +169,6 @@ def _outcome(
     ended_as: outcome.Status,
     reason: outcome.Reason | None,
     flags: frozenset[outcome.Flag],
-    *,
-    whole: bool,
 ) -> outcome.Outcome:
     known = message.has_exit_code or message.exit_code != 0 or ended_as is outcome.Status.COMPLETED
     return outcome.Outcome(
@@ -177,9 +177,9 @@ def _outcome(
         exit_code=message.exit_code if known else None,
         signal=message.signal or None,
         error=message.error,
-        logs=outcome.Logs(message.logs.encode() if whole else b"", message.stdout_bytes, message.stderr_bytes),
-        results=tuple(file_from_message(file) for file in message.files if whole),
-        skipped=tuple(outcome.SkippedFile(skipped.name, skipped.why) for skipped in message.skipped if whole),
+        logs=outcome.Logs(message.logs.encode(), message.stdout_bytes, message.stderr_bytes),
+        results=tuple(file_from_message(file) for file in message.files),
+        skipped=tuple(outcome.SkippedFile(skipped.name, skipped.why) for skipped in message.skipped),
         flags=flags,
         limits_hit=tuple(message.limits_hit),
         usage=_usage_from_message(message.usage),
