@@ -7,6 +7,7 @@ import os
 import sqlite3
 import urllib.parse
 from pathlib import Path
+from typing import Literal
 
 from hivemind_worker.task import errors
 
@@ -189,10 +190,12 @@ def lost(path: Path) -> str:
 
 
 def writing(path: Path) -> Connection:
-    """Open the one connection that writes, on the thread that calls. Raises :class:`errors.BadSettings`."""
+    """Open the one connection that writes, for one thread at a time. Raises :class:`errors.BadSettings`."""
     connection: Connection | None = None
     try:
-        connection = sqlite3.connect(path, isolation_level=None, timeout=10, cached_statements=256)
+        connection = sqlite3.connect(
+            path, isolation_level=None, timeout=10, cached_statements=256, check_same_thread=False
+        )
         connection.row_factory = Row
         for setting in _SETTINGS:
             connection.execute(setting)
@@ -232,10 +235,13 @@ def reading(path: Path) -> Connection:
     return connection
 
 
-def checkpoint(connection: Connection) -> None:
-    """Bring everything from the log into the file; a store that was closed in order is one file."""
+def checkpoint(connection: Connection, mode: Literal["PASSIVE", "TRUNCATE"] = "TRUNCATE") -> None:
+    """Bring everything from the log into the file; a store that was closed in order is one file.
+
+    ``mode``: ``PASSIVE`` waits for no reader, and leaves the log as long as it is.
+    """
     with contextlib.suppress(Error):  # the log keeps what this could not move
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
 
 
 def is_damage(error: Error) -> bool:

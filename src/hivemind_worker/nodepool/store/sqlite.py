@@ -15,6 +15,7 @@ from hivemind_worker.nodepool.store import (
     attempts,
     clocks,
     database,
+    direct,
     expiry,
     handing_out,
     history_mark,
@@ -218,7 +219,8 @@ class SqliteStore:
         """See :meth:`store.Store.submit`."""
         if len(tasks) > staging.SLICE_TASKS:
             return await self._submitting.submit(staging.slices(tasks), key, key_digest)
-        return await self._write.do(lambda on: submissions.submit(on, tasks, key, key_digest))
+        brief = direct.is_brief_submission(tasks)
+        return await self._write.do(lambda on: submissions.submit(on, tasks, key, key_digest), brief=brief)
 
     async def retry(self, task_ids: Sequence[str], key: str = "") -> tuple[str, ...]:
         """See :meth:`store.Store.retry`."""
@@ -261,7 +263,8 @@ class SqliteStore:
 
     async def hand_out(self, polls: Sequence[records.Poll]) -> list[records.Given]:
         """See :meth:`store.Store.hand_out`."""
-        return await self._write.do(lambda on: handing_out.hand_out(on, polls, self._lease, self._waiting))
+        brief = direct.is_brief_question(polls)
+        return await self._write.do(lambda on: handing_out.hand_out(on, polls, self._lease, self._waiting), brief=brief)
 
     def answer(self, answered: Callable[[records.Poll, records.Given], None]) -> None:
         """See :meth:`store.Store.answer`."""
@@ -273,7 +276,8 @@ class SqliteStore:
 
     async def report(self, report: records.Report) -> records.Answer:
         """See :meth:`store.Store.report`."""
-        return await self._write.do(lambda on: reports.report(on, report, self._lease))
+        brief = len(report.body) <= direct.MAX_BRIEF_BYTES
+        return await self._write.do(lambda on: reports.report(on, report, self._lease), brief=brief)
 
     async def accept_output(self, node_id: str, session_id: str, ref: records.Ref) -> records.Assignment:
         """See :meth:`store.Store.accept_output`."""

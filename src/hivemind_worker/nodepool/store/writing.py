@@ -1,4 +1,7 @@
-"""The one thread that writes: all that waits goes into one transaction, and each hears of it after the commit."""
+"""The one connection that writes: all that waits goes into one transaction, and each hears of it after the commit.
+
+A thread has it, and the loop while the thread has nothing to do: see `direct`.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hivemind_worker.nodepool.store import clocks, database, records, schema, soundness, task_queue
+from hivemind_worker.nodepool.store import clocks, database, direct, records, schema, soundness, task_queue
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
 
@@ -55,7 +59,7 @@ Heard = Callable[[Sequence[records.Change], Sequence[tuple[records.Poll, records
 
 
 class Writer:
-    """Runs requests one after the other on its own thread and connection. Made, used and closed on one event loop."""
+    """Runs requests one after the other on one connection. Made, used and closed on one event loop."""
 
     def __init__(
         self,
@@ -77,7 +81,11 @@ class Writer:
         self._heard = heard
         self._finish = finish
         self._queue = task_queue.TaskQueue()
-        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[_Request | BaseException | None] = queue.SimpleQueue()
+        """What the thread does next: ``None`` ends it, an exception makes it end of that."""
+        self._connection: database.Connection | None = None
+        """The loop's while the thread has nothing to do."""
+        self._direct = direct.Direct()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="pool-store", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -99,18 +107,36 @@ class Writer:
         self._thread.start()
         await self._opened
 
-    async def do(self, work: Callable[[Transaction], T]) -> T:
+    async def do(self, work: Callable[[Transaction], T], *, brief: bool = False) -> T:
         """Have ``work`` done in a transaction, and return what it returned, once that is durable.
 
         What ``work`` raises undoes its own writes alone and is raised here. A caller that is cancelled meanwhile does
-        not undo it. Raises :class:`errors.Unavailable` where the store cannot be written.
+        not undo it. The loop may do what is ``brief`` by itself. Raises :class:`errors.Unavailable` where the store
+        cannot be written.
         """
         if self.failure or self._closing:
             raise errors.Unavailable(self.failure or "the pool is closing")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._requests.put(_Request(work, future))
+        request = _Request(work, future)
+        if brief and self._connection is not None and self._direct.is_allowed():
+            await self._do_here(self._connection, request)
+        else:
+            self._direct.handed_over()
+            self._requests.put(request)
         result: T = await future
         return result
+
+    async def _do_here(self, connection: database.Connection, request: _Request) -> None:
+        try:
+            transaction = self._commit(connection, [request])
+        except BaseException as error:  # noqa: BLE001  (a defect of ours, of which the thread dies as of its own)
+            self._direct.handed_over()
+            self._requests.put(error)
+            await self.failed()
+        else:
+            self._direct.done()
+            self._tell([request], transaction)
+            await asyncio.sleep(0)  # whoever was told that something has changed goes first
 
     async def close(self) -> None:
         """Do what was asked for, then end the thread."""
@@ -148,7 +174,7 @@ class Writer:
         left = list(self._batch)
         with contextlib.suppress(queue.Empty):
             while True:
-                if (request := self._requests.get_nowait()) is not None:
+                if isinstance(request := self._requests.get_nowait(), _Request):
                     left.append(request)
         for request in left:
             if request.future is not None:
@@ -173,26 +199,37 @@ class Writer:
                 named.__cause__ = error
                 self._say(_fail, self._opened, named)
                 return
+            self._connection = connection
             self._say(_resolve, self._opened)
             self._work(connection)
             if not self._sound.damage:
                 database.checkpoint(connection)
 
     def _work(self, connection: database.Connection) -> None:
-        while (first := self._requests.get()) is not None:
-            batch = self._batch = [first]
-            last = False
-            with contextlib.suppress(queue.Empty):
-                while len(batch) < MOST_AT_ONCE:
-                    following = self._requests.get_nowait()
-                    if following is None:
-                        last = True
-                        break
-                    batch.append(following)
+        is_last = False
+        while not is_last:
+            batch, is_last = self._gather(self._requests.get())
+            if not batch:
+                continue
             transaction = self._commit(connection, batch)
-            self._say(self._tell, batch, transaction)
-            if last:
-                return
+            # Before they are answered: then the loop may have the connection.
+            if self._direct.take_turn() and not self._sound.damage:
+                database.checkpoint(connection, "PASSIVE")
+            self._say(self._tell_of_batch, batch, transaction)
+
+    def _gather(self, first: _Request | BaseException | None) -> tuple[list[_Request], bool]:
+        """Return what is done now, and whether the thread is to end after it."""
+        batch = self._batch = list[_Request]()
+        following = first
+        with contextlib.suppress(queue.Empty):
+            while following is not None:
+                if isinstance(following, BaseException):
+                    raise following
+                batch.append(following)
+                if len(batch) == MOST_AT_ONCE:
+                    break
+                following = self._requests.get_nowait()
+        return batch, following is None
 
     def _commit(self, connection: database.Connection, batch: list[_Request]) -> Transaction:
         now, lease_time = self._times.now(), self._times.lease_time()
@@ -212,7 +249,9 @@ class Writer:
                     _do(transaction, request)
             if self._queue.grown:
                 _do(transaction, _Request(self._finish, None))
+            began = time.monotonic()
             connection.execute("COMMIT")
+            self._direct.committed(time.monotonic() - began)
         except database.Error as error:
             with contextlib.suppress(database.Error):
                 connection.execute("ROLLBACK")
@@ -238,6 +277,10 @@ class Writer:
         # The loop may be gone when its process is ending: then nobody is left to be told.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(said, *arguments)
+
+    def _tell_of_batch(self, batch: list[_Request], transaction: Transaction) -> None:
+        self._direct.answered(len(batch))
+        self._tell(batch, transaction)
 
     def _tell(self, batch: list[_Request], transaction: Transaction) -> None:
         try:
