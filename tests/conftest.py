@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import engine_api
+import grpc_environment  # noqa: F401  (before anything imports gRPC)
 import hypothesis
 import leaks
 import pytest
