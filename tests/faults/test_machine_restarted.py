@@ -11,7 +11,7 @@ import pytest
 import waiting
 
 from hivemind_worker.cli import holding
-from hivemind_worker.journal import reader, records
+from hivemind_worker.journal import former_boot, reader, records, writer
 from hivemind_worker.nodepool import challenge
 from hivemind_worker.wire import calls
 
@@ -70,3 +70,25 @@ async def test_l13_what_the_machine_forgot_altogether_uses_up_an_attempt(
             async with node_parts.running(at.pool.address, folder, lock=lock):
                 info = await _ended(at, task_id)
                 assert (info.state, info.attempt, info.disruptions) == (state, attempt, 0)
+
+
+@pytest.mark.parametrize("boots", [("this-boot",), ("boot-between",), ("boot-between", "this-boot")], ids="-then-".join)
+async def test_l13_however_often_a_worker_began_before_the_pool_heard_of_it(
+    tmp_path: Path, boots: tuple[str, ...]
+) -> None:
+    """Those before it ended before they registered: the engine was not up yet, the power failed again."""
+    folder = tmp_path / "node"
+    async with pool_parts.running(tmp_path / "pool", lease_seconds=30.0, max_attempts=3) as at:
+        with holding.folder(folder) as lock:
+            worker = await at.worker("node-1", "before", state_lock_id=lock.id_under("boot-before"))
+            (task_id,) = await at.submit(pb.Task(command="echo ran"))
+            assert len((await worker.poll(10, most=1)).tasks) == 1
+            (folder / "worker.journal").write_bytes(records.header("boot-before"))
+            for boot_id in boots:
+                journal = writer.Journal(folder / "worker.journal", boot_id)
+                await journal.open()
+                await journal.close()
+            async with node_parts.running(at.pool.address, folder, lock=lock):
+                info = await _ended(at, task_id)
+                assert (info.state, info.attempt, info.disruptions) == ("completed", 2, 0)
+    assert not former_boot.path_beside(folder / "worker.journal").exists()

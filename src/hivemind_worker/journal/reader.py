@@ -29,6 +29,22 @@ class Found:
     boot_id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What an earlier process of this node left: what it held, and what of its journal could not be read.
+
+    ``set_aside`` names the file with the part that could not; ``lost_lines`` how many records that were.
+    ``boot_id``: of the boot under which the pool last heard of this node, where the machine was started anew since and
+    the pool has not heard of that; empty otherwise.
+    """
+
+    holdings: records.Holdings
+    lost_lines: int = 0
+    set_aside: Path | None = None
+    why: str = ""
+    boot_id: str = ""
+
+
 def read(path: Path, boot_id: str = "") -> Found:
     """Read the journal at ``path``; one that is not there says nothing. Blocks. Raises OSError of the disk."""
     try:

@@ -14,11 +14,10 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from hivemind_worker.journal import compaction, reader, records
+from hivemind_worker.journal import compaction, former_boot, reader, records
 from hivemind_worker.task import errors
 
 T = TypeVar("T")
@@ -37,21 +36,6 @@ PROBE_BYTES = 256 * 1024
 
 class JournalBroken(errors.NoRoom):
     """The disk does not take the journal: nothing may be begun until it does."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """What an earlier process of this node left: what it held, and what of its journal could not be read.
-
-    ``set_aside`` names the file with the part that could not; ``lost_lines`` how many records that were.
-    ``boot_id``: of the boot that it was written under, where the machine was started anew since; empty otherwise.
-    """
-
-    holdings: records.Holdings
-    lost_lines: int = 0
-    set_aside: Path | None = None
-    why: str = ""
-    boot_id: str = ""
 
 
 Place = tuple[int, int]
@@ -86,13 +70,13 @@ class Journal:
         self.broken = ""
         """Why the disk took something not, until ``mend`` finds that there is room again; empty when it does."""
 
-    async def open(self) -> Recovered:
+    async def open(self) -> reader.Recovered:
         """Read what is there, set aside what cannot be read, and make ready to append. Raises OSError."""
         recovered = await self.on_thread(self._open)
         self._sync_later()
         return recovered
 
-    def _open(self) -> Recovered:
+    def _open(self) -> reader.Recovered:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = reader.read(self._path, self._boot_id)
         held = tuple(found.holdings.records())
@@ -102,6 +86,7 @@ class Journal:
             self._path.rename(set_aside)  # needs no room
         elif set_aside is not None:
             set_aside.write_bytes(self._path.read_bytes())
+        former = former_boot.keep(self._path, found.boot_id)
         worth_it = compaction.worth_it(found.holdings.lines, len(held))
         if why or found.outdated or not self._path.exists() or worth_it:
             compaction.rewrite(self._path, map(records.encode, held), self._boot_id)
@@ -111,7 +96,11 @@ class Journal:
                 compaction.rewrite(self._path, (), self._boot_id)
         self._file.close()
         self._file = _opened(self._path)
-        return Recovered(found.holdings, len(found.damaged), set_aside, why, found.boot_id)
+        return reader.Recovered(found.holdings, len(found.damaged), set_aside, why, former)
+
+    def forget_former_boot(self) -> None:
+        """Begin to forget it: the pool has heard of the present boot of the machine."""
+        self._thread.submit(former_boot.forget, self._path)
 
     async def append(self, record: records.Record, within: float = 0.0) -> None:
         """Write a record and return when it will outlive a crash. Raises :class:`JournalBroken`: it was not written.
@@ -256,11 +245,9 @@ class Journal:
             reason = error.strerror if isinstance(error, OSError) else None
             self.broken = f"{self._path} cannot be written: {reason or error}"
         for _, _, done in batch:
-            if done.cancelled():
-                continue
-            if error is None:
+            if error is None and not done.cancelled():
                 done.set_result(None)
-            else:
+            elif error is not None and not done.cancelled():
                 done.set_exception(JournalBroken(self.broken))
                 done.exception()  # whoever stopped waiting misses nothing
 

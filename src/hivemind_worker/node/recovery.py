@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hivemind_worker.artifacts import store
 from hivemind_worker.executors import checkpoint
-from hivemind_worker.journal import records, writer
+from hivemind_worker.journal import reader, records
 from hivemind_worker.node import safekeeping
 from hivemind_worker.task import attempt_id, errors, outcome
 from hivemind_worker.telemetry import logs
@@ -75,7 +75,7 @@ def refs(found: Iterable[Found]) -> list[calls.pb.AttemptRef]:
     ]
 
 
-def read(recovered: writer.Recovered, books: safekeeping.Books) -> Estate:
+def read(recovered: reader.Recovered, books: safekeeping.Books) -> Estate:
     """Put together what the journal and the outbox say. Blocks."""
     found, lost = [], []
     for key, held in recovered.holdings.attempts.items():

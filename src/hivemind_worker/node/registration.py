@@ -39,12 +39,15 @@ class Registration:
         line: session.Session,
         attempts: roster.Roster,
         announced: Callable[[Iterable[str]], None],
+        boot_heard: Callable[[], None],
     ) -> None:
+        """``boot_heard`` is called once the pool has heard of the machine's former boot, each time it is named."""
         self.identity = identity
         """What is said from the next registration on."""
         self._line = line
         self._attempts = attempts
         self._announced = announced
+        self._boot_heard = boot_heard
         self.ip_address = ""
 
     async def run(self, stop: stopping.Stop) -> None:
@@ -92,3 +95,5 @@ class Registration:
         self._attempts.drop_other_epochs(answer.store_epoch)
         self._attempts.drop(answer.drop)
         self._announced(answer.preload_images)
+        if self.identity.former_state_lock_id:
+            self._boot_heard()

@@ -154,7 +154,9 @@ class WorkerNode:
         )
         self.announced_images: frozenset[str] = frozenset()
         self._own_images, self._heed = terms.preload_images, terms.preload_announced
-        self._registration = registration.Registration(self._identity, self._line, self._attempts, self._announced)
+        self._registration = registration.Registration(
+            self._identity, self._line, self._attempts, self._announced, journal.forget_former_boot
+        )
         self._heartbeat = heartbeat.Heartbeat(
             terms.heartbeat_seconds, means, self._attempts, self._told, self._fitness, self._announced
         )

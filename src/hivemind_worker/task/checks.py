@@ -76,7 +76,7 @@ def amount(field: str, value: object) -> float:
         raise errors.InvalidTask(field, f"must be a number, not {str(value)[:40]!r}")
     if not 0 <= value <= 2**40 or not math.isfinite(value):
         raise errors.InvalidTask(field, f"must be a finite number that is not negative, not {_shown(value)}")
-    return float(value)
+    return float(value) + 0.0  # -0.0 is 0.0
 
 
 def seconds(field: str, value: object) -> float:

@@ -27,7 +27,8 @@ def task_from_message(message: pb.Task) -> spec.TaskSpec:
 
     Raises :class:`errors.InvalidTask`.
     """
-    fields = {field.name: value for field, value in message.ListFields()}
+    # A field without presence says nothing by zero, and -0.0 is there nevertheless.
+    fields = {field.name: value for field, value in message.ListFields() if value != 0 or field.has_presence}
     values = {name: read(fields[name]) for name, read in _READERS.items() if name in fields}
     if "argv" in fields:
         if "command" in values:

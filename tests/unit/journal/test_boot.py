@@ -24,12 +24,12 @@ def accepted(number: int, task: bytes = b"task") -> records.Accepted:
     return records.Accepted(f"t{number}", 1, task)
 
 
-async def reopened(path: Path, boot_id: str) -> tuple[writer.Journal, writer.Recovered]:
+async def reopened(path: Path, boot_id: str) -> tuple[writer.Journal, reader.Recovered]:
     journal = writer.Journal(path, boot_id)
     return journal, await journal.open()
 
 
-def doubt_of(found: writer.Recovered, task_id: str) -> str | None:
+def doubt_of(found: reader.Recovered, task_id: str) -> str | None:
     """Why it is only presumed to have started; None where it is known that it has not."""
     started = found.holdings.attempts[key(task_id)].started
     return None if started is None else started.doubt

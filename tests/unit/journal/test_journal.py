@@ -27,7 +27,7 @@ def accepted(number: int, task: bytes = b"task") -> records.Accepted:
     return records.Accepted(f"t{number}", 1, task)
 
 
-async def reopened(path: Path) -> tuple[writer.Journal, writer.Recovered]:
+async def reopened(path: Path) -> tuple[writer.Journal, reader.Recovered]:
     journal = writer.Journal(path)
     found = await journal.open()
     return journal, found

@@ -143,3 +143,17 @@ def test_tasks_that_say_two_things() -> None:
     twice.input_artifacts["x"].sha256 = "a" * 64
     with pytest.raises(errors.InvalidTask, match="given twice"):
         translate.task_from_message(twice)
+
+
+def test_a_negative_zero_is_zero() -> None:
+    """On the wire it is a field that is there."""
+    negative = pb.Task(command="x", timeout=-0.0)
+    negative.required_resources.CopyFrom(pb.RequiredResources(cpu_cores=-0.0, memory_gb=1))
+    assert len(negative.ListFields()) == 3
+    zero = pb.Task(command="x")
+    zero.required_resources.CopyFrom(pb.RequiredResources(memory_gb=1))
+    texts = [
+        translate.task_to_message(translate.task_from_message(task)).SerializeToString(deterministic=True)
+        for task in (negative, zero)
+    ]
+    assert texts[0] == texts[1]

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +41,9 @@ _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _APPLICATION_ID = slice(68, 72)
 
+LOG_PAGES = 4_096
+"""Pages in the log, 16 MiB, before it is brought into the file."""
+
 _SETTINGS = (
     "PRAGMA journal_mode = WAL",
     # FULL: a commit that was answered survives the machine's own crash, not only the process's.
@@ -47,8 +51,7 @@ _SETTINGS = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -32768",
-    # 16 MiB of log between checkpoints, which this same connection does on this same thread.
-    "PRAGMA wal_autocheckpoint = 4096",
+    "PRAGMA wal_autocheckpoint = 0",  # see `checkpointing`
     "PRAGMA journal_size_limit = 67108864",
 )
 
@@ -242,6 +245,18 @@ def checkpoint(connection: Connection, mode: Literal["PASSIVE", "TRUNCATE"] = "T
     """
     with contextlib.suppress(Error):  # the log keeps what this could not move
         connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+
+
+@contextlib.contextmanager
+def checkpointing(connection: Connection) -> Iterator[None]:
+    """Let commits within the block bring the log into the file once it has `LOG_PAGES`: for tens of milliseconds."""
+    with contextlib.suppress(Error):  # the next commit does it
+        connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}").fetchall()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Error):
+            connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
 
 
 def is_damage(error: Error) -> bool:

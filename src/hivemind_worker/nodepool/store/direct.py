@@ -6,8 +6,8 @@ would stop every other call with it. So it commits only where commits were quick
 `QUIET_SECONDS`; whoever comes faster than that goes to the thread, where those who come meanwhile share its next
 commit.
 
-SQLite brings its log into the file within a commit, which takes tens of milliseconds. The thread does that instead,
-after every `MAX_COMMITS` of the loop.
+SQLite brings its log into the file within a commit, which takes tens of milliseconds and more. Only the thread lets it,
+in its own commits and after every `MAX_COMMITS` of the loop.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ DECAY = 0.9
 """What is left of the slowest commit with each one after it: one of 50 ms keeps the loop away for 27 commits."""
 
 MAX_COMMITS = 128
-"""Commits of the loop between two of the thread: at some 15 pages each, half of the 4,096 after which SQLite brings its
-log into the file."""
+"""Commits of the loop before the thread brings the log into the file: at some 15 pages each, half of what the log has
+when the thread's own commits do it."""
 
 MAX_BRIEF_BYTES = 64 * 1024
 """The largest task or result that is brief: it is written in less than a millisecond."""
@@ -59,9 +59,10 @@ class Direct:
         self._outstanding -= count
         self._idle_since = time.monotonic()
 
-    def done(self) -> None:
-        """The loop has done a request by itself."""
+    def done(self, seconds: float) -> None:
+        """The loop has done a request by itself, in so many seconds from its first statement on, well or not."""
         self._commits += 1
+        self.committed(seconds)
         self._idle_since = time.monotonic()
 
     def committed(self, seconds: float) -> None:

@@ -118,7 +118,7 @@ class Writer:
             raise errors.Unavailable(self.failure or "the pool is closing")
         future: asyncio.Future[T] = self._loop.create_future()
         request = _Request(work, future)
-        if brief and self._connection is not None and self._direct.is_allowed():
+        if brief and not self.trouble and self._connection is not None and self._direct.is_allowed():
             await self._do_here(self._connection, request)
         else:
             self._direct.handed_over()
@@ -127,6 +127,7 @@ class Writer:
         return result
 
     async def _do_here(self, connection: database.Connection, request: _Request) -> None:
+        began = time.monotonic()
         try:
             transaction = self._commit(connection, [request])
         except BaseException as error:  # noqa: BLE001  (a defect of ours, of which the thread dies as of its own)
@@ -134,16 +135,15 @@ class Writer:
             self._requests.put(error)
             await self.failed()
         else:
-            self._direct.done()
-            self._tell([request], transaction)
-            await asyncio.sleep(0)  # whoever was told that something has changed goes first
+            self._direct.done(time.monotonic() - began)
+            self._loop.call_soon(self._tell, [request], transaction)  # as where the thread has done it
 
     async def close(self) -> None:
         """Do what was asked for, then end the thread."""
         self._closing = True
         if self._thread.ident is not None:
             self._requests.put(None)
-            await self._ended
+            await asyncio.shield(self._ended)  # others wait for it, too
             self._thread.join()
 
     async def failed(self) -> None:
@@ -211,7 +211,8 @@ class Writer:
             batch, is_last = self._gather(self._requests.get())
             if not batch:
                 continue
-            transaction = self._commit(connection, batch)
+            with database.checkpointing(connection):
+                transaction = self._commit(connection, batch)
             # Before they are answered: then the loop may have the connection.
             if self._direct.take_turn() and not self._sound.damage:
                 database.checkpoint(connection, "PASSIVE")
