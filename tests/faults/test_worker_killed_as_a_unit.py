@@ -74,8 +74,9 @@ async def test_l01_a_task_that_kills_its_node_is_bounded_by_its_attempts(worker:
     seen: set[tuple[int, str]] = set()
 
     async def settled() -> bool:
-        seen.update(executions(word))
-        return bool(executions(word)) or (await worker.at.info(task_id)).state in {"failed", "completed"}
+        running = executions(word)
+        seen.update(running)
+        return bool(running) or (await worker.at.info(task_id)).state in {"failed", "completed"}
 
     for _ in range(4):
         look: Callable[[], bool | Awaitable[bool]] = settled
