@@ -12,7 +12,7 @@ from typing import NoReturn
 gc.disable()
 
 from hivemind_worker.cli import root  # noqa: E402  (with the collector off)
-from hivemind_worker.wire import grpc_core  # noqa: E402  (as above)
+from hivemind_worker.wire import grpc_core  # noqa: E402  (with the collector off)
 
 # pydantic looks for plugins in all packages that are installed, a quarter of a command's start; we use none.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

@@ -22,17 +22,17 @@ def path_beside(journal: Path) -> Path:
 
 
 def keep(journal: Path, boot_id: str) -> str:
-    """Keep a boot's id, unless that of an earlier boot is kept already; return the kept one, empty for none.
+    """Keep a boot's id, unless one is recorded already; return the recorded one, empty for none.
 
     It is on the disk afterwards. Blocks. Raises OSError.
     """
     path = path_beside(journal)
     try:
-        kept = path.read_text(encoding="ascii", errors="replace")[:MAX_CHARS]
+        recorded = path.read_text(encoding="ascii", errors="replace")[:MAX_CHARS]
     except FileNotFoundError:
-        kept = ""
-    if kept or not boot_id:
-        return kept
+        recorded = ""
+    if recorded or not boot_id:
+        return recorded
     prepared = path.with_name(f"{path.name}.new")
     with prepared.open("w", encoding="ascii") as file:
         file.write(boot_id)

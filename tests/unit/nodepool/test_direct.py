@@ -43,7 +43,7 @@ def test_a_slow_disk_is_forgotten_commit_by_commit() -> None:
 
 
 @pytest_asyncio.fixture
-async def kept(tmp_path: Path) -> AsyncIterator[sqlite.SqliteStore]:
+async def opened_store(tmp_path: Path) -> AsyncIterator[sqlite.SqliteStore]:
     opened = sqlite.SqliteStore(tmp_path / "pool.sqlite")
     await opened.open()
     yield opened
@@ -66,34 +66,34 @@ def forget_slow_commits(writer: writing.Writer) -> None:
     writer._direct._slowest = 0.0
 
 
-async def test_a_lonely_brief_request_is_done_by_the_loop(kept: sqlite.SqliteStore) -> None:
+async def test_a_lonely_brief_request_is_done_by_the_loop(opened_store: sqlite.SqliteStore) -> None:
     here = threading.current_thread().name
-    forget_slow_commits(kept._write)
-    assert await where(kept._write) == here
-    assert await where(kept._write, brief=False) == "pool-store"
-    kept._write._direct.committed(1.0)
-    assert await where(kept._write) == "pool-store"
+    forget_slow_commits(opened_store._write)
+    assert await where(opened_store._write) == here
+    assert await where(opened_store._write, brief=False) == "pool-store"
+    opened_store._write._direct.committed(1.0)
+    assert await where(opened_store._write) == "pool-store"
 
 
-async def test_what_comes_together_shares_a_commit_of_the_thread(kept: sqlite.SqliteStore) -> None:
-    forget_slow_commits(kept._write)
+async def test_what_comes_together_shares_a_commit_of_the_thread(opened_store: sqlite.SqliteStore) -> None:
+    forget_slow_commits(opened_store._write)
     await asyncio.sleep(10 * QUIET)
-    names = await asyncio.gather(*(kept._write.do(_name, brief=True) for _ in range(20)))
+    names = await asyncio.gather(*(opened_store._write.do(_name, brief=True) for _ in range(20)))
     assert names[1:] == ["pool-store"] * 19
 
 
 async def test_the_thread_brings_the_log_into_the_file(
-    kept: sqlite.SqliteStore, monkeypatch: pytest.MonkeyPatch
+    opened_store: sqlite.SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[tuple[str, str]] = []
 
     def note(connection: database.Connection, mode: str = "TRUNCATE") -> None:
         modes.append((threading.current_thread().name, mode))
-        checkpoint(connection, mode)  # type: ignore[arg-type]
+        checkpoint(connection, mode)  # type: ignore[arg-type]  # one of the two that it takes
 
     checkpoint = database.checkpoint
     monkeypatch.setattr(database, "checkpoint", note)
-    writer, here = kept._write, threading.current_thread().name
+    writer, here = opened_store._write, threading.current_thread().name
     for _ in range(direct.MAX_COMMITS):
         forget_slow_commits(writer)
         assert await where(writer) == here
@@ -108,36 +108,36 @@ class Defect(BaseException):
     """What no ``except Exception`` catches."""
 
 
-async def test_a_defect_on_the_loop_ends_the_store_as_one_on_the_thread(kept: sqlite.SqliteStore) -> None:
+async def test_a_defect_on_the_loop_ends_the_store_as_one_on_the_thread(opened_store: sqlite.SqliteStore) -> None:
     def die(on: writing.Transaction) -> None:
         _name(on)
         raise Defect
 
-    await kept.submit([store_parts.task("before")])
-    forget_slow_commits(kept._write)
+    await opened_store.submit([store_parts.task("before")])
+    forget_slow_commits(opened_store._write)
     await asyncio.sleep(10 * QUIET)
-    dying = asyncio.create_task(kept._write.do(die, brief=True))
+    dying = asyncio.create_task(opened_store._write.do(die, brief=True))
     await asyncio.sleep(0)
     others = await asyncio.gather(
-        *(kept.submit([store_parts.task(f"t{number}")]) for number in range(3)), return_exceptions=True
+        *(opened_store.submit([store_parts.task(f"t{number}")]) for number in range(3)), return_exceptions=True
     )
     with pytest.raises(errors.Unavailable, match="Defect"):
         await dying
     assert {type(error) for error in others} == {errors.Unavailable}
     with pytest.raises(errors.Unavailable, match="Defect"):
-        await kept.submit([store_parts.task("later")])
-    assert (await kept.counts())["queued"] == 1
+        await opened_store.submit([store_parts.task("later")])
+    assert (await opened_store.counts())["queued"] == 1
 
 
-async def test_what_a_request_of_the_loop_raises_is_its_own(kept: sqlite.SqliteStore) -> None:
+async def test_what_a_request_of_the_loop_raises_is_its_own(opened_store: sqlite.SqliteStore) -> None:
     def refuse(on: writing.Transaction) -> None:
         _name(on)
         raise errors.UserError("no")
 
-    before = await kept._write.do(lambda on: on.sql.execute("SELECT seconds FROM lease_clock").fetchone()[0])
-    forget_slow_commits(kept._write)
+    before = await opened_store._write.do(lambda on: on.sql.execute("SELECT seconds FROM lease_clock").fetchone()[0])
+    forget_slow_commits(opened_store._write)
     await asyncio.sleep(10 * QUIET)
     with pytest.raises(errors.UserError, match="no"):
-        await kept._write.do(refuse, brief=True)
-    after = await kept._write.do(lambda on: on.sql.execute("SELECT seconds FROM lease_clock").fetchone()[0])
+        await opened_store._write.do(refuse, brief=True)
+    after = await opened_store._write.do(lambda on: on.sql.execute("SELECT seconds FROM lease_clock").fetchone()[0])
     assert after == before

@@ -19,9 +19,9 @@ with grpc.insecure_channel("127.0.0.1:1"):
 """
 
 
-def say_settings(**said: str) -> tuple[list[str], str]:
+def say_settings(**overrides: str) -> tuple[list[str], str]:
     """Return what a program of ours tells gRPC, and what it writes to standard error."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")} | said
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")} | overrides
     ended = subprocess.run(
         [sys.executable, "-c", SAY_SETTINGS], env=environment, capture_output=True, text=True, check=True, timeout=60
     )
@@ -33,6 +33,6 @@ def test_grpc_knows_each_setting_and_is_silent() -> None:
 
 
 def test_what_the_environment_says_is_left_alone() -> None:
-    said, _ = say_settings(GRPC_EXPERIMENTS="", GRPC_VERBOSITY="INFO")
-    assert "INFO" in said
-    assert grpc_core.SETTINGS["GRPC_EXPERIMENTS"] not in said
+    settings, _ = say_settings(GRPC_EXPERIMENTS="", GRPC_VERBOSITY="INFO")
+    assert "INFO" in settings
+    assert grpc_core.SETTINGS["GRPC_EXPERIMENTS"] not in settings
