@@ -1,7 +1,8 @@
 """Dispatch alone: a task that does nothing, through pool and worker, every step durable; beside Celery.
 
 Twice: with nothing else queued, and beside 10,000 queued tasks of as many shapes, which fit no node. Ratios are medians
-over rounds in which all ways take turns, so that what else the machine does touches all alike.
+over rounds in which all ways take turns, so that what else the machine does touches all alike. The order of each round
+is drawn anew: whoever follows a pool pays for what that pool does behind its result.
 
 Before that one round in the store alone, CPU and wall, on a disk and in memory: `rounds.py`.
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -86,12 +88,13 @@ def submit_shapes(client: clients.Client, count: int) -> None:
 
 
 def in_turn(ways: Mapping[str, Callable[[], None]], rounds: int, warm_up: int) -> dict[str, list[float]]:
-    """Seconds of each round of each way; all take turns."""
+    """Seconds of each round of each way; all take turns, in another order each time."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    order = random.Random(1)  # the same orders in every run
     for number in range(warm_up + rounds):
-        for name, once in ways.items():
+        for name in order.sample(list(ways), len(ways)):
             began = time.perf_counter()
-            once()
+            ways[name]()
             if number >= warm_up:
                 seconds[name].append(time.perf_counter() - began)
     return seconds
