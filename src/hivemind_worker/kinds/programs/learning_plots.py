@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 mpl.use("Agg")
+# Missing letters, and that its cache takes a moment where a machine is slow: neither is the submitter's affair.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
-from matplotlib import font_manager
-from matplotlib import pyplot as plt
+from matplotlib import font_manager  # noqa: E402  (makes that cache)
+from matplotlib import pyplot as plt  # noqa: E402  (imports it)
 
-import given
+import given  # noqa: E402  (stands where the formatter puts it)
 
 Array = npt.NDArray[Any]
 
@@ -138,7 +140,6 @@ def _short(text: str, most: int) -> str:
 
 
 def _save(figure: Any, name: str) -> None:
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # letters that no font here has become boxes; the numbers stand elsewhere
         figure.savefig(given.RESULTS / name, bbox_inches="tight", metadata={"Software": None})

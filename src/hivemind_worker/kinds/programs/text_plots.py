@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import warnings
 from collections import Counter
@@ -27,6 +28,8 @@ def draw(
     scratch = Path(given.PRIVATE, "matplotlib").resolve()
     scratch.mkdir(exist_ok=True)
     os.environ["MPLCONFIGDIR"] = str(scratch)  # before the import: the home folder cannot be written to
+    # That its cache takes a moment where a machine is slow is not the submitter's affair.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     import matplotlib as mpl  # noqa: PLC0415  (reads the variable when imported)
     from matplotlib import figure, font_manager, layout_engine, ticker  # noqa: PLC0415  (as above)
 
