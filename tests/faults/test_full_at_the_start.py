@@ -5,6 +5,7 @@ Exit code 78 says that a setting is wrong, and the service unit does not restart
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pool_parts
@@ -12,6 +13,7 @@ import pytest
 import small_disk
 
 from hivemind_worker.cli import exit_codes, holding
+from hivemind_worker.journal import records, writer
 from hivemind_worker.sandbox import workspaces
 from hivemind_worker.settings import node_identity
 from hivemind_worker.task import errors
@@ -78,3 +80,31 @@ def test_a_folder_that_may_not_be_written_is_a_setting(tmp_path: Path) -> None:
     with pytest.raises(errors.BadSettings) as caught, holding.folder(tmp_path / "file" / "state"):
         pass
     assert exit_codes.of_error(caught.value) == exit_codes.CONFIGURATION
+
+
+@pytest.mark.parametrize("pages", range(4))
+async def test_a_worker_that_has_no_room_as_its_machine_comes_back_tells_of_the_former_boot_later(
+    tmp_path: Path, pages: int
+) -> None:
+    with small_disk.mounted(tmp_path / "disk", 4) as disk:
+        path = disk.path / "worker.journal"
+        path.write_bytes(records.header("boot-before"))
+        disk.fill(leave_bytes=pages * 4_096)
+        for _ in range(2):
+            with contextlib.suppress(OSError):
+                assert await _former_boots(path, "boot-present") == ("boot-before",)
+        disk.clear()
+        assert await _former_boots(path, "boot-next") in {("boot-before",), ("boot-present", "boot-before")}
+        disk.remount(read_only=True)
+        with pytest.raises(OSError, match="Read-only"):
+            await _former_boots(path, "boot-last")
+        disk.remount(read_only=False)
+        assert (await _former_boots(path, "boot-last"))[-1] == "boot-before"
+
+
+async def _former_boots(path: Path, boot_id: str) -> tuple[str, ...]:
+    journal = writer.Journal(path, boot_id)
+    try:
+        return (await journal.open()).boot_ids
+    finally:
+        await journal.close()

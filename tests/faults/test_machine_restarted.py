@@ -92,3 +92,26 @@ async def test_l13_however_often_a_worker_began_before_the_pool_heard_of_it(
                 info = await _ended(at, task_id)
                 assert (info.state, info.attempt, info.disruptions) == ("completed", 2, 0)
     assert not former_boot.path_beside(folder / "worker.journal").exists()
+
+
+@pytest.mark.parametrize(
+    "left_there",
+    [b"boot-older", b"boot-older\n", b"boot-older\nboot-oldest\n", b"\0" * 36, b"\xff"],
+    ids=["one", "a line", "two", "zeros", "garbage"],
+)
+async def test_l13_whatever_lies_there_of_a_boot_before_the_one_that_the_pool_heard_of(
+    tmp_path: Path, left_there: bytes
+) -> None:
+    """A power cut brought it back, an older version left it, or a disk made something else of it."""
+    folder = tmp_path / "node"
+    async with pool_parts.running(tmp_path / "pool", lease_seconds=30.0, max_attempts=3) as at:
+        with holding.folder(folder) as lock:
+            worker = await at.worker("node-1", "before", state_lock_id=lock.id_under("boot-before"))
+            (task_id,) = await at.submit(pb.Task(command="echo ran"))
+            assert len((await worker.poll(10, most=1)).tasks) == 1
+            (folder / "worker.journal").write_bytes(records.header("boot-before"))
+            former_boot.path_beside(folder / "worker.journal").write_bytes(left_there)
+            async with node_parts.running(at.pool.address, folder, lock=lock):
+                info = await _ended(at, task_id)
+                assert (info.state, info.attempt, info.disruptions) == ("completed", 2, 0)
+    assert not former_boot.path_beside(folder / "worker.journal").exists()

@@ -34,15 +34,15 @@ class Recovered:
     """What an earlier process of this node left: what it held, and what of its journal could not be read.
 
     ``set_aside`` names the file with the part that could not; ``lost_lines`` how many records that were.
-    ``boot_id``: of the boot under which the pool last heard of this node, where the machine was started anew since and
-    the pool has not heard of that; empty otherwise.
+    ``boot_ids``: of the boots under which the pool may last have heard of this node, where the machine was started
+    anew since and the pool has not heard of that, the first one last; empty otherwise.
     """
 
     holdings: records.Holdings
     lost_lines: int = 0
     set_aside: Path | None = None
     why: str = ""
-    boot_id: str = ""
+    boot_ids: tuple[str, ...] = ()
 
 
 def read(path: Path, boot_id: str = "") -> Found:

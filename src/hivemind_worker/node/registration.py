@@ -16,7 +16,7 @@ from hivemind_worker.wire import budget, calls
 class Identity:
     """Who this node is, for as long as its process lives. ``boot_id`` is new at every start.
 
-    ``former_state_lock_id``: of the same state folder before the machine was started anew; empty where it was not.
+    ``former_state_lock_ids``: of the same state folder before the machine was started anew; empty where it was not.
     """
 
     node_id: str
@@ -27,7 +27,7 @@ class Identity:
     capabilities: tuple[str, ...]
     labels: Mapping[str, str]
     state_lock_id: str = ""
-    former_state_lock_id: str = ""
+    former_state_lock_ids: tuple[str, ...] = ()
 
 
 class Registration:
@@ -85,7 +85,7 @@ class Registration:
             held=self._attempts.held(),
             protocol_version=calls.PROTOCOL_VERSION,
             state_lock_id=its.state_lock_id,
-            former_state_lock_id=its.former_state_lock_id,
+            former_state_lock_ids=its.former_state_lock_ids,
         )
         budget.fit_held(request)
         return request
@@ -95,5 +95,5 @@ class Registration:
         self._attempts.drop_other_epochs(answer.store_epoch)
         self._attempts.drop(answer.drop)
         self._announced(answer.preload_images)
-        if self.identity.former_state_lock_id:
+        if self.identity.former_state_lock_ids:
             self._boot_heard()

@@ -282,9 +282,9 @@ class WorkerNode:
     async def _take_up(self, stop: stopping.Stop) -> bool:
         """Go on with what an earlier process of this node held; false where the stop came before that."""
         recovered = await self._books.journal.open()
-        if self._lock is not None and recovered.boot_id:
-            former = self._lock.id_under(recovered.boot_id)
-            self._identity = dataclasses.replace(self._identity, former_state_lock_id=former)
+        if self._lock is not None and recovered.boot_ids:
+            former = tuple(map(self._lock.id_under, recovered.boot_ids))
+            self._identity = dataclasses.replace(self._identity, former_state_lock_ids=former)
             self._registration.identity = self._identity
         copied = self._lock if self._lock is not None and self._lock.is_copy else None
         presumed = recovered.holdings.presume_started(recovery.COPIED) if copied is not None else ()

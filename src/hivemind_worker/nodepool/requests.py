@@ -70,7 +70,9 @@ def node(request: calls.pb.RegisterNodeRequest) -> records.NewNode:
         address=f"{request.ip_address[:_TEXT]}:{request.port}",
         max_concurrent_tasks=max(request.max_concurrent_tasks, 0),
         state_lock_id=request.state_lock_id[:_TEXT],
-        former_state_lock_id=request.former_state_lock_id[:_TEXT],
+        former_state_lock_ids=tuple(
+            lock_id[:_TEXT] for lock_id in _bounded("former_state_lock_ids", request.former_state_lock_ids, 1_000)
+        ),
     )
 
 

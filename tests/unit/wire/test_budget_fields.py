@@ -28,7 +28,7 @@ BOUNDED = {
         "ReportTaskResultRequest.session_id", "ReportTaskResultRequest.store_epoch", "ReportTaskResultRequest.run_id",
         "TaskInfo.id", "TaskInfo.state", "NodeInfo.node_id", "NodeInfo.labels",
         "RegisterNodeRequest.node_id", "RegisterNodeRequest.boot_id", "RegisterNodeRequest.state_lock_id",
-        "RegisterNodeRequest.former_state_lock_id",
+        "RegisterNodeRequest.former_state_lock_ids",
         "RegisterNodeRequest.ip_address", "RegisterNodeRequest.version", "RegisterNodeRequest.labels",
         "UpdateNodeStatusRequest.node_id", "UpdateNodeStatusRequest.session_id", "UpdateNodeStatusRequest.status",
         "GetAssignedTasksRequest.node_id", "GetAssignedTasksRequest.session_id",

@@ -137,7 +137,7 @@ class NewNode:
 
     ``boot_id`` changes with each start of the worker process; empty from the reference's client, which knows none.
     ``state_lock_id`` names the state folder that it has locked; empty from a worker that does not say.
-    ``former_state_lock_id`` named it before the machine was started anew; empty where it was not.
+    ``former_state_lock_ids`` may have named it before the machine was started anew; empty where it was not.
     ``max_concurrent_tasks`` 0: as many as fit.
     """
 
@@ -150,7 +150,7 @@ class NewNode:
     address: str = ""
     max_concurrent_tasks: int = 0
     state_lock_id: str = ""
-    former_state_lock_id: str = ""
+    former_state_lock_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

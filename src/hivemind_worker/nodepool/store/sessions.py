@@ -87,7 +87,7 @@ def register(
         listed = _without(held, drop)
         for task in moves.held_by(on.sql, node.node_id):
             if (task["id"], task["attempt"]) not in listed:
-                clash = takeover.is_clash(incumbent, node.state_lock_id, node.former_state_lock_id)
+                clash = takeover.is_clash(incumbent, node.state_lock_id, node.former_state_lock_ids)
                 reason = "was taken over by another state folder" if clash else "started anew"
                 if clash:  # such takeovers can follow each other within seconds, too
                     resting.after_hand_back(on, node.node_id, task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from hivemind_worker.task import errors
@@ -50,10 +51,10 @@ def decide(incumbent: Incumbent | None, boot_id: str, state_lock_id: str, silent
     return Decision.TAKE_OVER if proven else Decision.CHALLENGE
 
 
-def is_clash(incumbent: Incumbent | None, state_lock_id: str, former_state_lock_id: str = "") -> bool:
+def is_clash(incumbent: Incumbent | None, state_lock_id: str, former_state_lock_ids: Collection[str] = ()) -> bool:
     """Whether a node id goes over to a process that has not locked the incumbent's state folder.
 
-    ``former_state_lock_id`` is the newcomer's of before its machine was started anew; empty where it was not.
+    ``former_state_lock_ids`` are the newcomer's of before its machine was started anew; empty where it was not.
 
     What is lost by that is no fault of a task, nor of a crash: the newcomer knows nothing of what the other was given.
     A newcomer that names no folder has none to know it from; of an incumbent that named none nothing can be told.
@@ -62,7 +63,7 @@ def is_clash(incumbent: Incumbent | None, state_lock_id: str, former_state_lock_
         incumbent is not None
         and incumbent.leased
         and incumbent.state_lock_id
-        and incumbent.state_lock_id not in {state_lock_id, former_state_lock_id}
+        and incumbent.state_lock_id not in {state_lock_id, *former_state_lock_ids}
     )
 
 

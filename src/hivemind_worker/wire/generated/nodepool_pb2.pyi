@@ -858,7 +858,7 @@ class RegisterNodeRequest(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     STATE_LOCK_ID_FIELD_NUMBER: _builtins.int
-    FORMER_STATE_LOCK_ID_FIELD_NUMBER: _builtins.int
+    FORMER_STATE_LOCK_IDS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     ip_address: _builtins.str
     port: _builtins.int
@@ -875,17 +875,20 @@ class RegisterNodeRequest(_message.Message):
     """state_lock_id names the locked state folder of this process: the same id proves that the process before it, which
     held the same lock, is gone. A copy of the folder has another id. Empty: unknown.
     """
-    former_state_lock_id: _builtins.str
-    """former_state_lock_id is that of the same folder before the machine was started anew, where it was. Equal to the id
-    in the session before, it says that what this process does not list is lost with the machine, not by a clash. It
-    proves nothing about that session: a copy of a whole disk names the same.
-    """
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptRef]: ...
+    @_builtins.property
+    def former_state_lock_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """former_state_lock_ids are those of the same folder before the machine was started anew, where it was: under each
+        boot under which the pool may have heard of it last. One of them equal to the id in the session before, it says that
+        what this process does not list is lost with the machine, not by a clash. It proves nothing about that session: a
+        copy of a whole disk names the same.
+        """
+
     def __init__(
         self,
         *,
@@ -904,11 +907,11 @@ class RegisterNodeRequest(_message.Message):
         held: _abc.Iterable[Global___AttemptRef] | None = ...,
         protocol_version: _builtins.int = ...,
         state_lock_id: _builtins.str = ...,
-        former_state_lock_id: _builtins.str = ...,
+        former_state_lock_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "capabilities", b"capabilities", "cpu_cores", b"cpu_cores", "disk_gb", b"disk_gb", "former_state_lock_id", b"former_state_lock_id", "gpus", b"gpus", "held", b"held", "ip_address", b"ip_address", "labels", b"labels", "max_concurrent_tasks", b"max_concurrent_tasks", "memory_gb", b"memory_gb", "node_id", b"node_id", "port", b"port", "protocol_version", b"protocol_version", "state_lock_id", b"state_lock_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "capabilities", b"capabilities", "cpu_cores", b"cpu_cores", "disk_gb", b"disk_gb", "former_state_lock_ids", b"former_state_lock_ids", "gpus", b"gpus", "held", b"held", "ip_address", b"ip_address", "labels", b"labels", "max_concurrent_tasks", b"max_concurrent_tasks", "memory_gb", b"memory_gb", "node_id", b"node_id", "port", b"port", "protocol_version", b"protocol_version", "state_lock_id", b"state_lock_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
