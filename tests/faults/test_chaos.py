@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import itertools
@@ -68,6 +69,25 @@ async def test_a_standstill_of_the_loop_that_carries_all_lines_is_noted() -> Non
     await asyncio.sleep(0.2)
     watching.cancel()
     assert max(end - begin for begin, end in pace.stalls) > chaos_pace.STALL_SECONDS
+
+
+async def test_a_standstill_that_lasts_to_the_end_is_noted() -> None:
+    pace = chaos_pace.Pace()
+    watching = asyncio.create_task(pace.watch_loop())
+    await asyncio.sleep(0)
+    time.sleep(chaos_pace.STALL_SECONDS + 0.2)  # noqa: ASYNC251  (that is what is noted)
+    watching.cancel()
+    await asyncio.wait((watching,))
+    assert len(pace.stalls) == 1
+
+
+def test_no_plan_is_made_in_the_loop_that_carries_all_lines() -> None:
+    """1,000 tasks take seconds, and a standstill excuses what is lost soon after it."""
+    for path in sorted(Path(chaos.__file__).parent.glob("chaos*.py")):
+        for coroutine in ast.walk(ast.parse(path.read_text())):
+            if isinstance(coroutine, ast.AsyncFunctionDef):
+                called = [ast.unparse(node.func) for node in ast.walk(coroutine) if isinstance(node, ast.Call)]
+                assert "chaos_plan.tasks" not in called, f"{path.name}: {coroutine.name}"
 
 
 def test_who_waits_for_a_core_for_half_a_lease_is_starved_and_who_is_slow_himself_is_not() -> None:

@@ -100,8 +100,10 @@ class Pace:
         """Take note of when the event loop, through which all lines between pool and nodes go, stood still."""
         while True:
             begin = time.monotonic()
-            await asyncio.sleep(0.1)
-            self._note_pause(begin)
+            try:
+                await asyncio.sleep(0.1)
+            finally:  # also where the run ends with a standstill
+                self._note_pause(begin)
 
     def _note_pause(self, begin: float) -> None:
         end = time.monotonic()
