@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -115,3 +117,19 @@ async def test_l13_whatever_lies_there_of_a_boot_before_the_one_that_the_pool_he
                 info = await _ended(at, task_id)
                 assert (info.state, info.attempt, info.disruptions) == ("completed", 2, 0)
     assert not former_boot.path_beside(folder / "worker.journal").exists()
+
+
+async def test_l13_a_copy_of_the_folder_names_its_own_former_boots_and_is_a_clash_all_the_same(tmp_path: Path) -> None:
+    """It was copied with what lay beside the journal, and begins under another boot; its original is silent."""
+    async with pool_parts.running(tmp_path / "pool", lease_seconds=30.0, max_attempts=1) as at:
+        with holding.folder(tmp_path / "one") as original:
+            worker = await at.worker("node-1", "before", state_lock_id=original.id_under("boot-before"))
+            (task_id,) = await at.submit(pb.Task(command="echo ran"))
+            assert len((await worker.poll(10, most=1)).tasks) == 1
+            (tmp_path / "one" / "worker.journal").write_bytes(records.header("boot-before"))
+            former_boot.path_beside(tmp_path / "one" / "worker.journal").write_bytes(b"boot-before\nboot-older\n")
+            await asyncio.to_thread(shutil.copytree, tmp_path / "one", tmp_path / "two")
+            with holding.folder(tmp_path / "two") as copy:
+                async with node_parts.running(at.pool.address, tmp_path / "two", lock=copy):
+                    info = await _ended(at, task_id)
+                    assert (info.state, info.attempt, info.disruptions) == ("completed", 2, 1)
