@@ -37,8 +37,8 @@ def test_a_living_session_is_only_ever_taken_over_with_proof() -> None:
 def test_a_clash_is_with_whoever_has_not_locked_the_incumbents_folder() -> None:
     assert takeover.is_clash(_incumbent(), "copied")
     assert not takeover.is_clash(_incumbent(), "lock")
-    assert not takeover.is_clash(_incumbent(), "of this boot", "lock")
-    assert takeover.is_clash(_incumbent(), "of this boot", "another's")
+    assert not takeover.is_clash(_incumbent(), "of this boot", ("of another", "lock"))
+    assert takeover.is_clash(_incumbent(), "of this boot", ("another's",))
     assert takeover.is_clash(_incumbent(), "")
     assert not takeover.is_clash(_incumbent(state_lock_id=""), "lock")
     assert takeover.is_clash(_incumbent(offline=True), "copied")  # what it said it would leave is no crash either
