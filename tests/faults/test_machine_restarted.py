@@ -15,6 +15,7 @@ import waiting
 from hivemind_worker.cli import holding
 from hivemind_worker.journal import former_boot, reader, records, writer
 from hivemind_worker.nodepool import challenge
+from hivemind_worker.settings import state_lock
 from hivemind_worker.wire import calls
 
 pb = calls.pb
@@ -65,13 +66,19 @@ async def test_l13_what_the_machine_forgot_altogether_uses_up_an_attempt(
     folder = tmp_path / "node"
     async with pool_parts.running(tmp_path / "pool", lease_seconds=30.0, max_attempts=max_attempts) as at:
         with holding.folder(folder) as lock:
-            worker = await at.worker("node-1", "before", state_lock_id=lock.id_under("boot-before"))
-            (task_id,) = await at.submit(pb.Task(command="echo ran"))
-            assert len((await worker.poll(10, most=1)).tasks) == 1
-            (folder / "worker.journal").write_bytes(records.header("boot-before"))
+            task_id = await _assigned_before_the_boot(at, folder, lock)
             async with node_parts.running(at.pool.address, folder, lock=lock):
                 info = await _ended(at, task_id)
                 assert (info.state, info.attempt, info.disruptions) == (state, attempt, 0)
+
+
+async def _assigned_before_the_boot(at: pool_parts.Running, folder: Path, lock: state_lock.StateLock) -> str:
+    """Have the node be given a task under another boot, of which the machine forgets all but the journal's header."""
+    worker = await at.worker("node-1", "before", state_lock_id=lock.id_under("boot-before"))
+    (task_id,) = await at.submit(pb.Task(command="echo ran"))
+    assert len((await worker.poll(10, most=1)).tasks) == 1
+    (folder / "worker.journal").write_bytes(records.header("boot-before"))
+    return task_id
 
 
 @pytest.mark.parametrize("boots", [("this-boot",), ("boot-between",), ("boot-between", "this-boot")], ids="-then-".join)
@@ -82,10 +89,7 @@ async def test_l13_however_often_a_worker_began_before_the_pool_heard_of_it(
     folder = tmp_path / "node"
     async with pool_parts.running(tmp_path / "pool", lease_seconds=30.0, max_attempts=3) as at:
         with holding.folder(folder) as lock:
-            worker = await at.worker("node-1", "before", state_lock_id=lock.id_under("boot-before"))
-            (task_id,) = await at.submit(pb.Task(command="echo ran"))
-            assert len((await worker.poll(10, most=1)).tasks) == 1
-            (folder / "worker.journal").write_bytes(records.header("boot-before"))
+            task_id = await _assigned_before_the_boot(at, folder, lock)
             for boot_id in boots:
                 journal = writer.Journal(folder / "worker.journal", boot_id)
                 await journal.open()
@@ -108,10 +112,7 @@ async def test_l13_whatever_lies_there_of_a_boot_before_the_one_that_the_pool_he
     folder = tmp_path / "node"
     async with pool_parts.running(tmp_path / "pool", lease_seconds=30.0, max_attempts=3) as at:
         with holding.folder(folder) as lock:
-            worker = await at.worker("node-1", "before", state_lock_id=lock.id_under("boot-before"))
-            (task_id,) = await at.submit(pb.Task(command="echo ran"))
-            assert len((await worker.poll(10, most=1)).tasks) == 1
-            (folder / "worker.journal").write_bytes(records.header("boot-before"))
+            task_id = await _assigned_before_the_boot(at, folder, lock)
             former_boot.path_beside(folder / "worker.journal").write_bytes(left_there)
             async with node_parts.running(at.pool.address, folder, lock=lock):
                 info = await _ended(at, task_id)

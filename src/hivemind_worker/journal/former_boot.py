@@ -1,10 +1,10 @@
 """The boots of the machine under which the pool may last have heard of this node, until it hears of the present one.
 
 The journal's first line names the present boot as soon as the journal is open. A process that ends before it has
-registered would take with it what the next one has to tell, so that lies beside the journal meanwhile. Under which of
-several boots the pool heard last is not known: a power cut brings back a file whose removal had not reached the disk,
-and a worker of an older version leaves it. So all of them are told; one too many says nothing false, as none of them
-can be the boot of a process that lives.
+registered would take with it what the next one has to tell, so that lies beside the journal meanwhile. The worker
+cannot tell under which of several boots the pool heard last: a power cut brings back a file whose removal had not
+reached the disk, and a worker of an older version leaves it. So all of them are told; one too many says nothing false,
+as none of them can be the boot of a process that lives.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 from matplotlib import font_manager  # noqa: E402  (makes that cache)
 from matplotlib import pyplot as plt  # noqa: E402  (imports it)
 
-import given  # noqa: E402  (stands where the formatter puts it)
+import given  # noqa: E402  (imports stay in order)
 
 Array = npt.NDArray[Any]
 
