@@ -291,7 +291,7 @@ async def test_draining_by_the_pool_is_said_and_the_polls_stay_open(tmp_path: Pa
     async with serving(pool) as address, node_parts.running(address, tmp_path) as node:
         await waiting.wait_until(lambda: pool.polls and not pool.polls[-1].paused, description="an open poll")
         pool.beat_answer = pb.UpdateNodeStatusResponse(success=True, draining=True)
-        await waiting.wait_until(lambda: pool.beats[-1].status == "draining", description="it says so")
+        await waiting.wait_until(lambda: pool.beats and pool.beats[-1].status == "draining", description="it says so")
         assert not pool.polls[-1].paused  # what comes after the drain must not wait for a heartbeat
         pool.beat_answer = pb.UpdateNodeStatusResponse(success=True)
         await waiting.wait_until(lambda: pool.beats[-1].status == "idle", description="it says that this is over")
