@@ -89,13 +89,11 @@ class Engine:
 
     async def info(self) -> Mapping[str, Any]:
         """What the engine says of its machine (`docker info`)."""
-        found: Mapping[str, Any] = await self._json("say what it is", "info")
-        return found
+        return dict(await self._json("say what it is", "info"))
 
     async def image(self, reference: str) -> Mapping[str, Any]:
         """What the engine knows of an image. Raises NotThere when it has none of that name."""
-        found: Mapping[str, Any] = await self._json("look at an image", f"images/{reference}/json")
-        return found
+        return dict(await self._json("look at an image", f"images/{reference}/json"))
 
     async def image_sizes(self) -> Mapping[str, int]:
         """How many bytes each image has to itself, by its id: what its removal frees, layers of others not counted."""
@@ -184,8 +182,7 @@ class Engine:
 
     async def inspect(self, container: str) -> Mapping[str, Any]:
         """All the engine knows of a container. Raises NotThere."""
-        found: Mapping[str, Any] = await self._json("look at a container", f"containers/{container}/json")
-        return found
+        return dict(await self._json("look at a container", f"containers/{container}/json"))
 
     async def stats(self, container: str) -> Mapping[str, Any]:
         """One reading of what a running container uses, without the engine's second of waiting for another."""
@@ -278,6 +275,11 @@ class Engine:
         query = {"filters": json.dumps({"label": [label]})} if label else {}
         found: list[Mapping[str, Any]] = await self._json("list images", "images/json", params=query)
         return found
+
+    async def import_image(self, name: str, tag: str, tar: bytes, change: str) -> None:
+        """Make an image of an uncompressed tar and one line of a Dockerfile. Look at it to see whether it was made."""
+        query = {"fromSrc": "-", "repo": name, "tag": tag, "changes": change}
+        await self._empty("import an image", "images/create", "POST", params=query, data=io.BytesIO(tar))
 
     async def written(self, container: str) -> int:
         """How many bytes a container has written to its own file system. The engine counts them: not to be hurried."""

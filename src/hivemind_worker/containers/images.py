@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hivemind_worker.concurrency import sharing
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening, ledger, pulling, references
+from hivemind_worker.containers import hardening, ledger, own_image, pulling, references
 from hivemind_worker.settings import schema
 from hivemind_worker.task import errors
 
@@ -48,6 +48,8 @@ class Images:
         One pull serves all who wait for it; when the last has gone it is ended. Raises ImageUnavailable with the cause,
         EngineLost.
         """
+        if reference == own_image.REFERENCE:
+            return await own_image.ensure(self._engine)
         if self._policy is not schema.PullPolicy.ALWAYS:
             try:
                 return await self._look(reference)
