@@ -15,6 +15,7 @@ import draw_events
 import draw_faults
 
 from hivemind_worker.capsule import table
+from hivemind_worker.executors import deadlines
 from hivemind_worker.settings import paths, reference
 from hivemind_worker.task import state
 from hivemind_worker.telemetry import metrics
@@ -142,7 +143,17 @@ def states_page() -> str:
     ]
     for title, source, picture in drawn:
         parts.append(f"## {title}\n{WRITTEN_BY.format(source=source)}\n```mermaid\n{picture.strip()}\n```")
+    written = WRITTEN_BY.format(source="src/hivemind_worker/executors/deadlines.py")
+    rows = [f"| {state.value} | {row.text} | {_renewal(row)} |" for state, row in deadlines.TABLE.items()]
+    heading = "## How long the worker waits for a capsule\n"
+    parts.append("\n".join([f"{heading}{written}", "| state | deadline | |", "| --- | --- | --- |", *rows]))
     return "\n\n".join(parts) + "\n"
+
+
+def _renewal(row: deadlines.Row) -> str:
+    if row.shortens:
+        return "never later than the deadline before"
+    return "renewed by progress" if row.renewed else "renewed by nothing"
 
 
 PROMISED = """What is promised: every accepted task ends in exactly one accepted result, whatever is killed, cut off

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
@@ -17,17 +18,8 @@ from hivemind_worker.artifacts import inputs, results
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import conversation, messages, table
 from hivemind_worker.concurrency import clock, stopping
-from hivemind_worker.executors import checkpoint, executor, logs
+from hivemind_worker.executors import checkpoint, deadlines, executor, logs, watchdog
 from hivemind_worker.task import errors, outcome, plan, state
-
-READY_SECONDS: Final = 60.0
-"""From the capsule's start to its first word. 0.2 s usually; a machine that is short of everything needs longer."""
-
-SILENCE_SECONDS: Final = 60.0
-"""While results are collected something must come at least this often."""
-
-OVERTIME_SECONDS: Final = 5.0
-"""The capsule keeps the time limit itself; so much later than it should have we keep it from outside."""
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """PATH where neither image nor task names one; what container engines give too."""
@@ -55,8 +47,8 @@ class Heard:
     `cut`: the stream ended before its time. `lost`: that was the engine's doing. `overtime`: it did not answer when
     its time was over. `over_disk`: it was killed because its workspace was larger than allowed; said how large.
     `not_begun`: a capsule that was entered again had not been told to start: the attempt can be run anew.
-    ``ran_seconds``: from the start of
-    the task to the end of the conversation, where it did not say itself how long it ran.
+    ``stop_sent``: we have told it to stop. ``elapsed_seconds``: by our clock from START to EXITED, or to the end of the
+    conversation without it; None where nobody knows when the task started.
     """
 
     exited: messages.Exited | None = None
@@ -72,7 +64,8 @@ class Heard:
     over_disk: str = ""
     not_begun: bool = False
     fault: str = ""
-    ran_seconds: float = 0.0
+    stop_sent: bool = False
+    elapsed_seconds: float | None = None
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -116,9 +109,12 @@ class CapsuleRun:
         self._heard = Heard(exited=after.exited)
         self._ready = asyncio.Event()
         self._feed_error: Exception | None = None
-        self._until = clock.now() + READY_SECONDS
+        times = deadlines.Times(plan.limits.timeout_seconds, plan.grace_seconds, plan.caps.results_seconds)
+        self._watchdog = watchdog.Watchdog(times)
+        self._kill_job: asyncio.Task[None] | None = None
         self._mark = clock.now()
-        self._began: float | None = None
+        self.began: float | None = None
+        """When the task was told to start, on the loop's clock; None before, and where nobody knows."""
 
     async def run(self) -> Heard:
         """Hold the conversation to its end. Raises OSError when our disk broke, NoSuchArtifact for a missing input.
@@ -139,11 +135,11 @@ class CapsuleRun:
                 self._time("collect")
         finally:
             try:
-                await stopping.settle(feed, watch)
+                await stopping.settle(feed, watch, *filter(None, [self._kill_job]))
             finally:
                 await self._receiver.abort()
-        if self._began is not None and self._heard.exited is None:
-            self._heard.ran_seconds = clock.now() - self._began
+        if self.began is not None and self._heard.elapsed_seconds is None:
+            self._heard.elapsed_seconds = clock.now() - self.began
         self._heard.logs = self._kept.logs()
         self._heard.truncated = self._kept.truncated
         return self._heard
@@ -151,22 +147,28 @@ class CapsuleRun:
     async def _listen(self) -> None:
         try:
             while not self._over():
-                async with asyncio.timeout_at(self._until):
-                    data = await self._pipe.read()
+                data = await self._watchdog.in_time(self._pipe.read)
                 if not data:
                     self._heard.cut = True
                     self._heard.fault = "the capsule ended without a word"
                     break
+                received_at = clock.now()
                 await self._take(data)
-                if (said := await self._acknowledgement()) is not None:
-                    await self._pipe.write(said)
+                said = await self._acknowledgement()
+                self._watchdog.progress(clock.now() - received_at)
+                if said is not None:
+                    await self._watchdog.in_time(functools.partial(self._pipe.write, said))
         except TimeoutError:
-            self._heard.overtime = self._talk.phase is table.Phase.RUNNING
-            self._heard.fault = f"nothing was heard in time. The story: {self._talk.story()}"
-            await self._kill()
+            state = self._watchdog.state
+            self._heard.overtime = state is deadlines.State.RUNNING
+            self._heard.fault = (
+                f"nothing was heard in time ({state.value}: {deadlines.TABLE[state].text}). "
+                f"The story: {self._talk.story()}"
+            )
+            await self._end()
         except errors.CapsuleFault as error:
             self._heard.fault = str(error)
-            await self._kill()
+            await self._end()
             if self._heard.not_begun and not await self._ended_in_silence():
                 self._heard.not_begun = False
                 self._heard.fault = "the task began after all, by a word of the worker before this one that came late"
@@ -180,7 +182,7 @@ class CapsuleRun:
     async def _ended_in_silence(self) -> bool:
         """Whether a capsule that had not begun said nothing more until its end: START may still have been under way."""
         with contextlib.suppress(TimeoutError, errors.EngineLost):
-            async with asyncio.timeout(OVERTIME_SECONDS):
+            async with asyncio.timeout(deadlines.OVERTIME_SECONDS):
                 return not await self._pipe.read()
         return False
 
@@ -223,13 +225,13 @@ class CapsuleRun:
                 self._entered(message)
             case messages.Ready():
                 self._time("ready")
+                self._watchdog.enter(deadlines.State.LOADING)
                 self._ready.set()
-                self._until = clock.now() + SILENCE_SECONDS * 60  # uploads of inputs take their time; STOP ends them
             case messages.Output():
                 self._kept.take(message)
                 self._observer.output(_STREAMS[message.stream], message.offset, message.data)
             case messages.Exited():
-                self._heard.exited = message
+                self._exited(message)
                 self._kept.missed(messages.Stream.OUT, message.out_total)
                 self._kept.missed(messages.Stream.ERR, message.err_total)
                 self._time("run")
@@ -244,8 +246,12 @@ class CapsuleRun:
                 pass  # tasks have no stdin
             case _:
                 await self._receiver.take(message)
-        if self._heard.exited is not None:
-            self._until = clock.now() + SILENCE_SECONDS
+
+    def _exited(self, message: messages.Exited) -> None:
+        self._heard.exited = message
+        if self.began is not None:
+            self._heard.elapsed_seconds = clock.now() - self.began
+        self._watchdog.enter(deadlines.State.COLLECTING)
 
     async def _enter(self, resume: bytes) -> None:
         """Go on with a capsule that another process had talked to."""
@@ -257,11 +263,13 @@ class CapsuleRun:
             self._heard.not_begun = True
             raise errors.CapsuleFault("the task had not begun when the worker before this one ended")
         self._time("resume")
+        assert self._custody is not None
+        self.began = self._custody.start_time()
+        if ready.state is messages.State.RUNNING:
+            self._watchdog.reattach(self.began, by_other_process=self._custody.began is None)
+        else:
+            self._watchdog.enter(deadlines.State.COLLECTING)
         if self._heard.exited is None:
-            # Since when it runs is the capsule's to know, and it keeps the limit itself: this is the latest possible.
-            limits = self._spec.limits
-            self._until = clock.now() + (limits.timeout_ms + limits.grace_ms) / 1000 + OVERTIME_SECONDS
-            self._began = clock.now()
             self._observer.phase(state.Phase.RUNNING)
 
     async def _feed(self) -> None:
@@ -281,21 +289,21 @@ class CapsuleRun:
             async for piece in pieces:
                 if len(waiting) + len(piece.data) > inputs.PIECE:
                     await self._pipe.write(waiting)
+                    self._watchdog.progress()
                     waiting = b""
                 waiting += self._talk.send(piece)
         if not self._may_begin():
             return
         self._time("files")
         if self._custody is not None:
-            capsule = {**self._custody.capsule, "resume_key": self._spec.resume_key.hex()}
+            capsule = self._custody.as_started(clock.now(), self._spec.resume_key)
             await self._custody.keeper.placed(capsule if self._custody.reattachable else {})
             self.reached = checkpoint.Checkpoint() if self._custody.reattachable else None
             self._time("journal")
             if not self._may_begin():
                 return
-        limits = self._spec.limits
-        self._until = clock.now() + (limits.timeout_ms + limits.grace_ms) / 1000 + OVERTIME_SECONDS
-        self._began = clock.now()
+        self._watchdog.enter(deadlines.State.RUNNING)
+        self.began = clock.now()
         self._observer.phase(state.Phase.RUNNING)
         await self._pipe.write(waiting + self._talk.send(messages.Start()))
 
@@ -311,15 +319,23 @@ class CapsuleRun:
             grace = self._plan.grace_seconds
             left = self._stop.remaining()
             grace = grace if left is None else min(grace, left)
-            self._until = min(self._until, clock.now() + grace + OVERTIME_SECONDS)
-            with contextlib.suppress(errors.EngineLost, conversation.ConversationError):
-                await self._pipe.write(self._talk.send(messages.Stop(round(grace * 1000))))
-            await self._stop.wait(stopping.StopLevel.KILL, timeout=grace + OVERTIME_SECONDS)
+            self._watchdog.stop(grace)
+            with contextlib.suppress(errors.EngineLost, conversation.ConversationError, TimeoutError):
+                said = self._talk.send(messages.Stop(round(grace * 1000)))
+                self._heard.stop_sent = True
+                async with asyncio.timeout(grace + deadlines.OVERTIME_SECONDS):
+                    await self._pipe.write(said)
+            await self._stop.wait(stopping.StopLevel.KILL, timeout=self._watchdog.remaining)
         await self._end()
 
     async def _end(self) -> None:
-        """Kill it; if the engine does not even answer to that, whoever listens waits no longer."""
-        self._until = min(self._until, clock.now() + OVERTIME_SECONDS)
+        """Kill it; neither an engine that does not answer nor a capsule that does not die is waited for any longer."""
+        self._watchdog.enter(deadlines.State.KILLING)
+        if self._kill_job is None or self._kill_job.done():
+            self._kill_job = asyncio.create_task(self._killed(), name="kill capsule")
+        await asyncio.wait({self._kill_job}, timeout=deadlines.KILL_SECONDS)
+
+    async def _killed(self) -> None:
         with contextlib.suppress(errors.NodeFault):
             await self._kill()
 

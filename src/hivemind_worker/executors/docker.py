@@ -290,14 +290,14 @@ class DockerExecutor:
             while custody is not None and run.reached is not None and heard.cut and not heard.stopped:
                 if not await self._enter_again(capsule, container, inner, heard):
                     break
-                run = conversation(dataclasses.replace(custody, after=run.reached))
+                run = conversation(dataclasses.replace(custody, after=run.reached, began=run.began))
                 heard = await run.run()
         finally:
             seen = self._live.end(key)
             if watch is not None:
                 await stopping.settle(watch)
         heard.over_disk = disk_watch.verdict(watch, inner)
-        if heard.exited is None and not heard.stopped and not heard.lost and not heard.not_begun:
+        if inquest.is_unexplained(heard):
             await inquest.ask_why(self._engine, container, heard)
         assert capsule.stream is not None
         if heard.fault and capsule.stream.complaint:

@@ -109,7 +109,7 @@ def usage(heard: capsule_run.Heard, counted: accounts.Reading) -> outcome.Usage:
     exited = heard.exited
     if exited is None:
         return outcome.Usage(
-            wall_seconds=heard.ran_seconds,
+            wall_seconds=heard.elapsed_seconds or 0.0,
             cpu_seconds=counted.cpu_seconds,
             peak_memory_bytes=counted.peak_memory_bytes,
             read_bytes=counted.read_bytes,
