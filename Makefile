@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-long check bench chaos proto init release format
+.PHONY: help setup demo test test-fast test-long fuzz check bench chaos proto init release format
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -25,6 +25,11 @@ test-fast: setup ## pure code, and the contracts that need neither engine nor sa
 
 test-long: setup ## everything that takes minutes
 	@$(RUN) scripts/run_tests.py --long
+
+FUZZ_SECONDS ?= 60
+fuzz: setup ## FUZZ_SECONDS=60 of new inputs for each reader of strangers' bytes (TARGET=journal for one); what it finds is kept
+	@$(PYTHON) scripts/bootstrap.py fuzz
+	@$(RUN) scripts/run_fuzz.py $(FUZZ_SECONDS) $(TARGET)
 
 check: setup ## format, lint, types, floors, dependencies, generated code
 	@$(RUN) scripts/check.py

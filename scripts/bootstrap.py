@@ -1,10 +1,10 @@
 """Make `.tools` (uv, pinned) and `.venv` (the lock file) from a bare Python 3.11: quick when nothing changed.
 
-Usage: python3 scripts/bootstrap.py [run|dev|bench]
+Usage: python3 scripts/bootstrap.py [run|dev|bench|fuzz]
 
-`run` installs what the product needs, `dev` adds the checks and tests, `bench` adds the peers it is measured against.
-Nothing already there is removed, so the three may be asked for in any order. Index, proxy and CA settings are the
-user's own, from the environment and from pip's configuration.
+`run` installs what the product needs, `dev` adds the checks and tests, `bench` adds the peers it is measured against,
+`fuzz` the fuzzer. Nothing already there is removed, so they may be asked for in any order. Index, proxy and CA
+settings are the user's own, from the environment and from pip's configuration.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ TOOLS = ROOT / ".tools"
 UV = TOOLS / "bin" / "uv"
 VENV = ROOT / ".venv"
 UV_VERSION = "0.13.9"  # the version that wrote uv.lock
-LEVELS = {"run": ["--no-default-groups"], "dev": ["--group", "dev"], "bench": ["--group", "dev", "--group", "bench"]}
+LEVELS = {
+    "run": ["--no-default-groups"],
+    "dev": ["--group", "dev"],
+    "bench": ["--group", "dev", "--group", "bench"],
+    "fuzz": ["--group", "dev", "--group", "fuzz"],
+}
 OLDEST = (3, 11)
 NO_VENV = "Python cannot make virtual environments: install its venv module (Debian: python3-venv), then try again"
 

@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -207,13 +207,42 @@ def decode(line: bytes, header: str = HEADER) -> Record:
             raise Damaged("its sum is wrong")
         fields = json.loads(line[9:])
         kind = (_KINDS_V1 if header == HEADER_V1 else _KINDS)[fields.pop("kind")]
-        types = {part.name: part.type for part in dataclasses.fields(kind)}
-        values: dict[str, Any] = {
-            name: base64.b64decode(value) if types[name] == "bytes" else value for name, value in fields.items()
-        }
+        types = {part.name: _READERS[str(part.type)] for part in dataclasses.fields(kind)}
+        values: dict[str, Any] = {name: types[name](value) for name, value in fields.items()}
         return kind(**values)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError, binascii.Error) as error:
         raise Damaged(str(error) or type(error).__name__) from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise Damaged(f"{value!r:.40} is no text")
+    return value
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Damaged(f"{value!r:.40} is no whole number")
+    return value
+
+
+def _bytes(value: object) -> bytes:
+    return base64.b64decode(_text(value), validate=True)
+
+
+def _texts(value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise Damaged(f"{value!r:.40} is no mapping")
+    return {_text(name): _text(text) for name, text in value.items()}
+
+
+_READERS: Mapping[str, Callable[[object], object]] = {
+    "str": _text,
+    "int": _whole,
+    "bytes": _bytes,
+    "Mapping[str, str]": _texts,
+}
+"""By the declared type of a record's field. A line of right sum and wrong types is as damaged as any other."""
 
 
 def is_whole(line: bytes) -> bool:

@@ -52,6 +52,30 @@ def test_with_a_right_sum_it_is_still_no_record(body: bytes) -> None:
         records.decode(b"%08x " % zlib.crc32(body) + body)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attempt": "1"},
+        {"attempt": True},
+        {"attempt": 1.5},
+        {"task_id": 7},
+        {"task_id": None},
+        {"capsule": "c"},
+        {"capsule": {"id": 1}},
+        {"capsule": ["id"]},
+        {"store_epoch": []},
+        {"run_id": {}},
+        {"doubt": 0},
+    ],
+    ids=str,
+)
+def test_a_value_of_a_wrong_type_is_damage(wrong: dict[str, object]) -> None:
+    fields = {"kind": "started", "task_id": "t", "attempt": 1, "capsule": {"id": "c"}, "store_epoch": "e", **wrong}
+    body = json.dumps(fields).encode()
+    with pytest.raises(records.Damaged):
+        records.decode(b"%08x %s" % (zlib.crc32(body), body))
+
+
 @given(st.lists(RECORDS, max_size=40))
 def test_the_fewest_records_say_the_same(story: list[records.Record]) -> None:
     one = records.Holdings()
