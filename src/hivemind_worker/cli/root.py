@@ -128,7 +128,7 @@ def _told(error: Exception, shown: look.Look) -> int:
     if shown.debug:
         import traceback  # noqa: PLC0415  (rarely needed, and every command waits for what is imported)
 
-        traceback.print_exception(error)
+        look.report("".join(traceback.format_exception(error)).rstrip())
     elif isinstance(error, errors.HiveMindError | TimeoutError):
         look.report(f"hivemind: {error}")
     else:

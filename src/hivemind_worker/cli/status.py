@@ -10,6 +10,7 @@ import click
 from hivemind_worker.cli import asking, look, options, words
 from hivemind_worker.client import asynchronous, shapes
 from hivemind_worker.task import outcome, spec
+from hivemind_worker.telemetry import untrusted
 
 SHOWN_SECONDS = 0.005
 """What took less would read as 0.00; `--json` has it all."""
@@ -32,8 +33,14 @@ def command(ids: Sequence[str], **given: Any) -> None:
         elif shown.quiet:
             shown.line(str(task.status))
         else:
-            for name, value in _rows(task):
-                shown.line(f"{name + ':':<13}{value}".rstrip())
+            show(task, shown)
+
+
+def show(task: shapes.Task, shown: look.Look) -> None:
+    """Print all that there is to say of a task. An error may have lines; a name that has some is shown as one."""
+    for name, value in _rows(task):
+        text = value if name == "error" else untrusted.line(value)
+        shown.line(f"{name + ':':<13}{text}".rstrip())
 
 
 def _rows(task: shapes.Task) -> Iterator[tuple[str, str]]:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hivemind_worker.task import errors, outcome, resources, state
 from hivemind_worker.wire import calls, translate
+
+
+class Downloaded(list[Path]):
+    """Paths of the files that were fetched, in order; ``skipped`` names those that were not, and why."""
+
+    def __init__(self, paths: Iterable[Path] = (), skipped: Iterable[outcome.SkippedFile] = ()) -> None:
+        super().__init__(paths)
+        self.skipped = tuple(skipped)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -29,8 +30,8 @@ from hivemind_worker.nodepool import (
     streams,
 )
 from hivemind_worker.nodepool.store import records, store
-from hivemind_worker.task import errors, outcome
-from hivemind_worker.telemetry import logs
+from hivemind_worker.task import errors, outcome, result_names
+from hivemind_worker.telemetry import logs, untrusted
 from hivemind_worker.wire import budget, calls, translate
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ log = logs.StructuredLogger(__name__)
 
 _MAX_UNSTORED = 1_000
 """Attempts of which it is remembered that the log says already that their output was not stored."""
+
+_MAX_SET_ASIDE = 100
+_SHOWN_NAME = 200
+"""Files of a result that are named when they are set aside, and how much of a name: the rest is counted."""
 
 _Refs: TypeAlias = "RepeatedCompositeFieldContainer[pb.AttemptRef]"
 
@@ -202,6 +207,7 @@ class NodeManager(calls.NodeManagerServicer):
         for name, artifact in zip(data, artifacts, strict=True):
             result.files.append(translate.file_to_message(outcome.ResultFile(name, artifact)))
         del data
+        await self._set_bad_names_aside(report, result)
         body = result.SerializeToString()
         result.ClearField("logs")
         saved = len(body) - result.ByteSize()
@@ -215,6 +221,23 @@ class NodeManager(calls.NodeManagerServicer):
             summary=result.SerializeToString() if saved > records.MAX_LISTED_LOGS else None,
             missing=missing,
         )
+
+    async def _set_bad_names_aside(self, report: records.Report, result: pb.TaskResult) -> None:
+        """Take files from a result that nobody could download by their names; the others are not to go with them."""
+        bad = await asyncio.to_thread(result_names.problems, [file.name for file in result.files])
+        if not bad:
+            return
+        room = max(_MAX_SET_ASIDE - len(result.skipped), 0)
+        for at in sorted(bad)[:room]:
+            name = untrusted.line(result.files[at].name[:_SHOWN_NAME])[:_SHOWN_NAME]
+            result.skipped.add(name=name, why=f"{bad[at]} (set aside by the pool)")
+        if len(bad) > room:
+            result.skipped.add(name="…", why=f"{len(bad) - room} more names cannot be those of files")
+        good = [file for at, file in enumerate(result.files) if at not in bad]
+        result.ClearField("files")
+        result.files.extend(good)
+        details = {"node_id": report.node_id, "files": len(bad), "why": bad[min(bad)]}
+        log.log_task_event("result_names_set_aside", report.task_id, details, level="warning")
 
     async def _output_flags(self, report: records.Report, result: pb.TaskResult) -> list[str]:
         """See to the output of a run that ends: what is here of it survives a power cut, what is not is flagged."""

@@ -21,7 +21,8 @@
     │   ├── Rejected            it answered no; trying again will not help
     │   │   ├── NotImplementedByPeer   it has no such call; do without
     │   │   ├── WrongContent    artifacts/writing: what came is not what its name says
-    │   │   └── TakenOver       artifacts/writing: a newer upload goes on in this one's place
+    │   │   ├── TakenOver       artifacts/writing: a newer upload goes on in this one's place
+    │   │   └── NoPlace         client/landing: a result's name leads to no place of its own
     │   └── UnknownNode         the pool has forgotten us; register again
     ├── NodeFault               this node failed the task; the pool tries elsewhere
     │   ├── EngineLost          the container engine stopped answering
