@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from hivemind_worker.artifacts import inputs, results
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import conversation, messages, table
+from hivemind_worker.capsule import tunnel_messages as t
 from hivemind_worker.concurrency import clock, stopping
 from hivemind_worker.executors import checkpoint, deadlines, executor, logs, watchdog
 from hivemind_worker.task import errors, outcome, plan, state
@@ -244,6 +245,8 @@ class CapsuleRun:
                 raise errors.CapsuleFault(f"the capsule says: {message.text}")
             case messages.Taken():
                 pass  # tasks have no stdin
+            case t.TunnelOpened() | t.TunnelUpload() | t.TunnelDownloadCredit() | t.TunnelClosed():
+                pass  # no plan asks for a proxy, so that the conversation lets none of these through
             case _:
                 await self._receiver.take(message)
 

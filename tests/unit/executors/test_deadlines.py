@@ -12,7 +12,7 @@ import attempts
 import pytest
 
 from hivemind_worker.artifacts import store as stores
-from hivemind_worker.capsule import frames, messages, payloads
+from hivemind_worker.capsule import frame_types, frames, messages, payloads
 from hivemind_worker.concurrency import clock, stopping
 from hivemind_worker.executors import capsule_run, deadlines, start_time
 from hivemind_worker.task import outcome, plan
@@ -102,7 +102,7 @@ class Capsule:
         self.killed_at = clock.now()
 
 
-def _numbered(message: messages.Message, sequence: int) -> tuple[payloads.FrameType, int, bytes]:
+def _numbered(message: messages.Message, sequence: int) -> tuple[frame_types.FrameType, int, bytes]:
     kind, payload = payloads.encode(message)
     return kind, sequence, payload
 
