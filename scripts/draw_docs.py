@@ -41,6 +41,7 @@ FLOORS = (
     ("EDGES", ("pool_client", "journal", "containers", "sandbox", "artifacts", "host")),
     ("MEANING", ("kinds", "wire", "capsule", "supplies")),
     ("TOOLS", ("settings", "telemetry", "concurrency")),
+    ("GROUND", ("filesystem",)),
     ("WORDS", ("task",)),
 )
 

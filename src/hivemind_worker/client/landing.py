@@ -10,16 +10,13 @@ import sys
 from pathlib import Path
 from typing import Self
 
+from hivemind_worker.filesystem import umask
 from hivemind_worker.task import errors, outcome, result_names
 
 if sys.platform != "win32":
     import fcntl
 
 _CHUNK = 1024 * 1024
-
-# It can only be read by setting it: once, while nothing of ours runs yet, and to the safer side for that moment.
-_UMASK = os.umask(0o077)
-os.umask(_UMASK)
 
 # What some file system reads as something else than a name: parts of Windows paths, streams and devices.
 _FOREIGN = '\\:*?"<>|' if sys.platform == "win32" else ""
@@ -102,7 +99,7 @@ class Landing:
             self.offset, self.done = self._file.artifact.size, True
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            umask.make_output_dir(self._path.parent)
             place(self._directory, self._file.name)  # the folders are there now: look again where they lead
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
             self._handle = os.open(self._part, flags | getattr(os, "O_BINARY", 0), 0o600)
@@ -160,7 +157,7 @@ class Landing:
             os.ftruncate(self._handle, self.offset)
             if sys.platform != "win32":
                 # As if the submitter had made the file: whoever asked for it can read it, and others as umask says.
-                os.fchmod(self._handle, self._file.mode & 0o777 & ~_UMASK | 0o600)
+                os.fchmod(self._handle, self._file.mode & 0o777 & ~umask.USER | 0o600)
                 os.fsync(self._handle)
             self._part.replace(self._path)
         except OSError as error:

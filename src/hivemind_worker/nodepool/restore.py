@@ -15,11 +15,11 @@ from pathlib import Path
 
 from hivemind_worker.artifacts import store as artifact_store
 from hivemind_worker.artifacts import writing
+from hivemind_worker.filesystem import private_file
 from hivemind_worker.nodepool import backup, locks, manifest
 from hivemind_worker.nodepool.store import database, history_mark, snapshot
 from hivemind_worker.task import errors
 
-_MODE = 0o400
 _TOLD = 5
 """How many damaged files are named."""
 
@@ -160,7 +160,7 @@ def _place(source: Path, folder: Path, whole: manifest.Manifest, pool: backup.Fo
             continue
         backup.copy(_path(source, folder, entry), target)
         if kind == backup.OBJECTS:
-            target.chmod(_MODE)
+            private_file.freeze(target)
         changed |= {target.parent, target.parent.parent}
     for path in changed:
         writing.sync_folder(path)

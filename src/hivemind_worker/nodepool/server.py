@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2_grpc  # type: ignore[import-untype
 from hivemind_worker.artifacts import scrub
 from hivemind_worker.artifacts import store as artifact_store
 from hivemind_worker.concurrency import stopping, supervision
+from hivemind_worker.filesystem import private_dir
 from hivemind_worker.health import report
 from hivemind_worker.nodepool import (
     attempt_logs,
@@ -92,6 +93,7 @@ class NodePool:
                 (artifact_folder or data / "artifacts", "a pool_artifact_dir"),
             )
         ]
+        self._data = data
         self.address = ""
         self._listen = listen
         self._tls = tls
@@ -133,6 +135,7 @@ class NodePool:
         """
         credentials = self._credentials()
         async with contextlib.AsyncExitStack() as undo:
+            await asyncio.to_thread(private_dir.make, self._data)
             for lock in self._locks:
                 lock.take()
                 undo.callback(lock.release)

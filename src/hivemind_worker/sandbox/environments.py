@@ -21,6 +21,7 @@ from typing import Any, Final
 import uv
 
 from hivemind_worker.concurrency import sharing, stopping, supervision
+from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.sandbox import launch, limits, probe, process, reach
 from hivemind_worker.supplies import answers as answering
 from hivemind_worker.supplies import making
@@ -231,9 +232,7 @@ class Environments:
         """A new folder to make one in. Raises BadSettings where the user of sandboxes could not enter it."""
         try:
             for folder in (self._folder, self._cache):
-                if not folder.exists():
-                    folder.mkdir(parents=True, exist_ok=True)
-                    folder.chmod(0o755)  # whatever the umask is
+                private_dir.make_public(folder)
         except OSError as error:
             raise errors.BadSettings(f"cache_dir: {error.filename} cannot be made: {error.strerror}") from None
         if ground.drop_to is not None:
@@ -252,14 +251,12 @@ class _Staging:
 
     def __init__(self, parent: Path, owner: int | None) -> None:
         self.folder = parent / f"{_MAKING}{uuid.uuid4().hex}"
-        self.folder.mkdir(mode=0o755)
+        private_dir.make_public(self.folder)
         self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._owner = owner
         for name in ("environment", "scratch", "cache", "wheels"):  # the places of what is bound in there, too
-            (self.folder / name).mkdir()
-        for place in (self.folder, *self.folder.iterdir()):
-            place.chmod(0o755)
+            private_dir.make_public(self.folder / name)
         if owner is not None:
             for place in (self.folder, *self.folder.iterdir()):
                 os.chown(place, owner, owner, follow_symlinks=False)
@@ -282,7 +279,7 @@ class _Staging:
         """It is whole: have it in its place, out of the reach of whoever it was made by. Blocks."""
         if self._owner is not None:
             _give_to_us(self.folder)
-        (self.folder / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
+        private_file.write(self.folder / _ABOUT, json.dumps(about))
         try:
             self.folder.rename(place)
         except OSError:

@@ -81,6 +81,7 @@ class Holder:
                 user=user,
                 group=user,
                 extra_groups=None if user is None else [],
+                umask=0o022,
             )
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             for file in files:
@@ -133,6 +134,7 @@ def _heard(holder: Holder, worker: socket.socket) -> bool:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # what is meant for the worker; this goes when nothing is left
     serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])

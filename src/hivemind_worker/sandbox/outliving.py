@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.sandbox import holder, launch, process
 from hivemind_worker.task import errors
 
@@ -108,7 +109,7 @@ class Held:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _open(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_dir.make(self._folder)
         with self._place() as place:
             try:
                 self._line = self._connected(place)
@@ -149,8 +150,7 @@ class Held:
         with contextlib.suppress(FileNotFoundError):
             (self._folder / SOCKET).unlink()
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            listener.bind(place)
-            (self._folder / SOCKET).chmod(0o600)
+            private_file.bind(listener, place)
             listener.listen(4)
             self._started = subprocess.Popen(
                 # The folder is for whoever looks at the list of processes.

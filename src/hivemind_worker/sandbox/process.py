@@ -128,6 +128,7 @@ async def start(
             user=drop_to,
             group=drop_to,
             extra_groups=None if drop_to is None else [],
+            umask=0o022,  # what is made in there is not ours
         )
         theirs.close()
         try:

@@ -177,7 +177,8 @@ class Storage(Group):
     """Where things are kept. Folders are made when they are first needed."""
 
     state_dir: Place = Field(default_factory=paths.state_dir)
-    """What must survive a restart: identity, journal, results not yet delivered, the pool's store."""
+    """What must survive a restart: identity, journal, results not yet delivered, the pool's store. For its user alone:
+    one that is open to others is closed to them, one that others share or could replace is refused."""
 
     work_dir: Place = Field(
         default_factory=lambda known: known["state_dir"] / "work", json_schema_extra={"plain": "WORK_DIR"}

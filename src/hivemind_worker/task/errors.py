@@ -10,7 +10,8 @@
     │   └── TooLarge            artifacts/writing: more bytes than were allowed or announced
     ├── OwnerError              the owner of this machine must change something
     │   ├── BadSettings         a setting is wrong; names it and where it came from
-    │   │   └── NoFileLocks     the file system of a folder grants no locks
+    │   │   ├── NoFileLocks     the file system of a folder grants no locks
+    │   │   └── NotPrivate      filesystem/private_dir: others can read or replace what must be its user's alone
     │   ├── IsolationMissing    neither an engine nor a sandbox can fence a task here
     │   ├── StateInUse          another process holds the state directory or the store
     │   │   └── SessionLives    nodepool/store/takeover: the node's id is that of a worker which may live
