@@ -24,9 +24,11 @@ from hivemind_worker.task import estimators
 CITIES = ("Taipei", "Tainan", "Hualien", "")
 
 
+IRIS = {"model_type": "scikit-learn", "training_data": {"dataset": "iris"}}
+
+
 def learn(folder: Path, files: dict[str, bytes | Path] | None = None, **fields: object) -> program_runs.Ran:
-    said: dict[str, object] = {"model_type": "scikit-learn", "training_data": {"dataset": "iris"}, **fields}
-    return program_runs.run(folder, files or {}, 100, **said)
+    return program_runs.run(folder, files or {}, 100, **{**IRIS, **fields})
 
 
 def predictions(ran: program_runs.Ran) -> list[dict[str, str]]:
@@ -210,33 +212,23 @@ def test_clusters(tmp_path: Path) -> None:
     assert {"clusters.png", "model.joblib", "model.onnx"} <= set(ran.files)
 
 
-@pytest.mark.parametrize(
-    ("words", "files", "fields"),
-    [
-        ("hyper_parameters: The 'C' parameter of SVC", {}, {"estimator": "svm", "hyper_parameters": {"C": -1}}),
-        ("no column 'colour'", {}, {"target": "colour"}),
-        ("has one class only", {}, {"training_data": [{"x": 1, "y": "a"}, {"x": 2, "y": "a"}], "target": "y"}),
-        (
-            "regression learns numbers",
-            {},
-            {
-                "training_data": [{"x": at, "y": "ab"[at % 2]} for at in range(9)],
-                "target": "y",
-                "problem": "regression",
-            },
-        ),
-        ("is no npz file of plain arrays", {"a.npz": b"x"}, {"training_data": "a.npz"}),
-        ("cannot be read", {"a.parquet": b"x"}, {"training_data": "a.parquet", "target": "y"}),
-    ],
-)
-def test_data_that_cannot_be_learned_from_are_refused_in_one_line(
-    tmp_path: Path, words: str, files: dict[str, bytes | Path], fields: dict[str, object]
-) -> None:
-    ran = learn(tmp_path / "a", files, **fields)
-    assert ran.code == 2
-    assert words in ran.err
-    assert len(ran.err.splitlines()) == 1
-    assert "model.joblib" not in ran.files
+def test_data_that_cannot_be_learned_from_are_refused_in_one_line(tmp_path: Path) -> None:
+    letters = [{"x": at, "y": "ab"[at % 2]} for at in range(9)]
+    one_class = [{"x": 1, "y": "a"}, {"x": 2, "y": "a"}]
+    refused: dict[str, tuple[dict[str, bytes | Path], dict[str, object]]] = {
+        "hyper_parameters: The 'C' parameter of SVC": ({}, {"estimator": "svm", "hyper_parameters": {"C": -1}}),
+        "no column 'colour'": ({}, {"target": "colour"}),
+        "has one class only": ({}, {"training_data": one_class, "target": "y"}),
+        "regression learns numbers": ({}, {"training_data": letters, "target": "y", "problem": "regression"}),
+        "is no npz file of plain arrays": ({"a.npz": b"x"}, {"training_data": "a.npz"}),
+        "cannot be read": ({"a.parquet": b"x"}, {"training_data": "a.parquet", "target": "y"}),
+    }
+    tasks = [(files, {**IRIS, **fields}) for files, fields in refused.values()]
+    for words, ran in zip(refused, program_runs.run_in_one_process(tmp_path, tasks), strict=True):
+        assert ran.code == 2, (words, ran.err)
+        assert words in ran.err
+        assert len(ran.err.splitlines()) == 1
+        assert "model.joblib" not in ran.files
 
 
 OURS = {"n_jobs", "random_state", "verbose", "verbose_interval", "warm_start", "copy_X", "copy_x", "compute_score"}

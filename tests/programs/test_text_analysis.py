@@ -154,17 +154,19 @@ def test_keywords_agree_with_scikit_learn(tmp_path: Path) -> None:
     assert [row["keyword"] for row in table(alone, "keywords.csv")] == [word for _, word in best]
 
 
-@pytest.mark.parametrize(
-    ("code", "encoding"),
-    [("zh", "big5"), ("zh-cn", "gb18030"), ("ja", "shift_jis"), ("ja", "euc_jp"), ("de", "cp1252"), ("ru", "koi8-r")],
-)
-def test_encodings_are_found(code: str, encoding: str, tmp_path: Path) -> None:
-    text = (SIMPLIFIED if code == "zh-cn" else BEES[code]).replace("隻", "個").replace("牠", "它") * 3
-    ran = analyse(tmp_path, {"a.txt": text.encode(encoding)}, ngrams=1)
-    (document,) = ran.json()["documents"]
-    assert document["language"] == code[:2]
-    assert document["characters"] == len(text)
-    assert document["notes"] == []
+def test_encodings_are_found(tmp_path: Path) -> None:
+    encodings = {"big5": "zh", "gb18030": "zh-cn", "shift_jis": "ja", "euc_jp": "ja", "cp1252": "de", "koi8-r": "ru"}
+    texts = {
+        encoding: (SIMPLIFIED if code == "zh-cn" else BEES[code]).replace("隻", "個").replace("牠", "它") * 3
+        for encoding, code in encodings.items()
+    }
+    ran = analyse(tmp_path, {f"{name}.txt": text.encode(name) for name, text in texts.items()}, ngrams=1)
+    documents = {document["file"]: document for document in ran.json()["documents"]}
+    for encoding, code in encodings.items():
+        document = documents[f"{encoding}.txt"]
+        assert document["language"] == code[:2], encoding
+        assert document["characters"] == len(texts[encoding]), encoding
+        assert document["notes"] == [], encoding
 
 
 def test_text_inside_the_task_options_and_odd_texts(tmp_path: Path) -> None:
