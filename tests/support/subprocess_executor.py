@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from hivemind_worker.artifacts import store
-from hivemind_worker.capsule import accounts
+from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.concurrency import clock, stopping
 from hivemind_worker.executors import checkpoint, executor
 from hivemind_worker.task import outcome, plan, state
@@ -56,6 +56,10 @@ class SubprocessExecutor:
     async def fitness(self) -> executor.Fitness:
         """Unfenced; as fit as the test says."""
         return executor.Fitness(usable=not self.unfit, isolation=self.isolation, runtime="subprocess", why=self.unfit)
+
+    async def promises(self, plan: plan.RunPlan) -> defence_spec.DefenceSpec | None:  # noqa: ARG002  (the Protocol's)
+        """Nothing, unless the test says so."""
+        return None
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from hivemind_worker.capsule import accounts
+from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.client import following
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.executors import checkpoint, executor
@@ -153,6 +153,10 @@ class TappedExecutor:
     async def fitness(self) -> executor.Fitness:
         """Probe this machine."""
         return await self._inner.fitness()
+
+    async def promises(self, plan: plan.RunPlan) -> defence_spec.DefenceSpec | None:
+        """What a task is promised."""
+        return await self._inner.promises(plan)
 
     async def close(self) -> None:
         """Finish removals that are under way."""

@@ -1,4 +1,4 @@
-"""Runs plans in containers: one fresh capsule each, four calls to the engine before the task, none after it."""
+"""Runs plans in containers: one fresh capsule each, five calls to the engine before the task, none after it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from collections.abc import Awaitable, Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from hivemind_worker.artifacts import store as stores
-from hivemind_worker.capsule import accounts, messages
+from hivemind_worker.capsule import accounts, defence_spec, messages
 from hivemind_worker.concurrency import backoff, clock, stopping, supervision
 from hivemind_worker.containers import (
     command_records,
+    created,
     environments,
     hardening,
     images,
     ledger,
     networks,
+    own_image,
     preloading,
     program,
+    promised,
     pulling,
     sweeper,
     usage,
@@ -132,6 +135,7 @@ class DockerExecutor:
             ours=supply.ours,
         )
         self._numbers = itertools.count()
+        self._inspector = created.Inspector(engine)
         self._live = live.Live(self._jobs)
         self._closing = stopping.Stop()
         self._sweeper = sweeper.Sweeper(engine, node_id, boot_id, supply.record)
@@ -217,7 +221,7 @@ class DockerExecutor:
                 self._workspaces.prepare(image)
             its.observer.phase(state.Phase.STARTING)
             body = hardening.body(around, asked, image, capsule.workspace)
-            container = await stop.until(stopping.StopLevel.CANCEL, self._start(capsule, body, its.timings))
+            container = await stop.until(stopping.StopLevel.CANCEL, self._start(its, image, capsule, body))
             if its.custody is not None:
                 where = {_CONTAINER: capsule.name, _ID: container, _WORKSPACE: capsule.workspace, _DIGEST: image.digest}
                 its = dataclasses.replace(its, custody=checkpoint.Custody(its.custody.keeper, where))
@@ -248,12 +252,13 @@ class DockerExecutor:
         finally:
             self._jobs.start(f"remove {capsule.name}", self._remove(capsule))
 
-    async def _start(self, capsule: _Capsule, body: Mapping[str, Any], timings: dict[str, float]) -> str:
+    async def _start(self, its: _Attempt, image: hardening.Image, capsule: _Capsule, body: Mapping[str, Any]) -> str:
         # The creation goes on when we are cancelled: only a container whose creation has ended can be removed for sure.
         capsule.made = self._jobs.start(f"create {capsule.name}", self._engine.create(capsule.name, body))
-        container = await _timed(timings, "create", asyncio.shield(capsule.made))
-        capsule.stream = await _timed(timings, "attach", self._engine.attach(container))
-        await _timed(timings, "start", self._engine.start(container))
+        container = await _timed(its.timings, "create", asyncio.shield(capsule.made))
+        await self._inspector.check(container, body, image, is_own=its.plan.image == own_image.REFERENCE)
+        capsule.stream = await _timed(its.timings, "attach", self._engine.attach(container))
+        await _timed(its.timings, "start", self._engine.start(container))
         return container
 
     async def _converse(
@@ -361,20 +366,11 @@ class DockerExecutor:
 
     async def fitness(self) -> executor.Fitness:
         """Ask the engine what it is and which of our defences it has."""
-        try:
-            version = await self._engine.connect()
-            info = await self._engine.info()
-        except errors.NodeFault as error:
-            return executor.Fitness(usable=False, isolation=self.isolation, runtime="", why=str(error))
-        runtime = self._around.runtime or str(info.get("DefaultRuntime", ""))
-        known = runtime in (info.get("Runtimes") or {runtime: None})
-        return executor.Fitness(
-            usable=known,
-            isolation=self.isolation,
-            runtime=f"Docker {version.get('Version', '?')} ({runtime})",
-            why="" if known else f"the engine has no runtime {runtime}; set docker_runtime to one it has",
-            defences=engine_defences.read(info),
-        )
+        return await engine_defences.fitness(self._engine, self._around.runtime, self._inspector.differences)
+
+    async def promises(self, plan: plan.RunPlan) -> defence_spec.DefenceSpec | None:
+        """What a task with this plan is promised; see `executor.Executor.promises`."""
+        return await promised.promised(self._engine, self._around, plan)
 
 
 async def _result(job: asyncio.Task[T]) -> T:

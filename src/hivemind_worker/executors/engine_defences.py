@@ -5,7 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hivemind_worker.containers import engine as engines
 from hivemind_worker.executors import executor
+from hivemind_worker.task import errors
+
+
+async def fitness(engine: engines.Engine, runtime: str, differences: tuple[str, ...]) -> executor.Fitness:
+    """Ask the engine what it is; ``runtime``: the one to be used, empty for its own. Raises nothing but cancellation.
+
+    ``differences``: what it made otherwise than it was told; such an engine is not to be used.
+    """
+    try:
+        version = await engine.connect()
+        info = await engine.info()
+    except errors.NodeFault as error:
+        return executor.Fitness(usable=False, isolation="docker", runtime="", why=str(error), differences=differences)
+    runtime = runtime or str(info.get("DefaultRuntime", ""))
+    why = ""
+    if runtime not in (info.get("Runtimes") or {runtime: None}):
+        why = f"the engine has no runtime {runtime}; set docker_runtime to one it has"
+    elif differences:
+        why = f"the engine makes other containers than it is told to: {'; '.join(differences)[:500]}"
+    return executor.Fitness(
+        usable=not why,
+        isolation="docker",
+        runtime=f"Docker {version.get('Version', '?')} ({runtime})",
+        why=why,
+        defences=read(info),
+        differences=differences,
+    )
 
 
 def read(info: Mapping[str, Any]) -> tuple[executor.Defence, ...]:

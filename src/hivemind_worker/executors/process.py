@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from hivemind_worker.artifacts import store as stores
-from hivemind_worker.capsule import accounts, messages
+from hivemind_worker.capsule import accounts, defence_spec, messages
 from hivemind_worker.concurrency import clock, stopping, supervision
-from hivemind_worker.executors import capsule_run, checkpoint, disk_watch, executor, live, verdict
-from hivemind_worker.sandbox import environments, launch, life, limits, outliving, probe, usage, workspaces
+from hivemind_worker.executors import capsule_run, checkpoint, disk_watch, executor, live, sandbox_defences, verdict
+from hivemind_worker.sandbox import environments, launch, life, limits, outliving, probe, promised, usage, workspaces
 from hivemind_worker.sandbox import process as processes
 from hivemind_worker.settings import paths
 from hivemind_worker.supplies import answers as answering
@@ -201,9 +201,8 @@ class ProcessExecutor:
         in_memory = "memory" not in ground.groups.enforced or asked.limits.disk_bytes <= asked.limits.memory_bytes // 2
         if not in_memory:
             held.workspace = await asyncio.to_thread(workspaces.Workspace.made, self._scratch, ground.drop_to)
-        scratch = max(MIB, min(_SCRATCH, asked.limits.memory_bytes // 4, asked.limits.disk_bytes))
         folder = None if held.workspace is None else held.workspace.folder
-        room = launch.Room(asked.limits.disk_bytes, scratch, folder)
+        room = launch.Room(asked.limits.disk_bytes, _scratch_bytes(asked.limits), folder)
         if ground.groups.folders:
             held.group = limits.Group.planned(ground.groups)
             await held.group.make(asked.limits)
@@ -324,31 +323,24 @@ class ProcessExecutor:
             ground = await self._ready()
         except errors.IsolationMissing as error:
             return executor.Fitness(usable=False, isolation=self.isolation, runtime="bubblewrap", why=str(error))
-        groups = ground.groups
-
-        def limited(what: str, controller: str, instead: str) -> executor.Defence:
-            if controller in groups.enforced:
-                return executor.Defence(what, in_force=True)
-            return executor.Defence(what, in_force=False, why=f"{groups.why_not}; {instead}",
-                                    fix="run the worker as a service with Delegate=yes, or use Docker")  # fmt: skip
-
         lacking = await asyncio.to_thread(outliving.missing)
-        no_python = "" if ground.python else "no python3 in /usr, and the worker's own is not readable for tasks"
         return executor.Fitness(
             usable=True,
             isolation=self.isolation,
             runtime="bubblewrap",
-            defences=(
-                executor.Defence("namespaces and system call filter", in_force=True),
-                limited("memory limit", "memory", "each process alone is limited instead (RLIMIT_DATA)"),
-                limited("process limit", "pids", "limited per user instead (RLIMIT_NPROC)"),
-                limited("processor quota", "cpu", "tasks share all processors"),
-                executor.Defence(executor.OUTLIVES, not lacking, lacking,
-                                 "set KillMode=process in its unit, or use Docker" if lacking else ""),
-                executor.Defence("python3 for tasks", bool(ground.python), no_python,
-                                 "install the distribution's python3" if no_python else ""),
-            ),
-        )  # fmt: skip
+            defences=sandbox_defences.read(ground.groups, lacking, has_python=bool(ground.python)),
+        )
+
+    async def promises(self, plan: plan.RunPlan) -> defence_spec.DefenceSpec | None:
+        """What a task with this plan is promised; see `executor.Executor.promises`."""
+        ground = await self._ready()
+        sizes = {each.resource: each.hard for each in _rlimits(plan.limits, ground.groups)}
+        room = launch.Room(plan.limits.disk_bytes, _scratch_bytes(plan.limits))
+        return promised.promised(ground, plan, room, sizes[resource.RLIMIT_NOFILE], sizes[resource.RLIMIT_FSIZE])
+
+
+def _scratch_bytes(asked: outcome.Limits) -> int:
+    return max(MIB, min(_SCRATCH, asked.memory_bytes // 4, asked.disk_bytes))
 
 
 def _rlimits(asked: outcome.Limits, groups: limits.Parents) -> tuple[messages.ResourceLimit, ...]:

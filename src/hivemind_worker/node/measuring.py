@@ -6,6 +6,7 @@ import collections
 import time
 from typing import TYPE_CHECKING
 
+from hivemind_worker.capsule import defence_spec
 from hivemind_worker.concurrency import clock
 from hivemind_worker.node import fitness, status
 from hivemind_worker.task import outcome, resources
@@ -47,6 +48,8 @@ class Measuring:
         meters.set(metrics.WORKER_BEAT_AGE, time.time() - (clock.now() - heard_at) if heard_at else 0.0)
         meters.set_all(metrics.WORKER_HELD, collections.Counter(each.phase for each in now.attempts))
         meters.set_all(metrics.WORKER_HOLDS, dict.fromkeys(now.holds, 1))
+        in_force = {each.id: each.state is not defence_spec.State.BROKEN for each in fit.verdicts}
+        meters.set_all(metrics.WORKER_DEFENCES, in_force)
         meters.set_all(metrics.WORKER_CAPACITY, _amounts(now.capacity))
         meters.set_all(metrics.WORKER_RESERVED, _amounts(now.reserved))
         used = [each.usage for each in now.attempts if each.usage is not None]

@@ -20,6 +20,7 @@ from hivemind_worker.node import (
     admission,
     attempt,
     checkup,
+    defences,
     fitness,
     heartbeat,
     intake,
@@ -119,6 +120,8 @@ class WorkerNode:
         self._room.has_backlog = lambda: unsent.full
         unsent.on_change = self._room.changed.set
         self._fitness = fitness.Fitness(terms.fitness, self._room, runs, watched, self._turnover, self._books.troubles)
+        # A worker of one command runs its owner's own task, and somebody waits for it.
+        self._trials = None if watched is None else defences.DefenceTrials(runs, self._fitness)
         self._told = measuring.Measuring()
         self._line = session.Session(pool)
         self._keeping = keeping.Keeping(files)
@@ -183,6 +186,8 @@ class WorkerNode:
         loops.add("heartbeat", "link", self._heartbeat.run)
         loops.add("intake", "link", self._intake.run)
         loops.add("fitness", "link", self._fitness.run)
+        if self._trials is not None:
+            loops.add("defences", "link", self._trials.run)
         if self._past_lease is not None:
             loops.add("past lease", "link", self._past_lease.run)
         for name, loop in self._beside.items():

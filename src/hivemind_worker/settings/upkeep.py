@@ -89,6 +89,14 @@ class Monitoring(Group):
     health_probe_seconds: Seconds = 5.0
     """Longest that one health check may take; then it counts as failed."""
 
+    defence_interval: Seconds = Field(3600.0, json_schema_extra=LIVE)
+    """Seconds from one trial of what fences tasks to the next. One that is missing is tried again each minute, and the
+    node takes no task until it holds."""
+
+    accept_missing_defences: Names = Field((), json_schema_extra=LIVE)
+    """Ids of defences, parted by commas, without which this node takes tasks nevertheless, as `hivemind doctor --json`
+    names them. Only where all tasks are your own."""
+
     http_listen: Address = "127.0.0.1:0"
     """Where the worker answers /livez, /readyz, /healthz and /metrics, and shows its window to this machine's browsers;
     port 0 takes a free one, `hivemind health` finds it."""

@@ -29,6 +29,7 @@
     │   ├── EngineLost          the container engine stopped answering
     │   ├── NoRoom              it had no room for the task: not in time, or not on its disk
     │   │   └── JournalBroken   journal/writer: the disk does not take what must be written down first
+    │   ├── SpecMismatch        containers/created: the engine made another container than it was told to
     │   ├── Refused             containers/engine: it answered no
     │   │   └── NotThere        containers/engine: it has no such image, container or volume
     │   └── CapsuleFault        the capsule broke its side of the conversation

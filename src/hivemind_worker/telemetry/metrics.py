@@ -75,6 +75,9 @@ WORKER_BEAT_AGE = _gauge(
     "hivemind_worker_pool_last_answer_timestamp_seconds", "When the pool last answered, since the epoch; 0: never."
 )
 WORKER_HOLDS = _gauge("hivemind_worker_not_ready", "1 for each reason for which the node takes no task.", "cause")
+WORKER_DEFENCES = _gauge(
+    "hivemind_worker_defence_in_force", "1 for each defence that held when it was last tried, else 0.", "defence"
+)
 WORKER_TASK_CPU = _gauge("hivemind_worker_tasks_cpu_cores", "Cores that running tasks use together.")
 WORKER_TASK_MEMORY = _gauge("hivemind_worker_tasks_memory_bytes", "Memory that running tasks use together.")
 WORKER_MEMORY = _gauge("hivemind_worker_resident_memory_bytes", "Memory of the worker's own process.")
@@ -89,9 +92,9 @@ HOST_GPU_MEMORY = _gauge("hivemind_worker_host_gpu_memory_bytes", "Memory of eac
 
 WORKER = (
     WORKER_INFO, WORKER_READY, WORKER_CONNECTED, WORKER_HELD, WORKER_TAKEN, WORKER_ENDED, WORKER_STEP,
-    WORKER_CPU_USED, WORKER_CAPACITY, WORKER_RESERVED, WORKER_BEATS, WORKER_BEAT_AGE, WORKER_HOLDS, WORKER_TASK_CPU,
-    WORKER_TASK_MEMORY, WORKER_MEMORY, HOST_CPU, HOST_MEMORY, HOST_DISK, HOST_NETWORK, HOST_LOAD, HOST_PROCESSES,
-    HOST_GPU, HOST_GPU_MEMORY,
+    WORKER_CPU_USED, WORKER_CAPACITY, WORKER_RESERVED, WORKER_BEATS, WORKER_BEAT_AGE, WORKER_HOLDS, WORKER_DEFENCES,
+    WORKER_TASK_CPU, WORKER_TASK_MEMORY, WORKER_MEMORY, HOST_CPU, HOST_MEMORY, HOST_DISK, HOST_NETWORK, HOST_LOAD,
+    HOST_PROCESSES, HOST_GPU, HOST_GPU_MEMORY,
 )  # fmt: skip
 """Of a worker node."""
 
