@@ -1,3 +1,4 @@
+/* The words on hivemind-probe's command line, each one thing to try, and how its lines are printed. */
 #include "probe.h"
 
 #include <stdarg.h>
