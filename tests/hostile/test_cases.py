@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from dataclasses import dataclass
 
 import hostile_tasks
@@ -95,7 +96,9 @@ def test_g2_five_hundred_hostile_tasks_leave_nothing_and_memory_is_flat(
                 ids.append(task.id)
             beside += world.beside
         grown = world.snapshot().rss - before.rss
-        print(f"alone {alone:.2f} s, beside {statistics.median(beside):.2f} s, memory {grown / MIB:+.0f} MiB")
+        sys.stdout.write(
+            f"alone {alone:.2f} s, beside {statistics.median(beside):.2f} s, memory {grown / MIB:+.0f} MiB\n"
+        )
         assert not world.broken(before, ids)
         assert grown < FLAT_BYTES
         assert statistics.median(beside) <= 3 * alone + SLACK_SECONDS
