@@ -143,7 +143,7 @@ async def build_worker(
     """
     from hivemind_worker.artifacts import outbox  # noqa: PLC0415  (slow to import)
     from hivemind_worker.artifacts import store as stores  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.executors import former_driver  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.executors import former_driver, node_check  # noqa: PLC0415  (slow to import)
     from hivemind_worker.host import capacity  # noqa: PLC0415  (slow to import)
     from hivemind_worker.journal import writer  # noqa: PLC0415  (slow to import)
     from hivemind_worker.node import worker_node  # noqa: PLC0415  (slow to import)
@@ -154,7 +154,7 @@ async def build_worker(
     watched = _monitor(settings) if measured else None
     devices = watched.gpu_ids() if watched is not None else ()
     there = capacity.measure(settings.storage.work_dir, gpus=len(devices))
-    runs = await build_executor(settings, files, node_id, note, lasting=measured)
+    runs = node_check.checked(await build_executor(settings, files, node_id, note, lasting=measured))
     authority = _contents(settings.security.tls_ca_file, "tls_ca_file")
     access = channel.Access(settings.node.node_pool_address, authority, insecure=settings.security.insecure)
     worker = worker_node.WorkerNode(

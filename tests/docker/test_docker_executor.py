@@ -134,15 +134,14 @@ async def test_images_that_were_used_are_remembered_the_last_one_last(docker_url
         await engine.close()
 
 
-async def test_workspaces_half_made_when_the_task_is_stopped_are_not_left(docker_url: str, python_image: str) -> None:
+async def test_workspaces_half_made_when_the_task_is_stopped_are_not_left(docker_url: str) -> None:
     engine, node = engines.Engine(docker_url), f"test-{uuid.uuid4().hex[:8]}"
     await engine.connect()
     jobs = supervision.Jobs("test", lambda name, error: pytest.fail(f"{name}: {error}"))
     under_test = workspaces.Workspaces(engine=engine, jobs=jobs, node_id=node, boot_id="1")
-    image = await images.Images(engine=engine, policy=schema.PullPolicy.NEVER).ensure(python_image, print)
     label = f"io.hivemind.node-id={node}"
     try:
-        taking = asyncio.create_task(under_test.take(image))
+        taking = asyncio.create_task(under_test.take())
         while not await engine.volumes(label):
             assert not taking.done()
         taking.cancel()

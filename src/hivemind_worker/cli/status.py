@@ -77,9 +77,17 @@ def _attempt(task: shapes.Task) -> str:
     return f"{task.attempt} of {task.max_attempts}" if task.attempt else ""
 
 
+_NODE_CHECKS = {
+    outcome.NodeCheck.PASSED: "the node is sound: it started a capsule of its own after the failure",
+    outcome.NodeCheck.FAILED: "the node is sick: it could not start a capsule of its own either",
+    outcome.NodeCheck.NOT_DONE: "the node could not check itself after the failure",
+}
+
+
 def _of_outcome(said: outcome.Outcome) -> Iterator[tuple[str, str]]:
     yield "isolation", " ".join(each for each in (said.isolation, said.runtime) if each)
     yield "image", said.image_digest
+    yield "node check", _NODE_CHECKS.get(said.node_check, "")
     yield "limits", _limits(said.limits) if said.limits else ""
     yield "limits hit", ", ".join(said.limits_hit)
     yield "flags", ", ".join(sorted(str(flag) for flag in said.flags))

@@ -95,6 +95,7 @@ class Task:
             "node_id": self.node_id or None,
             "image_digest": (said.image_digest or None) if said else None,
             "isolation": (said.isolation or None) if said else None,
+            "node_check": str(said.node_check) if said else None,
             "limits": dataclasses.asdict(said.limits) if said and said.limits else None,
             "limits_hit": list(said.limits_hit) if said else [],
             "flags": sorted(str(flag) for flag in said.flags) if said else [],

@@ -217,8 +217,8 @@ class DockerExecutor:
         capsule = _Capsule(hardening.name(around, asked, next(self._numbers)))
         try:
             if not hardening.workspace_in_memory(asked.limits):
-                capsule.workspace = await stop.until(stopping.StopLevel.CANCEL, self._workspaces.take(image))
-                self._workspaces.prepare(image)
+                capsule.workspace = await stop.until(stopping.StopLevel.CANCEL, self._workspaces.take())
+                self._workspaces.prepare()
             its.observer.phase(state.Phase.STARTING)
             body = hardening.body(around, asked, image, capsule.workspace)
             container = await stop.until(stopping.StopLevel.CANCEL, self._start(its, image, capsule, body))
@@ -312,7 +312,7 @@ class DockerExecutor:
             killed = await usage.killed_for_memory(self._engine, container)
             counted = dataclasses.replace(counted, memory_kills=int(killed))
         ended = verdict.judge(its.setting, heard, its.stop, counted, its.timings)
-        if custody is not None and not heard.not_begun:
+        if custody is not None and not heard.not_begun and ended.node_check is not outcome.NodeCheck.NOT_DONE:
             await custody.keeper.ended(ended)
         if heard.exited is not None and not heard.fault:
             with contextlib.suppress(errors.NodeFault):  # it is removed by force anyway

@@ -302,7 +302,7 @@ class ProcessExecutor:
             heard.fault += f" It complained: {sandbox.complaint}"
         counted = (accounts.Reading() if group is None else await asyncio.to_thread(group.read)).at_least(seen)
         ended = verdict.judge(its.setting, heard, its.stop, counted, its.timings)
-        if its.custody is not None and not heard.not_begun:
+        if its.custody is not None and not heard.not_begun and ended.node_check is not outcome.NodeCheck.NOT_DONE:
             await its.custody.keeper.ended(ended)
         return ended, heard.not_begun
 

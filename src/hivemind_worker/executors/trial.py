@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Collection
 from typing import Final
 
@@ -52,14 +53,19 @@ def own_plan(argv: tuple[str, ...], limits: outcome.Limits, files: tuple[plan.In
     )
 
 
-async def fault(runs: executor.Executor) -> str:
+async def fault(runs: executor.Executor, like: plan.RunPlan | None = None) -> str:
     """Run our own program in a capsule without anything of a task's; why that fails, empty where it works.
 
+    Of the plan ``like``, if any, the capsule has the network and the sort of workspace, and nothing that its task says.
     Where it works, a capsule that does not start is its image's fault or its task's. It takes 0.3 s, at most `SECONDS`;
     whoever asks often keeps the answer for a while. Raises nothing but the cancellation of the asyncio task it runs in.
     """
     limits = outcome.Limits(64 * resources.MIB, 100_000, SECONDS / 2, resources.MIB, 16)
+    if like is not None and not hardening.workspace_in_memory(like.limits):
+        limits = dataclasses.replace(limits, disk_bytes=limits.memory_bytes)
     trial = own_plan((hardening.PROGRAM, "--version"), limits)
+    if like is not None:
+        trial = dataclasses.replace(trial, network=like.network)
     stop = stopping.Stop()
     try:
         async with asyncio.timeout(SECONDS):

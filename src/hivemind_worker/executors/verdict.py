@@ -18,6 +18,13 @@ NODE_SHUTDOWN = str(outcome.Reason.NODE_SHUTDOWN)
 _NO_ROOM = ("No space left", "File too large", "Quota exceeded", "Disk quota")
 
 
+_UNPROVEN = frozenset({outcome.Reason.INTERNAL, outcome.Reason.ENGINE_LOST})
+"""Reasons for which the node is blamed, although a task or its image may have caused what is seen of them."""
+
+_UNSURE = outcome.NodeCheck.NOT_DONE
+"""On an end that `node_check` is to look into."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Setting:
     """Where it ran."""
@@ -69,6 +76,7 @@ def judge(
         isolation=setting.isolation,
         runtime=setting.runtime,
         timings={**timings, **heard.timings},
+        node_check=_UNSURE if reason in _UNPROVEN else outcome.NodeCheck.NOT_NEEDED,
     )
 
 
@@ -96,7 +104,9 @@ def failed(setting: Setting, error: BaseException, timings: Mapping[str, float])
     elif isinstance(error, errors.DependencyFailed):
         reason = outcome.Reason.DEPENDENCY_FAILED
     said = str(error) or type(error).__name__
-    return _without_capsule(setting, outcome.Status.FAILED, reason, said, timings)
+    ended = _without_capsule(setting, outcome.Status.FAILED, reason, said, timings)
+    is_unproven = isinstance(error, (errors.NodeFault, OSError))
+    return dataclasses.replace(ended, node_check=_UNSURE) if is_unproven else ended
 
 
 def crashed(setting: Setting, why: str) -> outcome.Outcome:

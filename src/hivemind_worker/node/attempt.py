@@ -149,7 +149,7 @@ class Attempt:
         try:
             try:
                 ended = await self._to_its_end()
-                if ended.try_again and ended.reason is not outcome.Reason.NODE_SHUTDOWN:
+                if outcome.is_node_sick(ended.reason, ended.node_check):
                     self._means.room.rest()
                 # Before anything else is awaited: another's end could take away a file of the same content.
                 artifacts = {file.artifact for file in ended.results}

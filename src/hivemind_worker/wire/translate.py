@@ -132,6 +132,7 @@ def outcome_to_message(ended: outcome.Outcome) -> pb.TaskResult:
         timings=ended.timings,
         stdout_bytes=ended.logs.stdout_bytes,
         stderr_bytes=ended.logs.stderr_bytes,
+        node_check="" if ended.node_check is outcome.NodeCheck.NOT_NEEDED else str(ended.node_check),
     )
     if ended.limits is not None:
         message.limits.CopyFrom(
@@ -159,7 +160,8 @@ def outcome_from_message(message: pb.TaskResult, status: str = "", *, whole: boo
         reason = _reason(message, ended_as)
         flags = frozenset(outcome.Flag(flag) for flag in message.flags)
         if not whole:
-            return outcome.Outcome(ended_as, reason, error=message.error, flags=flags)
+            check = _node_check(message)
+            return outcome.Outcome(ended_as, reason, error=message.error, flags=flags, node_check=check)
         return _outcome(message, ended_as, reason, flags)
     except ValueError as error:
         raise errors.Rejected(f"the report cannot be read: {error}") from None
@@ -189,7 +191,12 @@ def _outcome(
         isolation=message.isolation,
         runtime=message.runtime,
         timings=dict(message.timings),
+        node_check=_node_check(message),
     )
+
+
+def _node_check(message: pb.TaskResult) -> outcome.NodeCheck:
+    return outcome.NodeCheck(message.node_check or outcome.NodeCheck.NOT_NEEDED)
 
 
 def _reason(message: pb.TaskResult, status: outcome.Status) -> outcome.Reason | None:

@@ -565,6 +565,7 @@ class TaskResult(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     STDOUT_BYTES_FIELD_NUMBER: _builtins.int
     STDERR_BYTES_FIELD_NUMBER: _builtins.int
+    NODE_CHECK_FIELD_NUMBER: _builtins.int
     status: _builtins.str
     exit_code: _builtins.int
     logs: _builtins.str
@@ -579,6 +580,10 @@ class TaskResult(_message.Message):
     runtime: _builtins.str
     stdout_bytes: _builtins.int
     stderr_bytes: _builtins.int
+    node_check: _builtins.str
+    """node_check is what the node found out about itself after a failure that may be its own: not_needed, not_done, passed
+    (a capsule of its own started) or failed (it did not). Empty from a node that does not check itself.
+    """
     @_builtins.property
     def result_data(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
         """result_data holds small result files whole; larger ones are artifacts."""
@@ -622,10 +627,11 @@ class TaskResult(_message.Message):
         timings: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         stdout_bytes: _builtins.int = ...,
         stderr_bytes: _builtins.int = ...,
+        node_check: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "exit_code", b"exit_code", "files", b"files", "flags", b"flags", "has_exit_code", b"has_exit_code", "image_digest", b"image_digest", "isolation", b"isolation", "limits", b"limits", "limits_hit", b"limits_hit", "logs", b"logs", "reason", b"reason", "result_data", b"result_data", "runtime", b"runtime", "signal", b"signal", "skipped", b"skipped", "status", b"status", "stderr_bytes", b"stderr_bytes", "stdout_bytes", b"stdout_bytes", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "exit_code", b"exit_code", "files", b"files", "flags", b"flags", "has_exit_code", b"has_exit_code", "image_digest", b"image_digest", "isolation", b"isolation", "limits", b"limits", "limits_hit", b"limits_hit", "logs", b"logs", "node_check", b"node_check", "reason", b"reason", "result_data", b"result_data", "runtime", b"runtime", "signal", b"signal", "skipped", b"skipped", "status", b"status", "stderr_bytes", b"stderr_bytes", "stdout_bytes", b"stdout_bytes", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
