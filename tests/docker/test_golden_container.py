@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attempts
+import docker_bench
 import pytest
 import waiting
 
@@ -85,6 +86,13 @@ async def test_the_engine_made_what_the_golden_spec_says(docker_url: str, python
     assert mounts["/.hivemind"]["RW"] is False
     assert mounts["/.hivemind"]["Type"] == "volume"
     assert "hunter2" not in json.dumps(found)
+    assert docker_bench.findings(found) == ()
+    unsafe = {**host, "Privileged": True, "UTSMode": "host", "PidsLimit": None}
+    assert [each.split()[0] for each in docker_bench.findings({**found, "HostConfig": unsafe})] == [
+        "5.5",
+        "5.21",
+        "5.29",
+    ]
 
 
 async def test_a_large_workspace_is_a_volume_of_ours_and_nothing_of_the_host(
@@ -96,6 +104,7 @@ async def test_a_large_workspace_is_a_volume_of_ours_and_nothing_of_the_host(
     assert set(mounts) == {"/.hivemind", "/workspace"}
     assert all(mount["Type"] == "volume" for mount in mounts.values())
     assert mounts["/workspace"]["Name"].startswith("hivemind-workspace-")
+    assert docker_bench.findings(found) == ()
 
 
 async def test_volumes_that_an_image_declares_are_not_made_on_the_hosts_disk(

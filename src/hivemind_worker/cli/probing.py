@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import secrets
 import shutil
@@ -71,15 +72,14 @@ async def fence(settings: schema.Settings, folder: Path) -> Fence:
     return Fence(
         fit.isolation,
         holds=not proving.broken(verdicts, accepted),
-        rows=(Row("isolation", in_force=True, why=why), *_rows(fit, proving.rows(verdicts, fit.isolation))),
+        rows=(
+            Row("isolation", in_force=True, why=why),
+            *(
+                dataclasses.replace(row, check=f"{fit.isolation}: {row.check}")
+                for row in proving.merged(fit.defences, proving.rows(verdicts))
+            ),
+        ),
     )
-
-
-def _rows(fit: executor.Fitness, tried: tuple[Row, ...]) -> Iterable[Row]:
-    """What was only read goes first, but for what was tried as well: a deed proves more than a word."""
-    names = {row.check for row in tried}
-    read = (Row(f"{fit.isolation}: {each.check}", each.in_force, each.why, each.fix) for each in fit.defences)
-    return (*(row for row in read if row.check not in names), *tried)
 
 
 _ROOM = "do what it says on the pool's machine; it goes on by itself"

@@ -46,7 +46,7 @@ class Observer(Protocol):
 class Defence:
     """One line of what fences a task here: what, whether it is in force, why not, and what to do about it.
 
-    ``id``: of one that was tried in a capsule (`capsule/defences.IDS`).
+    ``id``: of one that was tried in a capsule (`capsule/defences.IDS`), or is to be: then this is only what was read.
     """
 
     check: str

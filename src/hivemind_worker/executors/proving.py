@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final
 
 from hivemind_worker.capsule import defence_spec, defences, init
@@ -65,12 +66,11 @@ def broken(
     return tuple(each for each in verdicts if each.state is defence_spec.State.BROKEN and each.id not in accepted)
 
 
-def rows(verdicts: tuple[defence_spec.Verdict, ...], isolation: str = "") -> tuple[executor.Defence, ...]:
+def rows(verdicts: tuple[defence_spec.Verdict, ...]) -> tuple[executor.Defence, ...]:
     """Return the verdicts as lines for people; those that could not be tried say so. Pure."""
-    before = f"{isolation}: " if isolation else ""
     return tuple(
         executor.Defence(
-            f"{before}{each.promise}",
+            each.promise,
             each.state is not defence_spec.State.BROKEN,
             f"not tried: {each.evidence}" if each.state is defence_spec.State.UNTRIED else each.evidence,
             each.fix,
@@ -78,6 +78,12 @@ def rows(verdicts: tuple[defence_spec.Verdict, ...], isolation: str = "") -> tup
         )
         for each in verdicts
     )
+
+
+def merged(read: Iterable[executor.Defence], tried: tuple[executor.Defence, ...]) -> tuple[executor.Defence, ...]:
+    """Return what was read of defences, but for those that were tried, and then these: a deed tells more. Pure."""
+    names = {row.check for row in tried} | {row.id for row in tried}
+    return (*(row for row in read if row.check not in names and row.id not in names - {""}), *tried)
 
 
 def _run(problem: str) -> defence_spec.Verdict:

@@ -169,9 +169,7 @@ class Fitness:
     @property
     def defences(self) -> tuple[executor.Defence, ...]:
         """What fences tasks, as it was tried; what was only read before that."""
-        tried = proving.rows(self.verdicts)
-        names = {row.check for row in tried}
-        return (*(row for row in self._read_defences if row.check not in names), *tried)
+        return proving.merged(self._read_defences, proving.rows(self.verdicts))
 
     def await_trial(self, why: str) -> None:
         """Take no task before `defences_tried`."""
