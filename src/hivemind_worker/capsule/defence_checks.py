@@ -15,6 +15,14 @@ _INITIAL: Final = {"cgroup": 4026531835, "pid": 4026531836, "user": 4026531837, 
 
 _DEVICES: Final = frozenset({"null", "zero", "full", "random", "urandom", "tty", "console", "ptmx"})
 _PSEUDO: Final = frozenset({"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs"})
+_REACHES: Final = frozenset(
+    {
+        *("memory", "variables", "files", "ptrace", "prlimit", "ioprio", "affinity", "priority", "user-priority"),
+        *("parameters", "attributes", "scheduler"),
+    }
+)
+"""By what the first process could be reached."""
+
 _VARIABLES: Final = frozenset({"PATH", "HOME"})
 _STREAMS: Final = frozenset({"0", "1", "2"})
 _MIN_OOM_SCORE: Final = 500
@@ -159,11 +167,12 @@ def _first_process(report: probe_report.Report, spec: defence_spec.DefenceSpec) 
     if "name" in rows or not rows:
         yield "it is none of ours"
         return
-    tried = {"memory", "variables", "files", "ptrace", "prlimit"}
-    tried |= {"ioprio", "affinity", "priority", "scheduler"} if spec.first_apart else set()
-    reached = sorted(name for name in tried if not rows.get(name, 0))
+    reached = sorted(name for name in _REACHES if not rows.get(name, 0))
     if reached:
         yield f"within reach: {', '.join(reached)}"
+    uids = [report.status(process).get("Uid", ("unknown",))[0] for process in ("self", "first")]
+    if spec.first_apart and (uids[0] == uids[1] or "unknown" in uids):
+        yield f"it runs as uid {uids[1]}, as the task does"
 
 
 def _devices(report: probe_report.Report, _: defence_spec.DefenceSpec) -> Iterator[str]:

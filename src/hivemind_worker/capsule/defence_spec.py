@@ -41,8 +41,9 @@ class DefenceSpec:
     """What is promised of a capsule of one kind.
 
     ``mounts``: points where the kernel's own file systems, or (``files``) any, may be; ``folders`` beneath which any
-    read-only one may be. ``enforced``: which limits control groups keep. ``first_apart``: no call reaches the first
-    process. ``own_namespaces``: inodes of the worker's, where both are on one machine. ``absent``: paths of the host.
+    read-only one may be. ``enforced``: which limits control groups keep. ``first_apart``: the first process runs
+    as another user. ``own_namespaces``: inodes of the worker's, where both are on one machine. ``absent``: paths of the
+    host.
     """
 
     machine: str

@@ -80,9 +80,11 @@ def test_silence_proves_nothing() -> None:
         ("host capsule", "host farm-7", "namespaces"),
         ("namespace pid 40265", "namespace pid 4026531836 40265", "namespaces"),
         ("process 1 65534 hivemind-init", "process 1 0 systemd", "processes"),
-        ("own 7", "own 8", "processes"),
+        ("own ", "own 1", "processes"),
         ("first ptrace 1", "first ptrace 0", "first_process"),
         ("first memory 13", "first name 0", "first_process"),
+        ("first scheduler 1", "first scheduler 0", "first_process"),
+        ("family netlink-9 1", "family netlink-9 0", "system_calls"),
         ("device tty c 5 0", "device sda b 8 0", "devices"),
         ("file 2 pipe", "file 5 /etc/shadow", "open_files"),
         ("variable HOME", "variable HIVEMIND_TOKEN", "variables"),
@@ -117,6 +119,12 @@ def test_a_quota_is_told_from_a_busy_machine() -> None:
         verdicts = {each.id: each for each in defences.judge(silent.replace(line, words), SPEC, throttled)}
         assert verdicts["processor"].state is state, words
     assert "processor" in _broken(SAMPLE.replace(line, "processor 9000 300000 2").replace("quota 50000", "quota -1"))
+
+
+def test_another_user_for_the_first_process_is_required_where_it_is_promised() -> None:
+    spec = dataclasses.replace(SPEC, first_apart=True)
+    assert _broken(SAMPLE, spec) == {"first_process"}
+    assert _broken(SAMPLE.replace("status first Uid: 65534", "status first Uid: 65533"), spec) == set()
 
 
 def test_what_no_control_group_keeps_is_not_promised() -> None:

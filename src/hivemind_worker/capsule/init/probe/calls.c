@@ -75,6 +75,12 @@ void try_calls(void) {
         }
         say("family %d %d", families[i], error);
     }
+    static const int kinds[] = {4 /* SOCK_DIAG */, 6 /* XFRM */, 9 /* AUDIT */, 12 /* NETFILTER */, 15 /* UEVENT */, 16 /* GENERIC */};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        int made = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, kinds[i]);
+        say("family netlink-%d %d", kinds[i], made < 0 ? errno : 0);
+        if (made >= 0) close(made);
+    }
     long user = CLONE_NEWUSER, network = CLONE_NEWNET;
     say("call clone-user-namespace %d", in_child(new_namespace, &user));
     say("call clone-network-namespace %d", in_child(new_namespace, &network));
@@ -138,6 +144,10 @@ void try_first_process(void) {
     CPU_ZERO(&one);
     CPU_SET(0, &one);
     struct rlimit limit = {1u << 30, 1u << 30};
+    struct {
+        uint32_t size, policy;
+        uint64_t rest[5];
+    } idle = {48, SCHED_IDLE, {0}};
     try_open("memory", "/proc/1/mem", O_RDONLY);
     try_open("variables", "/proc/1/environ", O_RDONLY);
     try_open("files", "/proc/1/fd", O_RDONLY | O_DIRECTORY);
@@ -146,6 +156,9 @@ void try_first_process(void) {
     say("first ioprio %d", syscall(SYS_ioprio_set, 1L, 1L, (3L << 13)) < 0 ? errno : 0);
     say("first affinity %d", syscall(SYS_sched_setaffinity, 1L, sizeof one, &one) < 0 ? errno : 0);
     say("first priority %d", syscall(SYS_setpriority, (long)PRIO_PROCESS, 1L, 19L) < 0 ? errno : 0);
+    say("first user-priority %d", syscall(SYS_setpriority, (long)PRIO_USER, 0L, 19L) < 0 ? errno : 0);
+    say("first parameters %d", syscall(SYS_sched_setparam, 1L, &none) < 0 ? errno : 0);
+    say("first attributes %d", syscall(SYS_sched_setattr, 1L, &idle, 0L) < 0 ? errno : 0);
     say("first scheduler %d", syscall(SYS_sched_setscheduler, 1L, (long)SCHED_IDLE, &none) < 0 ? errno : 0);
 }
 
