@@ -15,7 +15,7 @@ import draw_events
 import draw_faults
 
 from hivemind_worker.capsule import table
-from hivemind_worker.executors import deadlines
+from hivemind_worker.executors import deadlines, evidence
 from hivemind_worker.settings import paths, reference
 from hivemind_worker.task import state
 from hivemind_worker.telemetry import metrics
@@ -180,6 +180,24 @@ def faults_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+CHECKED = """A capsule's first process is our own program, in the hands of a task that may mean harm. No reason that it
+gives is believed without the worker's or the kernel's own word ([why](why/evidence.md))."""
+
+
+def evidence_page() -> str:
+    """What is checked of a capsule's word."""
+    rows = [f"| `{reason}` | {row.evidence} | {row.otherwise} |" for reason, row in evidence.EVIDENCE.items()]
+    checks = [f"| {message} | {check} |" for message, check in evidence.MESSAGES.items()]
+    parts = [
+        "# Evidence",
+        WRITTEN_BY.format(source="src/hivemind_worker/executors/evidence.py"),
+        CHECKED,
+        "\n".join(["## Reasons", "| reason | evidence | without it |", "| --- | --- | --- |", *rows]),
+        "\n".join(["## Messages", "| message | what is checked |", "| --- | --- |", *checks]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def events_page() -> str:
     """Every event, read from the calls that log them."""
     return draw_events.page(WRITTEN_BY.format(source="the calls that log them"))
@@ -195,6 +213,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "states.md": states_page,
     "events.md": events_page,
+    "evidence.md": evidence_page,
     "metrics.md": metrics_page,
     "estimators.md": estimators_page,
     "faults.md": faults_page,

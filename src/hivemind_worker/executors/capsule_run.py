@@ -48,8 +48,8 @@ class Heard:
     `cut`: the stream ended before its time. `lost`: that was the engine's doing. `overtime`: it did not answer when
     its time was over. `over_disk`: it was killed because its workspace was larger than allowed; said how large.
     `not_begun`: a capsule that was entered again had not been told to start: the attempt can be run anew.
-    ``stop_sent``: we have told it to stop. ``elapsed_seconds``: by our clock from START to EXITED, or to the end of the
-    conversation without it; None where nobody knows when the task started.
+    ``started``: START was sent. ``reattached``: an earlier process of this node had the capsule. ``elapsed_seconds``:
+    by our clock from START to EXITED, or to the end of the conversation without it; None where nobody knows.
     """
 
     exited: messages.Exited | None = None
@@ -65,7 +65,8 @@ class Heard:
     over_disk: str = ""
     not_begun: bool = False
     fault: str = ""
-    stop_sent: bool = False
+    started: bool = False
+    reattached: bool = False
     elapsed_seconds: float | None = None
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -268,6 +269,7 @@ class CapsuleRun:
         self._time("resume")
         assert self._custody is not None
         self.began = self._custody.start_time()
+        self._heard.started, self._heard.reattached = True, self._custody.began is None
         if ready.state is messages.State.RUNNING:
             self._watchdog.reattach(self.began, by_other_process=self._custody.began is None)
         else:
@@ -307,6 +309,7 @@ class CapsuleRun:
                 return
         self._watchdog.enter(deadlines.State.RUNNING)
         self.began = clock.now()
+        self._heard.started = True
         self._observer.phase(state.Phase.RUNNING)
         await self._pipe.write(waiting + self._talk.send(messages.Start()))
 
@@ -325,7 +328,6 @@ class CapsuleRun:
             self._watchdog.stop(grace)
             with contextlib.suppress(errors.EngineLost, conversation.ConversationError, TimeoutError):
                 said = self._talk.send(messages.Stop(round(grace * 1000)))
-                self._heard.stop_sent = True
                 async with asyncio.timeout(grace + deadlines.OVERTIME_SECONDS):
                     await self._pipe.write(said)
             await self._stop.wait(stopping.StopLevel.KILL, timeout=self._watchdog.remaining)

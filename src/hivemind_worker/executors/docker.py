@@ -33,6 +33,7 @@ from hivemind_worker.containers import engine as engines
 from hivemind_worker.executors import (
     capsule_run,
     checkpoint,
+    conclusion,
     disk_watch,
     engine_defences,
     executor,
@@ -295,7 +296,8 @@ class DockerExecutor:
             while custody is not None and run.reached is not None and heard.cut and not heard.stopped:
                 if not await self._enter_again(capsule, container, inner, heard):
                     break
-                run = conversation(dataclasses.replace(custody, after=run.reached, began=run.began))
+                began = run.began if custody.after is None else None  # an earlier process knew it, and wrote it down
+                run = conversation(dataclasses.replace(custody, after=run.reached, began=began))
                 heard = await run.run()
         finally:
             seen = self._live.end(key)
@@ -311,9 +313,7 @@ class DockerExecutor:
         if counted.memory_kills is None and inquest.suspicious(heard):
             killed = await usage.killed_for_memory(self._engine, container)
             counted = dataclasses.replace(counted, memory_kills=int(killed))
-        ended = verdict.judge(its.setting, heard, its.stop, counted, its.timings)
-        if custody is not None and not heard.not_begun and ended.node_check is not outcome.NodeCheck.NOT_DONE:
-            await custody.keeper.ended(ended)
+        ended = await conclusion.conclude(its.setting, asked, heard, its.stop, counted, its.timings, custody)
         if heard.exited is not None and not heard.fault:
             with contextlib.suppress(errors.NodeFault):  # it is removed by force anyway
                 await capsule.stream.write(run.goodbye())

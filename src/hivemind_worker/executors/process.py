@@ -13,7 +13,16 @@ from typing import Final
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import accounts, defence_spec, messages
 from hivemind_worker.concurrency import clock, stopping, supervision
-from hivemind_worker.executors import capsule_run, checkpoint, disk_watch, executor, live, sandbox_defences, verdict
+from hivemind_worker.executors import (
+    capsule_run,
+    checkpoint,
+    conclusion,
+    disk_watch,
+    executor,
+    live,
+    sandbox_defences,
+    verdict,
+)
 from hivemind_worker.sandbox import environments, launch, life, limits, outliving, probe, promised, usage, workspaces
 from hivemind_worker.sandbox import process as processes
 from hivemind_worker.settings import paths
@@ -301,9 +310,7 @@ class ProcessExecutor:
         if heard.fault and sandbox.complaint:
             heard.fault += f" It complained: {sandbox.complaint}"
         counted = (accounts.Reading() if group is None else await asyncio.to_thread(group.read)).at_least(seen)
-        ended = verdict.judge(its.setting, heard, its.stop, counted, its.timings)
-        if its.custody is not None and not heard.not_begun and ended.node_check is not outcome.NodeCheck.NOT_DONE:
-            await its.custody.keeper.ended(ended)
+        ended = await conclusion.conclude(its.setting, asked, heard, its.stop, counted, its.timings, its.custody)
         return ended, heard.not_begun
 
     async def _environment(self, ground: probe.Ground, its: _Attempt) -> launch.Furnishing:

@@ -292,7 +292,8 @@ class Report:
 
     ``epoch`` and ``run_id`` as in `Ref`.
     ``attempt`` 0 stands for the newest that its node was given. ``missing`` names files of the result that the pool
-    does not have: such a report is never accepted as an end.
+    does not have: such a report is never accepted as an end. ``run_limit``: the time limit that the node says was in
+    force, in seconds; 0 where it says nothing.
     """
 
     task_id: str
@@ -308,6 +309,7 @@ class Report:
     missing: tuple[str, ...] = ()
     epoch: str = ""
     run_id: str = ""
+    run_limit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from hivemind_worker.nodepool.store import attempts, database, moves, records, resting, sessions, shapes, writing
+from hivemind_worker.nodepool.store import (
+    attempts,
+    database,
+    moves,
+    plausibility,
+    records,
+    resting,
+    sessions,
+    shapes,
+    writing,
+)
 from hivemind_worker.task import errors, outcome, state
 
 TOLD_BYTES = 16 * 1024
@@ -44,20 +54,7 @@ def report(on: writing.Transaction, said: records.Report, lease_seconds: float) 
     attempts.bind(on, task["number"], attempt, said.run_id)
     if said.status is None:
         return _started(on, task, node, lease_seconds)
-    if said.status is outcome.Status.CANCELLED and not task["cancel_requested"]:
-        said = _stopped_by_node(said)
-    return _ended(on, task, said)
-
-
-def _stopped_by_node(message: records.Report) -> records.Report:
-    """The report of a stop that no submitter wished: a task is cancelled by its submitter alone.
-
-    A node has stopped it by itself and lost the reason, as with the process that knew it, or means an order to drop.
-    """
-    told = f"stopped by its node, and nobody had asked for that: {message.error}".removesuffix(": ")
-    return dataclasses.replace(
-        message, status=outcome.Status.FAILED, reason=str(outcome.Reason.NODE_SHUTDOWN), error=told, try_again=True
-    )
+    return _ended(on, task, plausibility.checked(on, task, said))
 
 
 def _newest_of(sql: database.Connection, task: database.Row, node_id: str) -> int | None:
