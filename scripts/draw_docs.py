@@ -38,7 +38,7 @@ FLOORS = (
     ("WINDOW", ("dashboard",)),
     ("TOWERS", ("node", "nodepool", "client")),
     ("WORK", ("executors", "health", "housekeeping")),
-    ("EDGES", ("pool_client", "journal", "containers", "sandbox", "artifacts", "host")),
+    ("EDGES", ("pool_client", "journal", "containers", "sandbox", "artifacts", "egress", "host")),
     ("MEANING", ("kinds", "wire", "capsule", "supplies")),
     ("TOOLS", ("settings", "telemetry", "concurrency")),
     ("GROUND", ("filesystem",)),

@@ -217,6 +217,7 @@ def test_docker_enabled_false(told: Worker) -> None:
 def test_docker_enabled_true_and_docker_network(tmp_path: Path, docker_url: str, python_image: str) -> None:
     network = f"ref-{secrets.token_hex(4)}"
     more = {"HIVEMIND_ALLOW_EGRESS": "true", "HIVEMIND_DEFAULT_IMAGE": python_image, "DOCKER_HOST": docker_url}
+    more["HIVEMIND_EGRESS_PATH"] = "bridge"
     try:
         with worker(tmp_path, DOCKER_ENABLED="true", DOCKER_NETWORK=network, **more) as found:
             assert "docker" in found.node().capabilities

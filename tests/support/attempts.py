@@ -14,6 +14,7 @@ from hivemind_worker.artifacts import store as stores
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import leftovers
+from hivemind_worker.egress import gateway
 from hivemind_worker.executors import docker, executor, process
 from hivemind_worker.settings import schema
 from hivemind_worker.supplies import answers
@@ -125,6 +126,7 @@ async def docker_bench(
     keep: bool = False,
     supply: docker.Supply | None = None,
     policy: schema.PullPolicy = schema.PullPolicy.IF_MISSING,
+    way: gateway.Gateway | None = None,
 ) -> AsyncIterator[Bench]:
     """A Docker executor under a node id of its own; nothing of it stays at the engine.
 
@@ -139,7 +141,7 @@ async def docker_bench(
         node_id=node_id,
         boot_id="boot-1",
         pull_policy=policy,
-        supply=supply or docker.Supply(sources or sourcing.Sources(), answers.Answers(folder)),
+        supply=supply or docker.Supply(sources or sourcing.Sources(), answers.Answers(folder), way=way),
     )
     await under_test.open()
     try:
@@ -162,7 +164,10 @@ async def docker_bench(
 
 @asynccontextmanager
 async def process_bench(
-    folder: Path, sources: sourcing.Sources | None = None, cache: Path | None = None
+    folder: Path,
+    sources: sourcing.Sources | None = None,
+    cache: Path | None = None,
+    way: gateway.Gateway | None = None,
 ) -> AsyncIterator[Bench]:
     """A sandbox executor; nothing of it stays on this machine but environments in `cache`.
 
@@ -170,7 +175,7 @@ async def process_bench(
     """
     store = stores.Store(folder / "artifacts")
     store.prepare()
-    under_test = process.ProcessExecutor(store=store, sources=sources, cache=cache or folder / "cache")
+    under_test = process.ProcessExecutor(store=store, sources=sources, cache=cache or folder / "cache", way=way)
     await under_test.open()
     before = traces()
     try:

@@ -119,6 +119,9 @@ def _usage(used: outcome.Usage) -> str:
         (_size(used.written_bytes), "written"),
         (words.count(used.processes, "process").replace("processs", "processes") if used.processes else "", ""),
         (_seconds(used.throttled_seconds), "waiting for CPU"),
+        (_size(used.network_sent_bytes), "sent"),
+        (_size(used.network_received_bytes), "received"),
+        (str(used.network_refused or ""), "connections refused"),
     ))  # fmt: skip
 
 

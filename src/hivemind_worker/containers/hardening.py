@@ -67,7 +67,8 @@ class Image:
 class Surroundings:
     """What is the same for all tasks of this node.
 
-    ``network`` is the id of the engine's network for tasks with egress; ``runtime`` the engine's, empty for its own.
+    ``network`` is the id of the engine's network for tasks with egress, empty where the worker's filter is used;
+    ``runtime`` the engine's, empty for its own.
     """
 
     node_id: str
@@ -174,12 +175,8 @@ def _gpus(asked: plan.RunPlan) -> dict[str, Any]:
 
 
 def network_mode(around: Surroundings, asked: plan.RunPlan) -> str:
-    """`none`, or the network for tasks with egress by its id. Raises ValueError where this node has none."""
-    if asked.network is plan.Network.NONE:
-        return "none"
-    if not around.network:
-        raise ValueError("this node gives no task a network: its owner has not allowed egress")
-    return around.network
+    """`none`, or the owner's network by its id: a task with egress has it only where he wants that and no filter."""
+    return "none" if asked.network is plan.Network.NONE else around.network or "none"
 
 
 def tmpfs(limits: outcome.Limits, image_volumes: Sequence[str], *, in_memory: bool) -> dict[str, str]:

@@ -19,7 +19,7 @@ from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import conversation, messages, table
 from hivemind_worker.capsule import tunnel_messages as t
 from hivemind_worker.concurrency import clock, stopping
-from hivemind_worker.executors import checkpoint, deadlines, executor, logs, watchdog
+from hivemind_worker.executors import checkpoint, deadlines, executor, logs, outbound, watchdog
 from hivemind_worker.task import errors, outcome, plan, state
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -69,6 +69,7 @@ class Heard:
     reattached: bool = False
     elapsed_seconds: float | None = None
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
+    traffic: outbound.Traffic | None = None
 
 
 class CapsuleRun:
@@ -79,7 +80,7 @@ class CapsuleRun:
     the conversation is entered again.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is another part of the node, and the last two are there or not
         self,
         *,
         pipe: Pipe,
@@ -90,10 +91,12 @@ class CapsuleRun:
         observer: executor.Observer,
         kill: Callable[[], Awaitable[None]],
         custody: checkpoint.Custody | None = None,
+        relay: outbound.Relay | None = None,
     ) -> None:
         self._pipe = pipe
         self._plan = plan
-        self._spec = spec
+        self._relay = relay
+        self._spec = spec if relay is None else dataclasses.replace(spec, proxy_port=outbound.PORT)
         self._store = store
         self._stop = stop
         self._observer = observer
@@ -104,7 +107,7 @@ class CapsuleRun:
         self.reached = custody.after if custody is not None else None
         """From where another may go on, in this process or the next: None before the task may have begun."""
         self._talk = conversation.Conversation(
-            spec=spec if self._again else None, after=after.after, inside_file=after.inside_file
+            spec=self._spec if self._again else None, after=after.after, inside_file=after.inside_file
         )
         self._kept = logs.Kept(plan.caps, after.output)
         self._receiver = results.Receiver(store, plan.caps, after.results, observer.stored)
@@ -128,6 +131,8 @@ class CapsuleRun:
         resume = b""
         if self._again:
             resume = self._talk.resume(secrets.token_bytes(messages.NONCE_BYTES), self._spec.resume_key)
+        if self._relay is not None:
+            self._relay.attach(self._talk, self._pipe.write)
         feed = asyncio.create_task(self._enter(resume) if self._again else self._feed(), name="feed capsule")
         watch = asyncio.create_task(self._obey(), name="watch stop")
         try:
@@ -139,6 +144,7 @@ class CapsuleRun:
             try:
                 await stopping.settle(feed, watch, *filter(None, [self._kill_job]))
             finally:
+                await self._detach()
                 await self._receiver.abort()
         if self.began is not None and self._heard.elapsed_seconds is None:
             self._heard.elapsed_seconds = clock.now() - self.began
@@ -234,6 +240,7 @@ class CapsuleRun:
                 self._observer.output(_STREAMS[message.stream], message.offset, message.data)
             case messages.Exited():
                 self._exited(message)
+                await self._detach()
                 self._kept.missed(messages.Stream.OUT, message.out_total)
                 self._kept.missed(messages.Stream.ERR, message.err_total)
                 self._time("run")
@@ -247,9 +254,15 @@ class CapsuleRun:
             case messages.Taken():
                 pass  # tasks have no stdin
             case t.TunnelOpened() | t.TunnelUpload() | t.TunnelDownloadCredit() | t.TunnelClosed():
-                pass  # no plan asks for a proxy, so that the conversation lets none of these through
+                assert self._relay is not None  # else no port, and the conversation lets none of these through
+                self._relay.receive(message)
             case _:
                 await self._receiver.take(message)
+
+    async def _detach(self) -> None:
+        if self._relay is not None:
+            await self._relay.detach()
+            self._heard.traffic = self._relay.traffic
 
     def _exited(self, message: messages.Exited) -> None:
         self._heard.exited = message

@@ -39,6 +39,7 @@ from hivemind_worker.executors import (
     executor,
     inquest,
     live,
+    outbound,
     taking_up,
     verdict,
 )
@@ -83,11 +84,12 @@ class _Attempt:
     observer: executor.Observer
     timings: dict[str, float]
     custody: checkpoint.Custody | None
+    relay: outbound.Relay | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Supply:
-    """Where packages come from, what was asked before, which images are ours, how images are pulled.
+    """Where packages come from, what was asked before, which images are ours, how images are pulled, the way out.
 
     ``record``: of a single command, which has no node that would come back and remove what it left.
     """
@@ -97,12 +99,13 @@ class Supply:
     ours: ledger.Ledger | None = None
     pulls: pulling.Terms = dataclasses.field(default_factory=pulling.Terms)
     record: command_records.Record | None = None
+    way: outbound.Gateway | None = None
 
 
 class DockerExecutor:
     """An executor on one container engine. `open` first; one event loop.
 
-    `network` names the engine's network for tasks with egress, and is empty where the owner allows none.
+    `network` names the engine's network for tasks with egress, where the owner wants that instead of the filter.
     """
 
     def __init__(
@@ -126,7 +129,8 @@ class DockerExecutor:
         self._preloader = preloading.TaskPreloader(pulls=self._images, jobs=self._jobs)
         self._program = program.Program(engine=engine, node_id=node_id, boot_id=boot_id)
         self._workspaces = workspaces.Workspaces(engine=engine, jobs=self._jobs, node_id=node_id, boot_id=boot_id)
-        self._egress = networks.Egress(engine=engine, name=network)
+        self._bridge = networks.Egress(engine=engine, name=network) if network else None
+        self._way = supply.way
         self._environments = environments.Environments(
             engine=engine,
             jobs=self._jobs,
@@ -185,6 +189,9 @@ class DockerExecutor:
         setting = verdict.Setting(self.isolation, self._around.runtime or "default", "", plan.limits)
         its = _Attempt(plan, setting, stop, observer, {}, custody)
         try:
+            if self._bridge is None:
+                with_way, relay = outbound.prepare(self._way, plan, observer.note)
+                its = dataclasses.replace(its, plan=with_way, relay=relay)
             if custody is not None and custody.after is not None:
                 ended = await self._again(its, custody)
                 if ended is not None:
@@ -213,8 +220,8 @@ class DockerExecutor:
         ensuring = self._jobs.start("ensure program", self._program.ensure(image))
         volume = await stop.until(stopping.StopLevel.CANCEL, _result(ensuring))
         around = dataclasses.replace(self._around, program_volume=volume, capsule_version=volume)
-        if asked.network is not plan.Network.NONE:
-            around = dataclasses.replace(around, network=await self._egress.id())
+        if asked.network is not plan.Network.NONE and self._bridge is not None:
+            around = dataclasses.replace(around, network=await self._bridge.id())
         capsule = _Capsule(hardening.name(around, asked, next(self._numbers)))
         try:
             if not hardening.workspace_in_memory(asked.limits):
@@ -285,6 +292,7 @@ class DockerExecutor:
                 observer=its.observer,
                 kill=lambda: self._engine.kill(container),
                 custody=custody,
+                relay=its.relay,
             )
 
         key = (asked.task_id, asked.attempt)

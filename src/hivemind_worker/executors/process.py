@@ -20,6 +20,8 @@ from hivemind_worker.executors import (
     disk_watch,
     executor,
     live,
+    outbound,
+    rlimits,
     sandbox_defences,
     verdict,
 )
@@ -37,12 +39,9 @@ MIB: Final = 1024 * 1024
 REMOVAL_SECONDS: Final = 60.0
 SWEEP_SECONDS: Final = 60.0  # between two looks at what an earlier life of this node left, as of containers
 
-_FILES: Final = 1024
 _SCRATCH: Final = 64 * MIB
 _NAME, _PID, _WORKSPACE, _GROUPS = "sandbox", "pid", "workspace", "groups"
 """What a keeper is told of a sandbox, so that the next worker finds it."""
-
-_UNLIMITED: Final = 2**64 - 1
 
 
 @dataclasses.dataclass(slots=True)
@@ -68,6 +67,7 @@ class _Attempt:
     timings: dict[str, float]
     custody: checkpoint.Custody | None
     held: _Held
+    relay: outbound.Relay | None = None
 
 
 class ProcessExecutor:
@@ -87,7 +87,9 @@ class ProcessExecutor:
         sources: sourcing.Sources | None = None,
         lasting: Path | None = None,
         node_id: str = "",
+        way: outbound.Gateway | None = None,
     ) -> None:
+        self._way = way
         self._node_id = node_id if lasting is not None or not node_id else life.one_command()
         self._closing = stopping.Stop()
         self._sweeping: asyncio.Task[None] | None = None
@@ -180,6 +182,8 @@ class ProcessExecutor:
         held = _Held()
         its = _Attempt(plan, setting, stop, observer, {}, custody, held)
         try:
+            with_way, relay = outbound.prepare(self._way, plan, observer.note)
+            its = dataclasses.replace(its, plan=with_way, relay=relay)
             if custody is not None and custody.after is not None:
                 ended = await self._again(its, custody)
                 if ended is not None:
@@ -204,8 +208,8 @@ class ProcessExecutor:
 
     async def _in_capsule(self, ground: probe.Ground, its: _Attempt) -> outcome.Outcome:
         asked, stop, timings, held = its.plan, its.stop, its.timings, its.held
-        if asked.network is not plan.Network.NONE or asked.gpus:
-            raise errors.IsolationMissing("sandboxes give no network and no GPU; this task needs a node with Docker")
+        if asked.gpus:
+            raise errors.IsolationMissing("sandboxes give no GPU; this task needs a node with Docker")
         began = clock.now()
         in_memory = "memory" not in ground.groups.enforced or asked.limits.disk_bytes <= asked.limits.memory_bytes // 2
         if not in_memory:
@@ -241,7 +245,7 @@ class ProcessExecutor:
         elif its.custody is not None:
             its = dataclasses.replace(its, custody=checkpoint.Custody(its.custody.keeper, reattachable=False))
         spec = capsule_run.spec_of(asked, {"PATH": furnishing.path}, keep)
-        spec = dataclasses.replace(spec, rlimits=_rlimits(asked.limits, ground.groups))
+        spec = dataclasses.replace(spec, rlimits=rlimits.of(asked.limits, ground.groups))
         return (await self._converse(its, spec, sandbox))[0]
 
     async def _start(
@@ -294,6 +298,7 @@ class ProcessExecutor:
             observer=its.observer,
             kill=sandbox.kill,
             custody=its.custody,
+            relay=its.relay,
         )
         group, key = held.group, (asked.task_id, asked.attempt)
         self._live.begin(
@@ -341,30 +346,13 @@ class ProcessExecutor:
     async def promises(self, plan: plan.RunPlan) -> defence_spec.DefenceSpec | None:
         """What a task with this plan is promised; see `executor.Executor.promises`."""
         ground = await self._ready()
-        sizes = {each.resource: each.hard for each in _rlimits(plan.limits, ground.groups)}
+        sizes = {each.resource: each.hard for each in rlimits.of(plan.limits, ground.groups)}
         room = launch.Room(plan.limits.disk_bytes, _scratch_bytes(plan.limits))
         return promised.promised(ground, plan, room, sizes[resource.RLIMIT_NOFILE], sizes[resource.RLIMIT_FSIZE])
 
 
 def _scratch_bytes(asked: outcome.Limits) -> int:
     return max(MIB, min(_SCRATCH, asked.memory_bytes // 4, asked.disk_bytes))
-
-
-def _rlimits(asked: outcome.Limits, groups: limits.Parents) -> tuple[messages.ResourceLimit, ...]:
-    """Limits per process; those of control groups that are missing are made up for as far as it goes."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    files = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
-    size = asked.disk_bytes + MIB
-    found = [
-        messages.ResourceLimit(resource.RLIMIT_NOFILE, files, files),
-        messages.ResourceLimit(resource.RLIMIT_CORE, 0, 0),
-        messages.ResourceLimit(resource.RLIMIT_FSIZE, size, size),
-    ]
-    if "memory" not in groups.enforced:
-        found.append(messages.ResourceLimit(resource.RLIMIT_DATA, asked.memory_bytes, asked.memory_bytes))
-    if "pids" not in groups.enforced:
-        found.append(messages.ResourceLimit(resource.RLIMIT_NPROC, asked.pids, asked.pids))
-    return tuple(found)
 
 
 def _where(sandbox: outliving.Sandbox, held: _Held) -> Mapping[str, str]:

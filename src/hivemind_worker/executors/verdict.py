@@ -137,7 +137,21 @@ def crashed(setting: Setting, why: str) -> outcome.Outcome:
 
 
 def usage(heard: capsule_run.Heard, counted: accounts.Reading) -> outcome.Usage:
-    """Put the kernel's accounts and the capsule's own together; the accounts, which see every process, go first."""
+    """Put the kernel's accounts, the capsule's own and those of the way out together."""
+    used = _usage(heard, counted)
+    if (traffic := heard.traffic) is None:
+        return used
+    return dataclasses.replace(
+        used,
+        network_sent_bytes=traffic.sent_bytes,
+        network_received_bytes=traffic.received_bytes,
+        network_connections=traffic.connections,
+        network_refused=traffic.refused,
+    )
+
+
+def _usage(heard: capsule_run.Heard, counted: accounts.Reading) -> outcome.Usage:
+    """The kernel's accounts, which see every process, go before the capsule's own."""
     exited, elapsed = heard.exited, heard.elapsed_seconds
     if exited is None:
         return outcome.Usage(

@@ -30,6 +30,11 @@ class Measuring:
         """An attempt has ended."""
         self._meters.count(metrics.WORKER_ENDED, str(ended.status), str(ended.reason or ""))
         self._meters.count(metrics.WORKER_CPU_USED, by=ended.usage.cpu_seconds or 0.0)
+        if (used := ended.usage).network_connections:
+            self._meters.count(metrics.WORKER_EGRESS_BYTES, "sent", by=used.network_sent_bytes or 0)
+            self._meters.count(metrics.WORKER_EGRESS_BYTES, "received", by=used.network_received_bytes or 0)
+            self._meters.count(metrics.WORKER_EGRESS_CONNECTIONS, by=used.network_connections)
+            self._meters.count(metrics.WORKER_EGRESS_REFUSED, by=used.network_refused or 0)
         for step, seconds in ended.timings.items():
             self._meters.observe(metrics.WORKER_STEP, seconds, step)
 

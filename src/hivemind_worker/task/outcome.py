@@ -129,7 +129,7 @@ class Usage:
     """What an attempt used; ``None`` where this node cannot tell.
 
     Times in seconds, amounts in bytes, ``processes`` the highest count seen, ``throttled_seconds`` time spent waiting
-    for CPU quota.
+    for CPU quota. ``network_*``: what went through the node's filter, and how many connections it made and refused.
     """
 
     wall_seconds: float = 0.0
@@ -139,6 +139,10 @@ class Usage:
     written_bytes: int | None = None
     processes: int | None = None
     throttled_seconds: float | None = None
+    network_sent_bytes: int | None = None
+    network_received_bytes: int | None = None
+    network_connections: int | None = None
+    network_refused: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

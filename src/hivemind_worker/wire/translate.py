@@ -265,7 +265,10 @@ def _usage_from_message(message: pb.Usage) -> outcome.Usage:
     return outcome.Usage(wall_seconds=message.wall_seconds, **measured)
 
 
-_MEASURES = ("cpu_seconds", "peak_memory_bytes", "read_bytes", "written_bytes", "processes", "throttled_seconds")
+_MEASURES = (
+    *("cpu_seconds", "peak_memory_bytes", "read_bytes", "written_bytes", "processes", "throttled_seconds"),
+    *("network_sent_bytes", "network_received_bytes", "network_connections", "network_refused"),
+)
 
 
 def _limits_from_message(message: pb.Limits) -> outcome.Limits:

@@ -57,10 +57,9 @@ def test_a_workspace_is_in_memory_only_where_it_fits_well(memory: int, disk: int
     assert host["Mounts"][1]["Source"] == "some-volume"
 
 
-def test_egress_needs_a_network_of_the_owners() -> None:
+def test_egress_is_no_network_of_the_container_but_where_the_owner_wants_a_bridge() -> None:
     asked = dataclasses.replace(PLAN, network=plan.Network.EGRESS)
-    with pytest.raises(ValueError, match="egress"):
-        hardening.body(AROUND, asked, IMAGE)
+    assert hardening.body(AROUND, asked, IMAGE)["HostConfig"]["NetworkMode"] == "none"
     allowed = dataclasses.replace(AROUND, network="id-of-it")
     assert hardening.body(allowed, asked, IMAGE)["HostConfig"]["NetworkMode"] == "id-of-it"
     assert hardening.body(allowed, PLAN, IMAGE)["HostConfig"]["NetworkMode"] == "none"

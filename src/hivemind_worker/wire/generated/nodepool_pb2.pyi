@@ -706,6 +706,8 @@ class Usage(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     NETWORK_RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     NETWORK_SENT_BYTES_FIELD_NUMBER: _builtins.int
+    NETWORK_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    NETWORK_REFUSED_FIELD_NUMBER: _builtins.int
     wall_seconds: _builtins.float
     cpu_seconds: _builtins.float
     peak_memory_bytes: _builtins.int
@@ -720,6 +722,11 @@ class Usage(_message.Message):
     disk_bytes: _builtins.int
     network_received_bytes: _builtins.int
     network_sent_bytes: _builtins.int
+    network_connections: _builtins.int
+    """What a result also tells of a task with egress: connections that the task made to its proxy, and how many of its
+    wishes were refused.
+    """
+    network_refused: _builtins.int
     def __init__(
         self,
         *,
@@ -736,10 +743,12 @@ class Usage(_message.Message):
         disk_bytes: _builtins.int | None = ...,
         network_received_bytes: _builtins.int | None = ...,
         network_sent_bytes: _builtins.int | None = ...,
+        network_connections: _builtins.int | None = ...,
+        network_refused: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_memory_limit_bytes", b"_memory_limit_bytes", "_network_received_bytes", b"_network_received_bytes", "_network_sent_bytes", b"_network_sent_bytes", "_peak_memory_bytes", b"_peak_memory_bytes", "_processes", b"_processes", "_read_bytes", b"_read_bytes", "_throttled_seconds", b"_throttled_seconds", "_written_bytes", b"_written_bytes", "cpu_percent", b"cpu_percent", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "network_received_bytes", b"network_received_bytes", "network_sent_bytes", b"network_sent_bytes", "peak_memory_bytes", b"peak_memory_bytes", "processes", b"processes", "read_bytes", b"read_bytes", "throttled_seconds", b"throttled_seconds", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_memory_limit_bytes", b"_memory_limit_bytes", "_network_connections", b"_network_connections", "_network_received_bytes", b"_network_received_bytes", "_network_refused", b"_network_refused", "_network_sent_bytes", b"_network_sent_bytes", "_peak_memory_bytes", b"_peak_memory_bytes", "_processes", b"_processes", "_read_bytes", b"_read_bytes", "_throttled_seconds", b"_throttled_seconds", "_written_bytes", b"_written_bytes", "cpu_percent", b"cpu_percent", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "network_connections", b"network_connections", "network_received_bytes", b"network_received_bytes", "network_refused", b"network_refused", "network_sent_bytes", b"network_sent_bytes", "peak_memory_bytes", b"peak_memory_bytes", "processes", b"processes", "read_bytes", b"read_bytes", "throttled_seconds", b"throttled_seconds", "written_bytes", b"written_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_memory_limit_bytes", b"_memory_limit_bytes", "_network_received_bytes", b"_network_received_bytes", "_network_sent_bytes", b"_network_sent_bytes", "_peak_memory_bytes", b"_peak_memory_bytes", "_processes", b"_processes", "_read_bytes", b"_read_bytes", "_throttled_seconds", b"_throttled_seconds", "_written_bytes", b"_written_bytes", "cpu_percent", b"cpu_percent", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "network_received_bytes", b"network_received_bytes", "network_sent_bytes", b"network_sent_bytes", "peak_memory_bytes", b"peak_memory_bytes", "processes", b"processes", "read_bytes", b"read_bytes", "throttled_seconds", b"throttled_seconds", "wall_seconds", b"wall_seconds", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_memory_limit_bytes", b"_memory_limit_bytes", "_network_connections", b"_network_connections", "_network_received_bytes", b"_network_received_bytes", "_network_refused", b"_network_refused", "_network_sent_bytes", b"_network_sent_bytes", "_peak_memory_bytes", b"_peak_memory_bytes", "_processes", b"_processes", "_read_bytes", b"_read_bytes", "_throttled_seconds", b"_throttled_seconds", "_written_bytes", b"_written_bytes", "cpu_percent", b"cpu_percent", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "network_connections", b"network_connections", "network_received_bytes", b"network_received_bytes", "network_refused", b"network_refused", "network_sent_bytes", b"network_sent_bytes", "peak_memory_bytes", b"peak_memory_bytes", "processes", b"processes", "read_bytes", b"read_bytes", "throttled_seconds", b"throttled_seconds", "wall_seconds", b"wall_seconds", "written_bytes", b"written_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_percent: _TypeAlias = _typing.Literal["cpu_percent"]  # noqa: Y015
     _WhichOneofArgType__cpu_percent: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent"]  # noqa: Y015
@@ -751,8 +760,12 @@ class Usage(_message.Message):
     _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
     _WhichOneofReturnType__memory_limit_bytes: _TypeAlias = _typing.Literal["memory_limit_bytes"]  # noqa: Y015
     _WhichOneofArgType__memory_limit_bytes: _TypeAlias = _typing.Literal["_memory_limit_bytes", b"_memory_limit_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__network_connections: _TypeAlias = _typing.Literal["network_connections"]  # noqa: Y015
+    _WhichOneofArgType__network_connections: _TypeAlias = _typing.Literal["_network_connections", b"_network_connections"]  # noqa: Y015
     _WhichOneofReturnType__network_received_bytes: _TypeAlias = _typing.Literal["network_received_bytes"]  # noqa: Y015
     _WhichOneofArgType__network_received_bytes: _TypeAlias = _typing.Literal["_network_received_bytes", b"_network_received_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__network_refused: _TypeAlias = _typing.Literal["network_refused"]  # noqa: Y015
+    _WhichOneofArgType__network_refused: _TypeAlias = _typing.Literal["_network_refused", b"_network_refused"]  # noqa: Y015
     _WhichOneofReturnType__network_sent_bytes: _TypeAlias = _typing.Literal["network_sent_bytes"]  # noqa: Y015
     _WhichOneofArgType__network_sent_bytes: _TypeAlias = _typing.Literal["_network_sent_bytes", b"_network_sent_bytes"]  # noqa: Y015
     _WhichOneofReturnType__peak_memory_bytes: _TypeAlias = _typing.Literal["peak_memory_bytes"]  # noqa: Y015
@@ -776,7 +789,11 @@ class Usage(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_limit_bytes) -> _WhichOneofReturnType__memory_limit_bytes | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__network_connections) -> _WhichOneofReturnType__network_connections | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__network_received_bytes) -> _WhichOneofReturnType__network_received_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__network_refused) -> _WhichOneofReturnType__network_refused | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__network_sent_bytes) -> _WhichOneofReturnType__network_sent_bytes | None: ...
     @_typing.overload
