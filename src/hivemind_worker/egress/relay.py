@@ -65,8 +65,8 @@ class Relay:
         """From now on tunnels are spoken of in this conversation; ``write`` sends bytes to the capsule."""
         self._talk, self._write = talk, write
 
-    async def detach(self) -> None:
-        """The conversation is over: all connections end."""
+    async def detach(self) -> Traffic:
+        """The conversation is over: all connections end. Return what went through, in this one and those before."""
         self._talk = None
         serving = list(self._serving.values())
         for task in serving:
@@ -78,6 +78,7 @@ class Relay:
         if self.traffic != self._logged:
             self._logged = dataclasses.replace(self.traffic)
             log.log_task_event("egress_used", self._task_id, dataclasses.asdict(self.traffic))
+        return self.traffic
 
     def receive(self, message: t.FromTunnel) -> None:
         """Take what the capsule said of a tunnel; returns at once."""

@@ -144,7 +144,7 @@ class CapsuleRun:
             try:
                 await stopping.settle(feed, watch, *filter(None, [self._kill_job]))
             finally:
-                await self._detach()
+                self._heard.traffic = await self._detach()
                 await self._receiver.abort()
         if self.began is not None and self._heard.elapsed_seconds is None:
             self._heard.elapsed_seconds = clock.now() - self.began
@@ -240,7 +240,7 @@ class CapsuleRun:
                 self._observer.output(_STREAMS[message.stream], message.offset, message.data)
             case messages.Exited():
                 self._exited(message)
-                await self._detach()
+                self._heard.traffic = await self._detach()
                 self._kept.missed(messages.Stream.OUT, message.out_total)
                 self._kept.missed(messages.Stream.ERR, message.err_total)
                 self._time("run")
@@ -259,10 +259,8 @@ class CapsuleRun:
             case _:
                 await self._receiver.take(message)
 
-    async def _detach(self) -> None:
-        if self._relay is not None:
-            await self._relay.detach()
-            self._heard.traffic = self._relay.traffic
+    async def _detach(self) -> outbound.Traffic | None:
+        return None if self._relay is None else await self._relay.detach()
 
     def _exited(self, message: messages.Exited) -> None:
         self._heard.exited = message
