@@ -10,10 +10,6 @@ from hivemind_worker.containers import golden, hardening
 from hivemind_worker.task import errors
 
 
-class SpecMismatch(errors.NodeFault):
-    """The engine made another container than it was told to make."""
-
-
 class Inspector:
     """Compares containers with what was asked of one engine. ``differences``: those last seen; none where all is well.
 
@@ -36,11 +32,17 @@ class Inspector:
         inspected = await self._engine.inspect(container)
         found = golden.differences(body, inspected, self._runtime, image.environment)
         if is_own:
-            self.differences = found
+            kept = "what a task writes is kept by the engine's log driver"
+            self.differences = (*found, *((kept,) if await self._keeps_log(container, body) else ()))
         elif found:
             self.differences = found
-            raise SpecMismatch(
+            raise errors.SpecMismatch(
                 "the container engine made another container than it was told to, so the task was not started: "
                 f"{'; '.join(found)[:1000]}. Look what stands between the worker and the engine, and at the engine's "
                 "own configuration"
             )
+
+    async def _keeps_log(self, container: str, body: Mapping[str, Any]) -> bool:
+        """Whether it does although it was told not to: a deed, where `inspect` gives but a word."""
+        told = ((body.get("HostConfig") or {}).get("LogConfig") or {}).get("Type")
+        return told == "none" and await self._engine.keeps_log(container)

@@ -188,8 +188,7 @@ class Engine:
         """One reading of what a running container uses, without the engine's second of waiting for another."""
         query = {"stream": "0", "one-shot": "1"}
         path = f"containers/{container}/stats"
-        found: Mapping[str, Any] = await self._json("say what a container uses", path, params=query)
-        return found
+        return dict(await self._json("say what a container uses", path, params=query))
 
     async def remove(self, container: str) -> None:
         """Remove a container with its unnamed volumes, killing it first if it runs; nothing if it is gone."""
@@ -200,11 +199,17 @@ class Engine:
                 if refused.status != CONFLICT:  # "removal is already in progress"
                     raise
 
+    async def keeps_log(self, container: str) -> bool:
+        """Whether what a container writes is kept: with the log driver `none` the engine would read none of it."""
+        with contextlib.suppress(Refused):
+            await self._empty("read a log", f"containers/{container}/logs", "GET", params={"stdout": "1", "tail": "1"})
+            return True
+        return False
+
     async def containers(self, label: str = "") -> list[Mapping[str, Any]]:
         """All containers that bear the label `name=value`, of anybody without one; ended ones included."""
         query = {"all": "1", "filters": json.dumps({"label": [label]} if label else {})}
-        found: list[Mapping[str, Any]] = await self._json("list containers", "containers/json", params=query)
-        return found
+        return list(await self._json("list containers", "containers/json", params=query))
 
     async def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         """Make a named volume; nothing if there is one of that name."""
@@ -238,8 +243,7 @@ class Engine:
     async def networks(self, name: str) -> list[Mapping[str, Any]]:
         """All networks whose name holds `name`."""
         query = {"filters": json.dumps({"name": [name]})}
-        found: list[Mapping[str, Any]] = await self._json("list networks", "networks", params=query)
-        return found
+        return list(await self._json("list networks", "networks", params=query))
 
     async def create_network(self, body: Mapping[str, Any]) -> str:
         """Make a network; its id."""
@@ -273,8 +277,7 @@ class Engine:
     async def images(self, label: str = "") -> list[Mapping[str, Any]]:
         """All images that have a name or are nobody's base, or those with the label, `name` or `name=value`."""
         query = {"filters": json.dumps({"label": [label]})} if label else {}
-        found: list[Mapping[str, Any]] = await self._json("list images", "images/json", params=query)
-        return found
+        return list(await self._json("list images", "images/json", params=query))
 
     async def import_image(self, name: str, tag: str, tar: bytes, change: str) -> None:
         """Make an image of an uncompressed tar and one line of a Dockerfile. Look at it to see whether it was made."""

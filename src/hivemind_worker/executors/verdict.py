@@ -127,6 +127,8 @@ def failed(setting: Setting, error: BaseException, timings: Mapping[str, float])
         reason = outcome.Reason.DEPENDENCY_FAILED
     said = str(error) or type(error).__name__
     ended = _without_capsule(setting, outcome.Status.FAILED, reason, said, timings)
+    if isinstance(error, errors.SpecMismatch):  # a look at the container is the evidence
+        return dataclasses.replace(ended, node_check=outcome.NodeCheck.FAILED)
     is_unproven = isinstance(error, (errors.NodeFault, OSError))
     return dataclasses.replace(ended, node_check=_UNSURE) if is_unproven else ended
 

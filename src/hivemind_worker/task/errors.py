@@ -27,9 +27,9 @@
     │   └── UnknownNode         the pool has forgotten us; register again
     ├── NodeFault               this node failed the task; the pool tries elsewhere
     │   ├── EngineLost          the container engine stopped answering
+    │   ├── SpecMismatch        the container engine made another container than it was told to
     │   ├── NoRoom              it had no room for the task: not in time, or not on its disk
     │   │   └── JournalBroken   journal/writer: the disk does not take what must be written down first
-    │   ├── SpecMismatch        containers/created: the engine made another container than it was told to
     │   ├── Refused             containers/engine: it answered no
     │   │   └── NotThere        containers/engine: it has no such image, container or volume
     │   └── CapsuleFault        the capsule broke its side of the conversation
@@ -151,6 +151,10 @@ class NoRoom(NodeFault):
 
 class EngineLost(NodeFault):
     """The container engine stopped answering."""
+
+
+class SpecMismatch(NodeFault):
+    """The container engine made another container than it was told to: its task must not start in it."""
 
 
 class CapsuleFault(NodeFault):
