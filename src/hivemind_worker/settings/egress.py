@@ -12,7 +12,7 @@ import pydantic
 from pydantic import ByteSize, Field
 
 from hivemind_worker.settings.fields import Group, Seconds, Size, Url, several
-from hivemind_worker.task.resources import GIB
+from hivemind_worker.task.resources import GIB, MIB
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -187,8 +187,8 @@ class Egress(Group):
     limit_bytes: Size = ByteSize(10 * GIB)
     """How much one task may send and receive together; beyond it every connection ends."""
 
-    bytes_per_second: Annotated[ByteSize, Field(ge=0)] = ByteSize(0)
-    """How fast one task may send and receive together; 0: as fast as it goes."""
+    bytes_per_second: Annotated[ByteSize, Field(ge=0)] = ByteSize(16 * MIB)
+    """How fast one task may send and receive together; 0: as fast as it goes, which is 32 MiB/s for what it sends."""
 
     idle_seconds: Seconds = 300.0
     """A connection over which nothing has gone for so long is ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,11 +75,11 @@ class Echo:
             self.capsule.say(t.TunnelDownload(tunnel, b""))
 
 
-def test_four_megabytes_there_and_back_on_each_of_three_connections(start: Start, tmp_path: Path) -> None:
+def test_a_megabyte_there_and_back_on_each_of_three_connections(start: Start, tmp_path: Path) -> None:
     script = """
 import hashlib, threading
 def one(n):
-    data, c = bytes([n]) * 4_000_000 + b'end', dial()
+    data, c = bytes([n]) * 1_000_000 + b'end', dial()
     def send(): c.sendall(data); c.shutdown(socket.SHUT_WR)
     threading.Thread(target=send).start()
     back = b''.join(iter(lambda: c.recv(65536), b''))
@@ -123,6 +124,26 @@ def test_a_new_stream_cuts_what_is_open_and_later_connections_work(start: Start,
     assert heard.output() in {b"b''\nb'b'\n", b""}, heard.output()
     if not heard.output():
         assert b"ConnectionReset" in heard.output(m.Stream.ERR)
+
+
+def test_a_task_that_sends_byte_by_byte_causes_few_frames(start_shipped: Start, tmp_path: Path) -> None:
+    script = """
+many = [dial() for _ in range(20)]
+for c in many: c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1); c.setblocking(False)
+end = time.monotonic() + 9
+while time.monotonic() < end:
+    for c in many:
+        try: c.send(b'x')
+        except BlockingIOError: pass
+"""
+    capsule = start_shipped(tmp_path)
+    begin(capsule, script)
+    raw, end = [], time.monotonic() + 1.0
+    while time.monotonic() < end:  # read as fast as can be, understood afterwards
+        raw.append(capsule.bytes())
+    seconds = time.monotonic() - end + 1.0
+    caused = capsule.talk.receive(b"".join(raw))
+    assert 100 < len(caused) <= 512 + 2000 * seconds + t.MAX_OPEN
 
 
 def test_a_port_that_cannot_be_had_is_told(start_shipped: Start, tmp_path: Path) -> None:

@@ -142,6 +142,7 @@ void children_report(void);    /* EXITED */
 /* network.c */
 struct pollfd;
 bool network_begin(void);                    /* false: errno says what is wrong with the port */
+int64_t network_pause_us(void);              /* so long nothing is read from tunnels, for there was too much; 0: not */
 int network_poll(struct pollfd *fds);        /* fills 1 + TUNNELS of them; how many */
 void network_work(const struct pollfd *fds);
 bool network_take(uint8_t type, const uint8_t *payload, size_t length); /* a frame about a tunnel; false: not possible */

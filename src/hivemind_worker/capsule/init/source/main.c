@@ -202,8 +202,10 @@ static void setup(void) {
 
 static int poll_timeout(bool busy) {
     if (busy) return 0;
-    if (next_deadline_us == INT64_MAX) return -1;
-    int64_t left = next_deadline_us - (int64_t)now_us();
+    int64_t pause = network_pause_us();
+    if (next_deadline_us == INT64_MAX && !pause) return -1;
+    int64_t left = next_deadline_us == INT64_MAX ? pause : next_deadline_us - (int64_t)now_us();
+    if (pause && pause < left) left = pause;
     if (left <= 0) return 0;
     return left > 1000000000 ? 1000000 : (int)((left + 999) / 1000);
 }

@@ -15,7 +15,10 @@
 enum {
     PIECE_BYTES = 16 * 1024,      /* of an upload, per frame: so long may a line of output wait for it */
     QUEUE_BYTES = 128 * 1024,     /* frames that wait to be written: beyond it nothing more is read */
-    CREDIT_STEP = TUNNEL_WINDOW / 4
+    CREDIT_STEP = TUNNEL_WINDOW / 4,
+    FRAME_US = 500,               /* frames that a task can cause, one at a time: the worker has others to listen to ... */
+    FRAMES_AT_ONCE = 512,         /* ... so many after a rest ... */
+    OPENING_FRAMES = 8            /* ... and each connection counts as so many: 250 a second */
 };
 
 struct tunnel {
@@ -30,6 +33,18 @@ struct tunnel {
 static struct tunnel tunnels[TUNNELS];
 static int listener = -1;
 static uint32_t last_id;
+static int64_t paid_until_us; /* each frame that the task causes moves it on; it may be ahead by FRAMES_AT_ONCE frames */
+
+/* How long nothing may be read, for the task has caused too many frames; 0: not. */
+int64_t network_pause_us(void) {
+    int64_t ahead = paid_until_us - (int64_t)now_us() - (int64_t)FRAMES_AT_ONCE * FRAME_US;
+    return listener >= 0 && ahead > 0 ? ahead : 0;
+}
+
+static void count_frames(int number) {
+    int64_t now = (int64_t)now_us();
+    paid_until_us = (paid_until_us > now ? paid_until_us : now) + number * FRAME_US;
+}
 
 static size_t smaller(uint64_t a, uint64_t b) { return (size_t)(a < b ? a : b); }
 
@@ -79,6 +94,7 @@ static void open_tunnels(void) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
         tunnels[i] = (struct tunnel){.fd = fd, .id = ++last_id, .upload_credit = TUNNEL_WINDOW};
         tell(TUNNEL_OPENED, last_id, NULL, 0);
+        count_frames(OPENING_FRAMES);
     }
 }
 
@@ -97,6 +113,7 @@ static void upload(struct tunnel *tunnel) {
     }
     tunnel->upload_ended = !got;
     tunnel->uploaded += (uint64_t)got;
+    count_frames(1);
     tell(TUNNEL_UPLOAD, tunnel->id, piece, (size_t)got); /* empty: the task has no more to say on it */
 }
 
@@ -128,16 +145,16 @@ static void deliver(struct tunnel *tunnel) {
 }
 
 int network_poll(struct pollfd *fds) {
-    bool room = false;
+    bool room = false, paused = network_pause_us() > 0;
     for (int i = 0; i < TUNNELS; i++) {
         struct tunnel *tunnel = &tunnels[i];
         short events = 0;
         if (tunnel->fd < 0) room = true;
-        else if (may_read(tunnel)) events |= POLLIN;
+        else if (!paused && may_read(tunnel)) events |= POLLIN;
         if (tunnel->fd >= 0 && tunnel->delivered < tunnel->received) events |= POLLOUT;
         fds[1 + i] = (struct pollfd){.fd = listener < 0 ? -1 : tunnel->fd, .events = events};
     }
-    fds[0] = (struct pollfd){.fd = room && tunnel_bytes < QUEUE_BYTES ? listener : -1, .events = POLLIN};
+    fds[0] = (struct pollfd){.fd = room && !paused && tunnel_bytes < QUEUE_BYTES ? listener : -1, .events = POLLIN};
     return 1 + TUNNELS;
 }
 
