@@ -128,7 +128,7 @@ class _Run:
         process = await asyncio.create_subprocess_exec(
             *self._plan.argv,
             cwd=self._folder,
-            env={"PATH": os.environ["PATH"], **self._plan.environment},
+            env={"PATH": os.environ["PATH"], **self._plan.environment, **self._plan.secrets},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -12,6 +12,7 @@ from pathlib import Path
 from hivemind_worker import wiring
 from hivemind_worker.cli import folders, service, tapped
 from hivemind_worker.concurrency import stopping
+from hivemind_worker.filesystem import memory
 from hivemind_worker.settings import schema
 from hivemind_worker.task import errors, resources
 
@@ -29,6 +30,7 @@ async def pool_and_worker(
     the worker's error; where this machine can never meet ``needs``, with :class:`errors.InvalidTask`. ``stop`` at level
     kill makes the end one at once. ``tap`` is given the tasks' output.
     """
+    memory.protect()
     try:
         with folders.private() as folder, _listen(folder) as listen:
             private = _private(settings, folder, listen)

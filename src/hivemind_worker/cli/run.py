@@ -56,6 +56,8 @@ class _Run(click.Command):
 @click.option("--timeout", type=float, metavar="S", help="Seconds after which it is ended (exit code 124).")
 @click.option("--env", "environment", multiple=True, metavar="NAME[=VALUE]",
               help="A variable for the task; without a value, the one it has here.")  # fmt: skip
+@click.option("--secret", "secrets", multiple=True, metavar="NAME[=@FILE|=-]",
+              help="A variable that only the task sees: its value from here, a file, or standard input.")  # fmt: skip
 @click.option("--input", "paths", multiple=True, metavar="PATH", help="A file or folder for the task to read.")
 @click.option("--results", "directory", metavar="DIR", help="Fetch the result files into this folder.")
 @click.option(
@@ -88,6 +90,7 @@ def command(**given: Any) -> None:
         inputs=given.pop("paths"),
         requirements=given.pop("requirements"),
         labels=given.pop("labels"),
+        secrets=given.pop("secrets"),
     )
     directory = given.pop("directory")
     writer = streams.Writer(shown, raw=given.pop("raw"))

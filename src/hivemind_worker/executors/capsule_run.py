@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from hivemind_worker.artifacts import inputs, results
@@ -19,14 +19,8 @@ from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import conversation, messages, table
 from hivemind_worker.capsule import tunnel_messages as t
 from hivemind_worker.concurrency import clock, stopping
-from hivemind_worker.executors import checkpoint, deadlines, executor, logs, outbound, watchdog
+from hivemind_worker.executors import checkpoint, deadlines, executor, logs, outbound, redaction, watchdog
 from hivemind_worker.task import errors, outcome, plan, state
-
-DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""PATH where neither image nor task names one; what container engines give too."""
-
-LIVE_WAITING_BYTES: Final = 16 * 1024 * 1024
-"""Of each stream, where the output is wanted live: a burst of 0.1 s at the speed of a pipe."""
 
 _STREAMS: Final = {messages.Stream.OUT: executor.Stream.STDOUT, messages.Stream.ERR: executor.Stream.STDERR}
 
@@ -109,6 +103,7 @@ class CapsuleRun:
         self._talk = conversation.Conversation(
             spec=self._spec if self._again else None, after=after.after, inside_file=after.inside_file
         )
+        self._redactor = redaction.Redactor(plan.secrets)
         self._kept = logs.Kept(plan.caps, after.output)
         self._receiver = results.Receiver(store, plan.caps, after.results, observer.stored)
         self._heard = Heard(exited=after.exited)
@@ -148,6 +143,7 @@ class CapsuleRun:
                 await self._receiver.abort()
         if self.began is not None and self._heard.elapsed_seconds is None:
             self._heard.elapsed_seconds = clock.now() - self.began
+        self._pass_on(self._redactor.flush())
         self._heard.logs = self._kept.logs()
         self._heard.truncated = self._kept.truncated
         return self._heard
@@ -199,6 +195,7 @@ class CapsuleRun:
             return self._talk.acknowledgement()
         if not self._talk.crowded:
             return None
+        self._pass_on(self._redactor.flush())  # what is acknowledged must be kept
         reached = checkpoint.Checkpoint(
             after=self._talk.heard,
             inside_file=self._talk.phase is table.Phase.RECEIVING,
@@ -236,9 +233,9 @@ class CapsuleRun:
                 self._watchdog.enter(deadlines.State.LOADING)
                 self._ready.set()
             case messages.Output():
-                self._kept.take(message)
-                self._observer.output(_STREAMS[message.stream], message.offset, message.data)
+                self._pass_on(self._redactor.take(message))
             case messages.Exited():
+                self._pass_on(self._redactor.flush())
                 self._exited(message)
                 self._heard.traffic = await self._detach()
                 self._kept.missed(messages.Stream.OUT, message.out_total)
@@ -267,6 +264,11 @@ class CapsuleRun:
         if self.began is not None:
             self._heard.elapsed_seconds = clock.now() - self.began
         self._watchdog.enter(deadlines.State.COLLECTING)
+
+    def _pass_on(self, outputs: Sequence[messages.Output]) -> None:
+        for output in outputs:
+            self._kept.take(output)
+            self._observer.output(_STREAMS[output.stream], output.offset, output.data)
 
     async def _enter(self, resume: bytes) -> None:
         """Go on with a capsule that another process had talked to."""
@@ -364,37 +366,3 @@ class CapsuleRun:
         """Return the last bytes for a capsule that is not to be killed: what it said is safe, it may end."""
         said = self._talk.acknowledgement(force=True) or b""
         return said + self._talk.send(messages.Close())
-
-
-def spec_of(
-    asked: plan.RunPlan,
-    environment: Mapping[str, str],
-    on_disconnect: messages.OnDisconnect,
-    resume_key: bytes = b"",
-) -> messages.Spec:
-    """Put a plan into the capsule's words. `environment` is what the image or sandbox gives; the plan's wins.
-
-    `resume_key` is the one that a capsule was given before; a new capsule gets a new one.
-    """
-    # HOME: the account of a task has none of its own, and much software insists on a folder it may write to.
-    variables = {"PATH": DEFAULT_PATH, **environment, "HOME": plan.WORKSPACE, **asked.environment}
-    caps = asked.caps
-    return messages.Spec(
-        argv=tuple(word.encode() for word in asked.argv),
-        env=tuple((name.encode(), value.encode()) for name, value in variables.items()),
-        workspace=plan.WORKSPACE.encode(),
-        limits=messages.Limits(
-            timeout_ms=max(1, round(asked.limits.timeout_seconds * 1000)),
-            grace_ms=round(asked.grace_seconds * 1000),
-            output_head=max(caps.output_head_bytes, caps.output_live_bytes),
-            # Also what waits inside while we are slower than the task: beyond it the middle is given up.
-            output_tail=max(caps.output_tail_bytes, min(caps.output_live_bytes, LIVE_WAITING_BYTES)),
-            results_bytes=caps.results_bytes,
-            results_apparent=caps.results_bytes,
-            results_count=caps.results_count,
-            results_depth=caps.results_depth,
-            results_ms=max(1, round(caps.results_seconds * 1000)),
-        ),
-        on_disconnect=on_disconnect,
-        resume_key=resume_key or secrets.token_bytes(messages.MAX_KEY_BYTES),
-    )

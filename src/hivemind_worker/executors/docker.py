@@ -32,6 +32,7 @@ from hivemind_worker.containers import (
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.executors import (
     capsule_run,
+    capsule_spec,
     checkpoint,
     conclusion,
     disk_watch,
@@ -233,7 +234,7 @@ class DockerExecutor:
             if its.custody is not None:
                 where = {_CONTAINER: capsule.name, _ID: container, _WORKSPACE: capsule.workspace, _DIGEST: image.digest}
                 its = dataclasses.replace(its, custody=checkpoint.Custody(its.custody.keeper, where))
-            spec = capsule_run.spec_of(asked, image.environment, messages.OnDisconnect.KEEP)
+            spec = capsule_spec.spec_of(asked, image.environment, messages.OnDisconnect.KEEP)
             return (await self._converse(its, spec, capsule, container))[0]
         finally:
             self._jobs.start(f"remove {capsule.name}", self._remove(capsule))
@@ -254,7 +255,7 @@ class DockerExecutor:
                 return verdict.crashed(its.setting, why)
             capsule.stream = found.stream
             key = bytes.fromhex(where["resume_key"])
-            spec = capsule_run.spec_of(its.plan, {}, messages.OnDisconnect.KEEP, key)
+            spec = capsule_spec.spec_of(its.plan, {}, messages.OnDisconnect.KEEP, key)
             ended, not_begun = await self._converse(its, spec, capsule, where[_ID])
             return None if not_begun else ended
         finally:

@@ -15,6 +15,7 @@ from hivemind_worker.capsule import accounts, defence_spec, messages
 from hivemind_worker.concurrency import clock, stopping, supervision
 from hivemind_worker.executors import (
     capsule_run,
+    capsule_spec,
     checkpoint,
     conclusion,
     disk_watch,
@@ -244,7 +245,7 @@ class ProcessExecutor:
             its = dataclasses.replace(its, custody=checkpoint.Custody(its.custody.keeper, _where(sandbox, held)))
         elif its.custody is not None:
             its = dataclasses.replace(its, custody=checkpoint.Custody(its.custody.keeper, reattachable=False))
-        spec = capsule_run.spec_of(asked, {"PATH": furnishing.path}, keep)
+        spec = capsule_spec.spec_of(asked, {"PATH": furnishing.path}, keep)
         spec = dataclasses.replace(spec, rlimits=rlimits.of(asked.limits, ground.groups))
         return (await self._converse(its, spec, sandbox))[0]
 
@@ -274,7 +275,7 @@ class ProcessExecutor:
         except (errors.CapsuleFault, OSError) as error:
             return verdict.crashed(its.setting, f"the worker had ended while the task ran, and meanwhile {error}")
         key = bytes.fromhex(where["resume_key"])
-        spec = capsule_run.spec_of(its.plan, {}, messages.OnDisconnect.KEEP, key)
+        spec = capsule_spec.spec_of(its.plan, {}, messages.OnDisconnect.KEEP, key)
         ended, not_begun = await self._converse(its, spec, sandbox)
         return None if not_begun else ended
 

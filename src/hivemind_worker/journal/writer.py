@@ -71,6 +71,11 @@ class Journal:
         self.broken = ""
         """Why the disk took something not, until ``mend`` finds that there is room again; empty when it does."""
 
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self._path
+
     async def open(self) -> reader.Recovered:
         """Read what is there, set aside what cannot be read, and make ready to append. Raises OSError."""
         recovered = await self.on_thread(self._open)

@@ -119,6 +119,7 @@ def make_plan(
             "HIVEMIND_ATTEMPT": str(attempt),
             "HIVEMIND_RESULTS": plan.RESULTS,
         },
+        secrets=task.secrets,
         network=task.network,
         grace_seconds=node.grace_seconds,
         gpus=task.required.gpus,
@@ -137,6 +138,7 @@ def _description(task: spec.TaskSpec, task_id: str, attempt: int, limits: outcom
         "args": list(task.args),
         "input_files": sorted(task.input_files),
         "environment": sorted(task.environment),
+        "secrets": sorted(task.secrets),
         "labels": dict(task.labels),
         "network": str(task.network),
         "limits": {

@@ -108,7 +108,7 @@ class Attempt:
             return
         if self._found is None:
             assert self._message is not None
-            self._kept.accept(self._message.SerializeToString())
+            self._kept.accept(self._message)
         try:
             self._ready = self._planned()
             if self._capsule is not None:
@@ -264,7 +264,7 @@ class Attempt:
         elif self._found is not None:
             # It has not begun: whether it is still ours the pool says when it has heard that we hold it.
             await self.stop.until(stopping.StopLevel.CANCEL, self._means.line.known())
-            self._kept.accept(self._found.message.SerializeToString(), self._found.preparations + 1)
+            self._kept.accept(self._found.message, self._found.preparations + 1)
             await self._kept.accepted()
         if any(file.artifact is not None for file in ready.files):
             fetching = self._fetched(ready, here=custody.after is not None)

@@ -13,6 +13,7 @@ from hivemind_worker import kinds
 from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.concurrency import stopping, supervision
 from hivemind_worker.executors import executor
+from hivemind_worker.filesystem import sealed
 from hivemind_worker.health import report
 from hivemind_worker.journal import records, writer
 from hivemind_worker.kinds import kind
@@ -111,7 +112,7 @@ class WorkerNode:
         self._pool = pool
         self._executor = runs
         self._files = files
-        self._books = safekeeping.Books(journal, unsent)
+        self._books = safekeeping.Books(journal, unsent, sealed.Key(journal.path.with_name("worker.key")))
         self._troubles = status.Troubles()
         self._monitor = watched
         self._lock = lock
@@ -151,6 +152,7 @@ class WorkerNode:
                 runs.isolation,
                 *sorted(kinds.KINDS),
                 *((plan.Network.EGRESS,) if terms.allow_egress else ()),
+                plan.SECRETS,
             ),
             labels=terms.labels,
             state_lock_id="" if lock is None else lock.id,

@@ -16,6 +16,11 @@ from hivemind_worker.task import plan, resources
 EGRESS = str(plan.Network.EGRESS)
 """The capability word of a node whose owner lets tasks reach the network."""
 
+SECRETS = plan.SECRETS
+
+NEEDS_SECRETS = ("capability:secrets", "yes")
+"""In a shape's selector: no label has such a key, so that only what `Site` adds for the capability meets it."""
+
 ANSWER_BYTES = room_index.ANSWER_BYTES
 
 
@@ -84,6 +89,8 @@ def _unsuited(shape: Shape, site: Site) -> str:
     if shape.network == plan.Network.EGRESS and EGRESS not in site.capabilities:
         return "its owner allows no network"
     for key, value in shape.selector:
+        if (key, value) == NEEDS_SECRETS and SECRETS not in site.capabilities:
+            return "its version knows no secrets of tasks"
         if site.labels.get(key) != value:
             return f"it has no label {key}={value}"
     return ""

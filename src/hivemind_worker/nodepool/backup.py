@@ -33,6 +33,7 @@ from hivemind_worker.wire import calls
 CURRENT = "current"
 MANIFEST = "manifest.jsonl"
 STORE = "pool.sqlite"
+KEY = "pool.key"
 OBJECTS = "objects"
 LOGS = "logs"
 
@@ -60,8 +61,10 @@ class Summary:
     missing: tuple[str, ...] = ()
 
 
-def make(pool: Folders, target: Path) -> Summary:
+def make(pool: Folders, target: Path, *, with_key: bool = False) -> Summary:
     """Back a pool up into ``target``, whether it serves or not; what is there of an earlier backup is not copied again.
+
+    ``with_key``: also the key of tasks' secrets, without which those in the backup cannot be read.
 
     Raises :class:`errors.BadSettings` where that cannot be, :class:`errors.StateInUse` where another backup is being
     made there, :class:`database.Damaged` where the store is damaged; then the earlier backup stays the current one.
@@ -80,6 +83,9 @@ def make(pool: Folders, target: Path) -> Summary:
         whole = manifest.Manifest(manifest.Head(snapshot.epoch(folder / STORE), made_at, hivemind_worker.__version__))
         copying = _Copying(pool, target, folder, whole, before)
         copying.all()
+        key = database.key_file(pool.store.resolve())
+        if with_key and key.exists():
+            whole.add(manifest.File(KEY, *copy(key, folder / KEY)))
         whole.write(folder / MANIFEST)
         for path in (folder, target):
             writing.sync_folder(path)

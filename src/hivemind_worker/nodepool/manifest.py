@@ -14,7 +14,9 @@ from typing import Any
 from hivemind_worker.filesystem import private_file
 from hivemind_worker.task import errors
 
-_PATH = re.compile(r"pool\.sqlite|logs/[0-9a-f]{2}/[0-9a-f]{40}/\d+|objects/[0-9a-f]{2}/[0-9a-f]{64}", re.ASCII)
+_PATH = re.compile(
+    r"pool\.sqlite|pool\.key|logs/[0-9a-f]{2}/[0-9a-f]{40}/\d+|objects/[0-9a-f]{2}/[0-9a-f]{64}", re.ASCII
+)
 
 FORMAT = 1
 """The number of this layout: a program refuses a larger one."""

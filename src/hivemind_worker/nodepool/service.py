@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from hivemind_worker import __version__
+from hivemind_worker.filesystem import sealed
 from hivemind_worker.nodepool import (
     answering,
     attempt_logs,
@@ -32,7 +33,7 @@ from hivemind_worker.nodepool import (
 from hivemind_worker.nodepool.store import records, store
 from hivemind_worker.task import errors, outcome, result_names
 from hivemind_worker.telemetry import logs, untrusted
-from hivemind_worker.wire import budget, calls, translate
+from hivemind_worker.wire import budget, calls, secret_values, translate
 
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
@@ -73,6 +74,7 @@ class Parts:
     readiness: readiness.Readiness
     streams: streams.Streams = field(default_factory=streams.Streams)
     preload_images: tuple[str, ...] = ()
+    key: sealed.Key | None = None
     told: measuring.Measuring = field(default_factory=measuring.Measuring)
     live: live.Live = field(default_factory=live.Live)
 
@@ -163,6 +165,15 @@ class NodeManager(calls.NodeManagerServicer):
         task.MergeFromString(await self._parts.store.body(handed.task_id) if handed.body is None else handed.body)
         task.id, task.attempt, task.lease_seconds = handed.task_id, handed.attempt, self._parts.lease_seconds
         task.store_epoch = self._parts.store.epoch
+        if handed.secrets and self._parts.key is not None:
+            try:
+                secret_values.unseal(task, handed.secrets, self._parts.key)
+            except (
+                ValueError,
+                OSError,
+                errors.BadSettings,
+            ) as error:  # the node refuses it, since it lacks what it names
+                log.log_task_event("secrets_unreadable", task.id, {"why": str(error)}, level="error")
 
     @answering.once
     async def ReportTaskResult(

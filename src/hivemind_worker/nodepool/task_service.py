@@ -55,7 +55,7 @@ class TaskManager(calls.TaskManagerServicer):
     async def SubmitTasks(self, request: pb.SubmitTasksRequest, context: calls.Context) -> pb.SubmitTasksResponse:
         """Keep all of these tasks or none; tell of the end of one whose caller waits for it."""
         wait_seconds = requests.wait_seconds(request)
-        tasks, inputs = await requests.new_tasks(request.tasks, self._parts.max_attempts)
+        tasks, inputs = await requests.new_tasks(request.tasks, self._parts.max_attempts, self._parts.key)
         await self._need_inputs(request.tasks, inputs)
         key = requests.key(request.idempotency_key)
         del request, inputs
@@ -384,6 +384,7 @@ class TaskManager(calls.TaskManagerServicer):
             max_inline_bytes=spec.INLINE_BYTES,
             unready_reasons=self._parts.readiness.unready_reasons,
             store_epoch=store.epoch,
+            features=requests.FEATURES,
         )
         try:
             info.nodes = await store.living_nodes()

@@ -35,6 +35,11 @@ def task_from_message(message: pb.Task) -> spec.TaskSpec:
             raise errors.InvalidTask("command", "both the string and the list are set; a task has one command")
         values["command"] = tuple(fields["argv"])
     values |= free_form.said(fields)
+    if missing := sorted(set(message.secret_names) - message.secrets.keys()):
+        raise errors.InvalidTask(
+            f"secrets[{missing[0][:60]!r}]",
+            "its value is lost: the key that it was kept under is another by now; submit the task again",
+        )
     if "input_artifacts" in fields:
         values["input_files"] = _with_artifacts(values.get("input_files", {}), fields["input_artifacts"])
     return spec.parse(values)
@@ -52,7 +57,7 @@ _READERS: Mapping[str, Callable[[Any], object]] = {
     **dict.fromkeys(("id", "type", "docker_image", "command", "code", "memory_limit", "disk_limit", "network"), _same),
     **dict.fromkeys(("timeout", "cpu_quota", "pids_limit", "priority", "max_attempts"), _same),
     **dict.fromkeys(("requirements", "args"), tuple),
-    **dict.fromkeys(("environment", "labels", "node_selector", "input_files"), dict),
+    **dict.fromkeys(("environment", "secrets", "labels", "node_selector", "input_files"), dict),
     "required_resources": _amounts,
 }
 """How each field of a message becomes what a task file would say; `free_form` has the others."""
@@ -77,6 +82,7 @@ def task_to_message(task: spec.TaskSpec) -> pb.Task:
         requirements=task.requirements,
         args=task.args,
         environment=task.environment,
+        secrets=task.secrets,
         memory_limit=str(task.memory_limit or ""),
         cpu_quota=task.cpu_quota or 0,
         timeout=task.timeout or 0.0,

@@ -14,7 +14,7 @@ import pytest
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import frame_types, frames, messages, payloads
 from hivemind_worker.concurrency import clock, stopping
-from hivemind_worker.executors import capsule_run, deadlines, start_time
+from hivemind_worker.executors import capsule_run, capsule_spec, deadlines, start_time
 from hivemind_worker.task import outcome, plan
 
 Virtually = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -113,7 +113,7 @@ def held(capsule: Capsule, folder: Path, stop: stopping.Stop | None = None) -> C
     return capsule_run.CapsuleRun(
         pipe=capsule,
         plan=PLAN,
-        spec=capsule_run.spec_of(PLAN, {}, messages.OnDisconnect.KEEP),
+        spec=capsule_spec.spec_of(PLAN, {}, messages.OnDisconnect.KEEP),
         store=store,
         stop=stop or stopping.Stop(),
         observer=attempts.Watcher(),

@@ -49,6 +49,8 @@ _SETTINGS = (
     "PRAGMA journal_mode = WAL",
     # FULL: a commit that was answered survives the machine's own crash, not only the process's.
     "PRAGMA synchronous = FULL",
+    # What is erased is overwritten: a page that is free would show it to whoever has the file and the key.
+    "PRAGMA secure_delete = ON",
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -32768",
@@ -154,6 +156,11 @@ def _mounts(table: Path) -> list[tuple[Path, str]]:
 def lock_file(path: Path) -> Path:
     """Return the file whose lock stands for the store ``path``. It has content once a store was made there."""
     return path.with_name(path.name + ".lock")
+
+
+def key_file(path: Path) -> Path:
+    """Return the file with the key that seals the secrets in the store ``path``."""
+    return path.with_name(path.name + ".key")
 
 
 def record_created(path: Path, epoch: str) -> None:

@@ -75,6 +75,8 @@ def end(
 
     ``accepted``: by the report of its newest attempt, which is kept by the caller.
     """
+    if task["has_secrets"]:
+        on.sql.execute("DELETE FROM sealed_secrets WHERE number = ?", (task["number"],))
     told = ": ".join(part for part in (reason, error[:500]) if part)
     sets: dict[str, object] = {"ended_at": on.now, "reason": reason, "error": error}
     if accepted:

@@ -21,6 +21,7 @@ class NewTask:
     """A task to be kept. ``body`` is handed out as it is; ``digest`` tells two tasks of one id apart.
 
     An empty ``id`` lets the store choose one (UUIDv7). ``timeout`` is in seconds, 0 where the task names none.
+    ``secrets`` are sealed; they are erased when the task has ended. Empty where it has none.
     """
 
     id: str
@@ -33,6 +34,7 @@ class NewTask:
     labels: Mapping[str, str] = field(default_factory=dict)
     retry_of: str = ""
     timeout: float = 3600.0
+    secrets: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,10 @@ class Node:
         return assignment.Site(
             self.node_id,
             self.capacity,
-            self.labels,
+            {
+                **self.labels,
+                **({} if assignment.SECRETS not in self.capabilities else dict([assignment.NEEDS_SECRETS])),
+            },
             frozenset(self.capabilities),
             unfit=self.message,
             rests=self.shape_rests,
@@ -250,13 +255,14 @@ class Poll:
 class Handed:
     """One attempt that is now the session's. A ``body`` of more than `MAX_HANDED_BODY` is ``None``: it is to be read.
 
-    ``body_bytes`` is its size then.
+    ``body_bytes`` is its size then. ``secrets`` as in `NewTask`.
     """
 
     task_id: str
     attempt: int
     body: bytes | None
     body_bytes: int = 0
+    secrets: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,15 @@ CREATE TABLE summaries (
 );
 """
 
+_SECRETS = """
+ALTER TABLE tasks ADD COLUMN has_secrets INTEGER NOT NULL DEFAULT 0;  -- also once they were erased, as it ended
+-- Sealed with the key beside the store, which no backup has unless it is asked for.
+CREATE TABLE sealed_secrets (
+    number INTEGER PRIMARY KEY REFERENCES tasks,
+    sealed BLOB NOT NULL
+);
+"""
+
 _STEPS: tuple[tuple[str, str], ...] = (
     ("the first tables", _FIRST),
     ("nodes that fail by their own fault rest", _RESTING),
@@ -232,6 +241,7 @@ _STEPS: tuple[tuple[str, str], ...] = (
     ("an older copy that is put back is seen", _GENERATION),
     ("orderly stops use up no attempts", _ORDERLY_STOPS),
     ("lists read no output", _SUMMARIES),
+    ("secrets of tasks, sealed", _SECRETS),
 )
 """What each version added, from version 1 on. A step that was released is never changed."""
 

@@ -55,14 +55,14 @@ def keep(on: writing.Transaction, task: records.NewTask, *, staged_after: int = 
     staged = staged_after >= 0
     number = on.sql.execute(
         "INSERT INTO tasks (id, digest, shape, kind, image, size, priority, max_attempts, state, submitted_at,"
-        " retry_of, labels, timeout) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " retry_of, labels, timeout, has_secrets) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             task_id,
             task.digest,
             shape,
             task.shape.kind,
             task.image,
-            len(task.body),
+            len(task.body) + len(task.secrets),  # handed out it has both
             task.priority,
             task.max_attempts,
             STAGED if staged else str(state.TaskState.QUEUED),
@@ -70,10 +70,13 @@ def keep(on: writing.Transaction, task: records.NewTask, *, staged_after: int = 
             task.retry_of,
             json.dumps(dict(task.labels)),
             task.timeout,
+            int(bool(task.secrets)),
         ),
     ).lastrowid
     assert number is not None
     on.sql.execute("INSERT INTO bodies VALUES (?, ?)", (number, task.body))
+    if task.secrets:
+        on.sql.execute("INSERT INTO sealed_secrets VALUES (?, ?)", (number, task.secrets))
     for label, value in task.labels.items():
         on.sql.execute("INSERT INTO task_labels VALUES (?, ?, ?)", (label, value, number))
     details = f"anew, after {task.retry_of}" if task.retry_of else ""
@@ -129,6 +132,10 @@ def again(sql: database.Connection, task_id: str) -> records.NewTask:
     row = moves.need(sql, task_id)
     if row["state"] not in state.ENDED:
         raise errors.Conflict(f"task {task_id!r} is {row['state']}: only an ended task is submitted anew")
+    if row["has_secrets"]:
+        raise errors.Conflict(
+            f"task {task_id!r} had secrets, which were erased when it ended: submit it again, with them"
+        )
     body = sql.execute("SELECT body FROM bodies WHERE number = ?", (row["number"],)).fetchone()["body"]
     return records.NewTask(
         id="",
