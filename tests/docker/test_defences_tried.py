@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from pathlib import Path
 
 import attempts
@@ -11,8 +12,10 @@ import stripping_proxy
 from stripping_proxy import Stripping
 
 from hivemind_worker.capsule import defence_spec
+from hivemind_worker.containers import engine as engines
+from hivemind_worker.containers import hardening
 from hivemind_worker.executors import proving
-from hivemind_worker.task import outcome
+from hivemind_worker.task import errors, outcome
 
 pytestmark = pytest.mark.docker
 
@@ -117,3 +120,20 @@ async def test_nothing_is_left_behind_by_twenty_trials(docker_url: str, tmp_path
     async with attempts.docker_bench(docker_url, "-", tmp_path) as bench:
         for _ in range(20):
             assert proving.broken(await proving.prove(bench.executor)) == ()
+
+
+async def test_whatever_is_started_is_looked_at_before(docker_url: str, busybox_image: str) -> None:
+    engine = engines.Engine(docker_url)
+    await engine.connect()
+    name, labels = f"hivemind-test-{uuid.uuid4().hex[:12]}", {hardening.NODE_LABEL: f"test-{uuid.uuid4().hex[:12]}"}
+    body = {"Image": busybox_image, "Cmd": ["true"], "Labels": labels, "HostConfig": {"NetworkMode": "none"}}
+    try:
+        made = await engine.create(name, body)
+        await engine.update(made, {"PidsLimit": 7})
+        with pytest.raises(errors.SpecMismatch, match="PidsLimit is 7"):
+            await engine.start(made)
+        assert (await engine.inspect(made))["State"]["Status"] == "created"
+        assert engine.inspector.differences
+    finally:
+        await engine.remove(name)
+        await engine.close()

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from hivemind_worker.containers import engine as engines
+from hivemind_worker.containers import own_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ async def made(url: str, recipes: Mapping[str, Recipe]) -> AsyncIterator[Mapping
     names = {name: f"hivemind-test/odd-{name}" for name in recipes}
     try:
         for name, recipe in recipes.items():
-            await engine.import_image(names[name], tag, archive(recipe), recipe.change)
+            await own_image.import_image(engine, names[name], tag, archive(recipe), recipe.change)
         yield {name: f"{repository}:{tag}" for name, repository in names.items()}
     finally:
         for repository in names.values():

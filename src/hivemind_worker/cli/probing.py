@@ -71,7 +71,7 @@ async def fence(settings: schema.Settings, folder: Path) -> Fence:
     accepted = frozenset(settings.monitoring.accept_missing_defences)
     return Fence(
         fit.isolation,
-        holds=not proving.broken(verdicts, accepted),
+        holds=proving.is_proved(verdicts) and not proving.broken(verdicts, accepted),
         rows=(
             Row("isolation", in_force=True, why=why),
             *(

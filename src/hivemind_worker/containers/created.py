@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
-from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import golden, hardening
 from hivemind_worker.task import errors
+
+REMEMBERED: Final = 1000
+"""Containers that were created and not started, as those through which volumes are filled."""
+
+
+class Engine(Protocol):
+    """What is asked of `engine.Engine`."""
+
+    async def info(self) -> Mapping[str, Any]:
+        """What it says of its machine."""
+
+    async def inspect(self, container: str) -> Mapping[str, Any]:
+        """All it knows of a container."""
+
+    async def keeps_log(self, container: str) -> bool:
+        """Whether what the container writes is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What was asked. ``image``, where it is known: no other variables than its own may be there.
+
+    ``is_own``: for a program of ours that tries the defences; it runs in whatever was made.
+    """
+
+    body: Mapping[str, Any]
+    image: hardening.Image | None = None
+    is_own: bool = False
 
 
 class Inspector:
@@ -17,27 +46,36 @@ class Inspector:
     change one container of two.
     """
 
-    def __init__(self, engine: engines.Engine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._runtime: str | None = None
+        self._expected: collections.OrderedDict[str, Expected] = collections.OrderedDict()
         self.differences: tuple[str, ...] = ()
 
-    async def check(self, container: str, body: Mapping[str, Any], image: hardening.Image, *, is_own: bool) -> None:
-        """Raise SpecMismatch where the container is another than ``body`` says; EngineLost, engine.Refused.
+    def expect(self, container: str, expected: Expected) -> None:
+        """Compare this container before it is started, if it bears a node's label as all of ours do."""
+        if hardening.NODE_LABEL in (expected.body.get("Labels") or {}):
+            self._expected[container] = expected
+        while len(self._expected) > REMEMBERED:
+            self._expected.popitem(last=False)
 
-        One that ``is_own``, for a program of ours that tries the defences, is only taken note of.
-        """
+    async def check(self, container: str) -> None:
+        """Raise SpecMismatch where the container is another than was asked; EngineLost, engine.Refused."""
+        expected = self._expected.pop(container, None)
+        if expected is None:
+            return
         if self._runtime is None:
             self._runtime = str((await self._engine.info()).get("DefaultRuntime") or "")
+        variables = None if expected.image is None else expected.image.environment
         inspected = await self._engine.inspect(container)
-        found = golden.differences(body, inspected, self._runtime, image.environment)
-        if is_own:
+        found = golden.differences(expected.body, inspected, self._runtime, variables)
+        if expected.is_own:
             kept = "what a task writes is kept by the engine's log driver"
-            self.differences = (*found, *((kept,) if await self._keeps_log(container, body) else ()))
+            self.differences = (*found, *((kept,) if await self._keeps_log(container, expected.body) else ()))
         elif found:
             self.differences = found
             raise errors.SpecMismatch(
-                "the container engine made another container than it was told to, so the task was not started: "
+                "the container engine made another container than it was told to, so it was not started: "
                 f"{'; '.join(found)[:1000]}. Look what stands between the worker and the engine, and at the engine's "
                 "own configuration"
             )

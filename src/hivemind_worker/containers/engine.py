@@ -18,7 +18,7 @@ import aiodocker.stream
 import aiohttp
 from yarl import URL
 
-from hivemind_worker.containers import pull_progress, references, unsure
+from hivemind_worker.containers import created, hardening, pull_progress, references, unsure
 from hivemind_worker.task import errors
 
 CALL_SECONDS = 60.0
@@ -56,6 +56,7 @@ class Engine:
         self._host, self.patience = host, patience
         self._docker: aiodocker.Docker | None = None
         self.unsure = unsure.Unsure(Refused)
+        self.inspector = created.Inspector(self)
 
     async def connect(self) -> Mapping[str, Any]:
         """Connect and agree on a version of the API; what the engine says of itself (`version`). Raises EngineLost."""
@@ -135,10 +136,13 @@ class Engine:
                 finally:
                     response.close()
 
-    async def create(self, name: str, body: Mapping[str, Any]) -> str:
-        """Create a container; its id. Raises NotThere when the image is gone."""
+    async def create(
+        self, name: str, body: Mapping[str, Any], image: hardening.Image | None = None, *, is_own: bool = False
+    ) -> str:
+        """Create a container; its id. Raises NotThere when the image is gone. See `created` for the other words."""
         with self.unsure.making(name):
             made = await self._json("create a container", "containers/create", "POST", params={"name": name}, body=body)
+            self.inspector.expect(str(made["Id"]), created.Expected(body, image, is_own=is_own))
             return str(made["Id"])
 
     async def attach(self, container: str) -> Attached:
@@ -159,7 +163,8 @@ class Engine:
         return Attached(stream)
 
     async def start(self, container: str) -> None:
-        """Start a container that was created."""
+        """Start a container that was created. Raises SpecMismatch where it is another than it was to be."""
+        await self.inspector.check(container)
         await self._empty("start a container", f"containers/{container}/start", "POST")
 
     async def kill(self, container: str) -> None:
@@ -278,11 +283,6 @@ class Engine:
         """All images that have a name or are nobody's base, or those with the label, `name` or `name=value`."""
         query = {"filters": json.dumps({"label": [label]})} if label else {}
         return list(await self._json("list images", "images/json", params=query))
-
-    async def import_image(self, name: str, tag: str, tar: bytes, change: str) -> None:
-        """Make an image of an uncompressed tar and one line of a Dockerfile. Look at it to see whether it was made."""
-        query = {"fromSrc": "-", "repo": name, "tag": tag, "changes": change}
-        await self._empty("import an image", "images/create", "POST", params=query, data=io.BytesIO(tar))
 
     async def written(self, container: str) -> int:
         """How many bytes a container has written to its own file system. The engine counts them: not to be hurried."""

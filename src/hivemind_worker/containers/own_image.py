@@ -35,7 +35,7 @@ async def ensure(engine: engines.Engine, name: str = NAME) -> hardening.Image:
     """
     image = await _inspect(engine, name)
     if image is None or not is_ours(image):
-        await engine.import_image(name, TAG, archive(), f"LABEL {hardening.ROLE_LABEL}={ROLE}")
+        await import_image(engine, name, TAG, archive(), f"LABEL {hardening.ROLE_LABEL}={ROLE}")
         image = await _inspect(engine, name)
     if image is None or not is_ours(image):
         raise errors.NodeFault(
@@ -43,6 +43,12 @@ async def ensure(engine: engines.Engine, name: str = NAME) -> hardening.Image:
             "and whether something stands between it and the worker"
         )
     return hardening.Image(image["Id"], image["Id"], str(image.get("Architecture", "")), environment={})
+
+
+async def import_image(engine: engines.Engine, name: str, tag: str, tar: bytes, change: str) -> None:
+    """Make an image of an uncompressed tar and one line of a Dockerfile. Look at it to see whether it was made."""
+    query = {"fromSrc": "-", "repo": name, "tag": tag, "changes": change}
+    await engine._empty("import an image", "images/create", "POST", params=query, data=io.BytesIO(tar))  # noqa: SLF001 - nobody else imports any
 
 
 def is_ours(image: Mapping[str, Any]) -> bool:

@@ -14,7 +14,6 @@ from hivemind_worker.capsule import accounts, defence_spec, messages
 from hivemind_worker.concurrency import backoff, clock, stopping, supervision
 from hivemind_worker.containers import (
     command_records,
-    created,
     environments,
     hardening,
     images,
@@ -141,7 +140,6 @@ class DockerExecutor:
             ours=supply.ours,
         )
         self._numbers = itertools.count()
-        self._inspector = created.Inspector(engine)
         self._live = live.Live(self._jobs)
         self._closing = stopping.Stop()
         self._sweeper = sweeper.Sweeper(engine, node_id, boot_id, supply.record)
@@ -263,9 +261,10 @@ class DockerExecutor:
 
     async def _start(self, its: _Attempt, image: hardening.Image, capsule: _Capsule, body: Mapping[str, Any]) -> str:
         # The creation goes on when we are cancelled: only a container whose creation has ended can be removed for sure.
-        capsule.made = self._jobs.start(f"create {capsule.name}", self._engine.create(capsule.name, body))
+        is_own = its.plan.image == own_image.REFERENCE
+        creating = self._engine.create(capsule.name, body, image, is_own=is_own)
+        capsule.made = self._jobs.start(f"create {capsule.name}", creating)
         container = await _timed(its.timings, "create", asyncio.shield(capsule.made))
-        await self._inspector.check(container, body, image, is_own=its.plan.image == own_image.REFERENCE)
         capsule.stream = await _timed(its.timings, "attach", self._engine.attach(container))
         await _timed(its.timings, "start", self._engine.start(container))
         return container
@@ -375,7 +374,7 @@ class DockerExecutor:
 
     async def fitness(self) -> executor.Fitness:
         """Ask the engine what it is and which of our defences it has."""
-        return await engine_defences.fitness(self._engine, self._around.runtime, self._inspector.differences)
+        return await engine_defences.fitness(self._engine, self._around.runtime, self._engine.inspector.differences)
 
     async def promises(self, plan: plan.RunPlan) -> defence_spec.DefenceSpec | None:
         """What a task with this plan is promised; see `executor.Executor.promises`."""

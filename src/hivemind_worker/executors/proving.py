@@ -43,7 +43,9 @@ async def prove(runs: executor.Executor) -> tuple[defence_spec.Verdict, ...]:
             ended = await runs.run(trial.own_plan(argv, limits, (program,)), stopping.Stop(), output)
             fit = await runs.fitness()
     except TimeoutError:
-        return (_run(f"it had not ended after {SECONDS:g} s"),)
+        return (_slow(f"it had not ended after {SECONDS:g} s"),)
+    except errors.EngineLost as error:
+        return (_slow(str(error)),)
     except (errors.HiveMindError, LookupError, OSError) as error:
         return (_run(str(error)),)
     text = output.data.decode("ascii", "replace")
@@ -51,6 +53,8 @@ async def prove(runs: executor.Executor) -> tuple[defence_spec.Verdict, ...]:
         defence_spec.Verdict("spec", "made as it was asked", defence_spec.State.BROKEN, difference, _PROXY)
         for difference in fit.differences
     )
+    if ended.reason in {outcome.Reason.TIMEOUT, outcome.Reason.ENGINE_LOST}:
+        return (_slow(f"it ended as {ended.reason}: {ended.error}"), *spec)
     if ended.status is not outcome.Status.COMPLETED:
         return (_run(f"it ended as {ended.reason}: {ended.error}"), *spec)
     if not text.rstrip().rpartition("\n")[2].startswith("end "):
@@ -71,7 +75,7 @@ def rows(verdicts: tuple[defence_spec.Verdict, ...]) -> tuple[executor.Defence, 
     return tuple(
         executor.Defence(
             each.promise,
-            each.state is not defence_spec.State.BROKEN,
+            each.state is defence_spec.State.HOLDS or (each.state is defence_spec.State.UNTRIED and each.id != "run"),
             f"not tried: {each.evidence}" if each.state is defence_spec.State.UNTRIED else each.evidence,
             each.fix,
             each.id,
@@ -84,6 +88,17 @@ def merged(read: Iterable[executor.Defence], tried: tuple[executor.Defence, ...]
     """Return what was read of defences, but for those that were tried, and then these: a deed tells more. Pure."""
     names = {row.check for row in tried} | {row.id for row in tried}
     return (*(row for row in read if row.check not in names and row.id not in names - {""}), *tried)
+
+
+def is_proved(verdicts: tuple[defence_spec.Verdict, ...]) -> bool:
+    """Whether the probe ran to its end, or there is nothing to be proved. Pure."""
+    return not verdicts or verdicts[0].state is defence_spec.State.HOLDS
+
+
+def _slow(problem: str) -> defence_spec.Verdict:
+    """A machine that is too busy, or whose engine is away, proves nothing in either way."""
+    fix = "try again when it is less busy"
+    return defence_spec.Verdict("run", "a task runs", defence_spec.State.UNTRIED, problem, fix)
 
 
 def _run(problem: str) -> defence_spec.Verdict:

@@ -17,6 +17,12 @@ from hivemind_worker.telemetry import logs
 RETRY_SECONDS: Final = 60.0
 """Between two trials while a defence is missing: the owner who mends it waits no longer."""
 
+FIRST_RETRY_SECONDS: Final = 5.0
+"""The same where the first trial did not come to its end: the node has taken no task yet."""
+
+MAX_UNPROVED: Final = 3
+"""Trials in a row that a busy machine was too slow for; then the node takes no task before one has come to its end."""
+
 UNTRIED: Final = "what fences tasks has not been tried yet"
 
 log = logs.StructuredLogger(__name__)
@@ -32,6 +38,8 @@ class DefenceTrials:
         self._tried_at: float | None = None
         self._broken: tuple[defence_spec.Verdict, ...] = ()
         self._accepted: frozenset[str] = frozenset()
+        self._unproved = 0
+        self._was_proved = False
 
     async def run(self, stop: stopping.Stop) -> None:
         """Try whenever it is due, until the stop."""
@@ -43,8 +51,10 @@ class DefenceTrials:
     def _is_due(self) -> bool:
         if self._tried_at is None or self._fitness.limits.accepted_defences != self._accepted:
             return True
-        soon = bool(self._broken) or self._fitness.is_differing
-        return clock.now() - self._tried_at >= (RETRY_SECONDS if soon else self._fitness.limits.defence_interval)
+        pause = self._fitness.limits.defence_interval
+        if self._broken or self._unproved or self._fitness.is_differing:
+            pause = RETRY_SECONDS if self._was_proved else FIRST_RETRY_SECONDS
+        return clock.now() - self._tried_at >= pause
 
     async def try_now(self) -> None:
         """Try each defence once, and say what follows."""
@@ -52,6 +62,14 @@ class DefenceTrials:
         verdicts = await proving.prove(self._runs)
         self._tried_at = clock.now()
         broken = proving.broken(verdicts, self._accepted)
+        self._unproved = 0 if proving.is_proved(verdicts) or broken else self._unproved + 1
+        if self._unproved:
+            why = f"what fences tasks could not be tried: {verdicts[0].evidence}"
+            log.log_system_event("defences_not_tried", {"why": why, "in_a_row": self._unproved}, level="warning")
+            if self._unproved >= MAX_UNPROVED:
+                self._fitness.defences_tried((), why)
+            return
+        self._was_proved = True
         if {each.id for each in broken} != {each.id for each in self._broken}:
             if broken:
                 details = {each.id: each.evidence for each in broken}
