@@ -207,7 +207,7 @@ def build_stock(settings: schema.Settings, pinned: Callable[[], Collection[str]]
     """
     from hivemind_worker.containers import engine as engines  # noqa: PLC0415  (slow to import)
     from hivemind_worker.containers import ledger  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.housekeeping import environments, images, packages  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.housekeeping import environments, images  # noqa: PLC0415  (slow to import)
 
     its, cache = settings.docker, settings.storage.cache_dir
     places: list[place.Place] = [environments.Environments(cache)]
@@ -216,7 +216,6 @@ def build_stock(settings: schema.Settings, pinned: Callable[[], Collection[str]]
         places.insert(
             0, images.Images(engine, ledger.Ledger(cache / IMAGES_FOLDER), pinned or (lambda: _pinned(settings)))
         )
-        places.insert(1, packages.Packages(engine))
     return places
 
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "hivemind_worker"
 ELSEWHERE = (
     "filesystem/",  # the one place
     "kinds/programs/",  # run inside capsules, on what a task may have
-    "supplies/maker.py",  # inside a capsule, too
+    "supplies/programs/",  # a process of its own, which imports nothing of ours and writes one staged folder
     "capsule/init/build.py",  # run by hand, in a source tree
     "wire/generated/",
 )

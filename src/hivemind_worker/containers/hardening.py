@@ -14,7 +14,7 @@ from typing import Any
 
 from hivemind_worker.capsule import system_calls
 from hivemind_worker.task import outcome, plan, spec
-from hivemind_worker.task.resources import GIB, MIB
+from hivemind_worker.task.resources import MIB
 
 USER = 65534
 """uid and gid of every task: `nobody` by convention, owner of nothing."""
@@ -27,7 +27,7 @@ LABEL = "io.hivemind"
 NODE_LABEL = f"{LABEL}.node-id"
 ROLE_LABEL = f"{LABEL}.role"
 FILLER = "filler"
-"""What one of our objects is for: `capsule`, `filler`, `builder`, `program`, `workspace`, `packages`, `environment`."""
+"""What one of our objects is for: `capsule`, `filler`, `inspector`, `program`, `workspace`, `environment`."""
 
 KEEPER_LABEL = f"{LABEL}.keeper"
 """On what outlives a node's process: which node made it."""
@@ -44,8 +44,8 @@ FILES = 1024
 """Open files of one process."""
 
 
-BUILDER_MEMORY = 2 * GIB
-"""Memory of a container in which packages are installed: uv took 0.3 GB for the largest tried (torch)."""
+INSPECTOR_LIMITS = outcome.Limits(512 * MIB, 2 * spec.CPU_PERIOD, 0.0, 64 * MIB, 64)
+"""Of a container in which an image's Python says what it is: it took 20 MB where 400 packages were to be named."""
 
 _LEAST_QUOTA = 1_000  # the engine refuses less than 1 ms
 _PAGE_SLACK = MIB
@@ -210,49 +210,31 @@ def filler(around: Surroundings, image: str, mounts: Mapping[str, str]) -> dict[
     }
 
 
-def builder(
-    around: Surroundings, image: Image, argv: Sequence[str], volumes: Mapping[str, tuple[str, bool]]
+def inspector(
+    around: Surroundings, image: Image, argv: Sequence[str], limits: outcome.Limits | None = None
 ) -> dict[str, Any]:
-    """A container in which packages are put into an image: it has a network, can write, and runs nothing of a task.
+    """A golden container in which a program of ours runs by a program of the image's author: to be believed in nothing.
 
-    `volumes`: name → folder and whether it can only be read. Root inside, without any capability: what it writes must
-    be out of the tasks' reach. The engine's own bridge: it works wherever containers have a network at all.
+    As fenced as a task's: its user, no network, no capability, a read-only root; nothing of ours is mounted in it.
     """
+    limits = limits or INSPECTOR_LIMITS
+    asked = plan.RunPlan(
+        task_id="inspector",
+        attempt=0,
+        image="",
+        argv=(),
+        limits=limits,
+        caps=plan.Caps(0, 0, 0, 0, 0, 0.0),
+        grace_seconds=0.0,
+    )
+    golden = body(around, asked, image)
+    mounts = [mount for mount in golden["HostConfig"]["Mounts"] if mount["Target"] != PROGRAM_FOLDER]
     return {
-        "Image": image.id,
-        "Hostname": "builder",
-        "User": "0:0",
+        **golden,
         "Entrypoint": list(argv),
-        "Cmd": [],
-        "WorkingDir": "/",
-        "Labels": {NODE_LABEL: around.node_id, ROLE_LABEL: "builder", f"{LABEL}.boot-id": around.boot_id},
-        "Healthcheck": {"Test": ["NONE"]},
-        "StopSignal": "SIGKILL",
-        "AttachStdin": True,
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "OpenStdin": True,
         "StdinOnce": True,  # without its worker it ends
-        "Tty": False,
-        "HostConfig": {
-            "NetworkMode": "bridge",
-            "Privileged": False,
-            "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges:true", f"seccomp={profile(image.machine)}"],
-            "Mounts": [_volume(name, folder, read_only=only) for name, (folder, only) in volumes.items()],
-            "Tmpfs": {"/tmp": _tmpfs(_SCRATCH, "mode=1777"), "/run": _tmpfs(MIB, "noexec", "mode=0755")},  # noqa: S108
-            "IpcMode": "private",
-            "CgroupnsMode": "private",
-            "Memory": BUILDER_MEMORY,
-            "MemorySwap": BUILDER_MEMORY,
-            "CpuShares": 512,  # half the weight of a task: those that run go first
-            "PidsLimit": 512,
-            "OomScoreAdj": OOM_SCORE,
-            "LogConfig": {"Type": "none", "Config": {}},
-            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-            "AutoRemove": False,
-            "Init": False,
-        },
+        "Labels": {NODE_LABEL: around.node_id, ROLE_LABEL: "inspector", f"{LABEL}.boot-id": around.boot_id},
+        "HostConfig": {**golden["HostConfig"], "Mounts": mounts},
     }
 
 

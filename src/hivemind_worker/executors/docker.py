@@ -43,7 +43,8 @@ from hivemind_worker.executors import (
     taking_up,
     verdict,
 )
-from hivemind_worker.settings import schema
+from hivemind_worker.sandbox import workshop
+from hivemind_worker.settings import paths, schema
 from hivemind_worker.supplies import answers as answering
 from hivemind_worker.supplies import sources as sourcing
 from hivemind_worker.task import errors, outcome, plan, state
@@ -57,7 +58,6 @@ REMOVAL_SECONDS: Final = 60.0
 
 REMOVAL_PAUSE_SECONDS: Final = 30.0
 """Longest mean gap between two tries to remove something from an engine that does not answer is half of this."""
-
 
 _CONTAINER, _ID, _WORKSPACE, _DIGEST = "container", "id", "workspace", "image_digest"
 """What a keeper is told of a capsule, so that the next process finds it: names, and the image for the report."""
@@ -137,6 +137,7 @@ class DockerExecutor:
             around=self._around,
             sources=supply.sources,
             answers=supply.answers,
+            workshop=workshop.Workshop(cache=supply.answers.cache or paths.cache_dir(), sources=supply.sources),
             ours=supply.ours,
         )
         self._numbers = itertools.count()

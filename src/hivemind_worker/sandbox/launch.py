@@ -51,15 +51,16 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """A sandbox of another sort: it makes what tasks use later. Nothing of a task runs in it; it has the network.
+    """A sandbox of another sort: it makes what tasks use later.
 
     ``argv`` runs in it instead of hivemind-init; ``files`` are copied into it and ``folders`` can be written: place
-    inside → path on the host.
+    inside → path on the host. ``network``: it has the host's; then nothing that an author wrote may run in it.
     """
 
     argv: tuple[str, ...]
-    files: Mapping[str, Path]
-    folders: Mapping[str, Path]
+    files: Mapping[str, Path] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    network: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ def arguments(
     """Return the whole command line. Pure."""
     said = [bwrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts"]
     # hivemind-init is made to be the first process; where it does not run, bubblewrap's own is.
-    said += ["--unshare-net", "--as-pid-1"] if making is None else []
+    said += ["--as-pid-1"] if making is None else []
+    said += ["--unshare-net"] if making is None or not making.network else []
     said += ["--unshare-cgroup-try", "--uid", str(USER), "--gid", str(USER), "--hostname", "capsule"]
     said += ["--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
     said += ["--setenv", life.VARIABLE, furnishing.mark] if furnishing.mark else []

@@ -49,7 +49,7 @@ class Packages(Group):
     """A folder of wheels on this machine that are offered beside the index."""
 
     source_builds: bool = False
-    """Whether packages without a wheel may be built from source, which runs their code as the environment is made."""
+    """Whether packages without a wheel may be built from source, each in a capsule of its own, without a network."""
 
     environment_timeout: Seconds = 1800.0
     """Longest that making one environment may take; the task's own time limit begins afterwards."""

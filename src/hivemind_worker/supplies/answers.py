@@ -31,6 +31,8 @@ class Answers:
     """The answers in one folder, made when first needed; without a folder nothing is kept. Calls block briefly."""
 
     def __init__(self, folder: Path | None = None) -> None:
+        self.cache = folder
+        """The folder of this machine's cache that they lie in, with what environments are made of."""
         self._folder = None if folder is None else folder / "answers"
 
     def get(self, asked: str) -> Answer | None:

@@ -37,6 +37,7 @@
     │       └── ConversationError   capsule/conversation: it said what may not be said then
     ├── ImageUnavailable        the task's image cannot be had here
     ├── DependencyFailed        the task's requirements cannot be installed
+    │   └── SourceNeeded        supplies/making: some have no wheel, and would have to be built
     ├── NoSuchArtifact          artifacts/store: it holds no file of that name
     │   └── DamagedArtifact     artifacts/store: what it held was not its content; set aside
     ├── ImpossibleMove          our own defect: a move that the table does not have

@@ -109,3 +109,15 @@ def test_the_gpus_that_were_reserved_and_no_others() -> None:
     assert "DeviceRequests" not in hardening.body(AROUND, PLAN, IMAGE, "volume")["HostConfig"]
     with pytest.raises(ValueError, match="no devices were reserved"):
         hardening.body(AROUND, dataclasses.replace(PLAN, gpus=1), IMAGE, "volume")
+
+
+def test_what_asks_an_image_what_it_is_is_as_fenced_as_a_task_and_holds_nothing_of_ours() -> None:
+    golden = hardening.body(AROUND, PLAN, IMAGE)
+    asking = hardening.inspector(AROUND, IMAGE, ("python3", "-I", "-c", "probe"))
+    sizes = {"Memory", "MemorySwap", "CpuQuota", "PidsLimit", "Ulimits", "ShmSize", "Tmpfs", "Mounts"}
+    for key, value in golden["HostConfig"].items():
+        assert key in sizes or asking["HostConfig"][key] == value, key
+    assert asking["HostConfig"]["Mounts"] == []
+    assert asking["HostConfig"]["NetworkMode"] == "none"
+    assert (asking["User"], asking["Env"]) == (golden["User"], [])
+    assert "task-1" not in json.dumps(asking)
