@@ -173,8 +173,9 @@ def faults_page() -> str:
         parts.append(f"## {title}\n{text}\n\n```mermaid\n{picture}\n```")
     parts.append("## Whose fault it was\n" + "\n".join(draw_faults.blame()))
     parts.append(
-        f"A node that fails by its own fault is given nothing for {draw_faults.rests()} after the first, second,\n"
-        "third and each further incident in a row ([why](why/sick-nodes.md))."
+        "A node that is sick, by its own check or because unrelated tasks fail on it, is given nothing for\n"
+        f"{draw_faults.rests()} after the first, second, third and each further incident in a row\n"
+        "([why](why/sick-nodes.md))."
     )
     parts.append("## What a worker does when the pool refuses\n" + "\n".join(draw_faults.courses()))
     return "\n\n".join(parts) + "\n"

@@ -26,12 +26,17 @@ ANSWER_BYTES = room_index.ANSWER_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a task wants of its node; tasks of one shape fit the same nodes."""
+    """What a task wants of its node; tasks of one shape fit the same nodes.
+
+    ``suspect_image``: of a task that has failed, nobody knows why; its image. A node where such tasks failed is offered
+    no more of them for a while, and all others as before.
+    """
 
     kind: str
     needs: resources.Resources
     selector: tuple[tuple[str, str], ...] = ()
     network: str = str(plan.Network.NONE)
+    suspect_image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +207,10 @@ class Waiting:
             return
         reason = site.unfit
         if not reason and (seconds := site.rests.get(shape, 0.0)) > 0:
-            reason = f"it handed such a task back, for lack of room or as it stopped: offered again in {seconds:.0f} s"
+            cause = "it handed such a task back, for lack of room or as it stopped"
+            if shape.suspect_image:
+                cause = "this task, or one of its image, failed there for a cause that nobody knows"
+            reason = f"{cause}: offered again in {seconds:.0f} s"
         if reason:
             self._unfit = self._unfit or f"waits for a node to be fit; {site.node_id}: {reason}"
         else:

@@ -168,17 +168,18 @@ def ended(request: calls.pb.ReportTaskResultRequest) -> outcome.Outcome | None:
 
 
 async def new_tasks(
-    messages: Sequence[calls.pb.Task], max_attempts: int, key: sealed.Key | None = None
+    messages: Sequence[calls.pb.Task], max_attempts: int, key: sealed.Key | None = None, submitter: str = ""
 ) -> tuple[list[records.NewTask], list[outcome.Artifact]]:
     """Return tasks to be kept, and the uploaded files that they name; others get their turns meanwhile.
 
-    ``max_attempts`` is for those that name no number, ``key`` seals their secrets. Raises
+    ``max_attempts`` is for those that name no number, ``key`` seals their secrets, ``submitter`` is the address that
+    they came from. Raises
     :class:`errors.InvalidTask`, naming the field, and which task where there are several.
     """
     if not messages:
         raise errors.InvalidTask("tasks", "there are none")
     tasks, inputs = list[records.NewTask](), list[outcome.Artifact]()
-    shared = _Shared(key)
+    shared = _Shared(key, submitter)
     async for message in slicing.in_slices(_bounded("tasks", messages, TASKS_AT_ONCE)):
         try:
             tasks.append(_new_task(message, max_attempts, shared))
@@ -203,6 +204,7 @@ class _Shared:
     """Shapes and labels of one submission: most tasks are of few, and each is there once."""
 
     key: sealed.Key | None = None
+    submitter: str = ""
     shapes: dict[assignment.Shape, assignment.Shape] = dataclasses.field(default_factory=dict)
     labels: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
@@ -248,6 +250,7 @@ def _read_task(message: calls.pb.Task, max_attempts: int, shared: _Shared) -> tu
         "max_attempts": task.max_attempts or max_attempts,
         "labels": shared.labels.setdefault(tuple(sorted(task.labels.items())), task.labels),
         "timeout": task.timeout or 0.0,
+        "submitter": shared.submitter,
     }
     return translate.task_to_message(task), fields
 

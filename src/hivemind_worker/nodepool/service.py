@@ -232,6 +232,7 @@ class NodeManager(calls.NodeManagerServicer):
             summary=result.SerializeToString() if saved > records.MAX_LISTED_LOGS else None,
             missing=missing,
             run_limit=said.limits.timeout_seconds if said.limits is not None else 0.0,
+            node_check=said.node_check,
         )
 
     async def _set_bad_names_aside(self, report: records.Report, result: pb.TaskResult) -> None:

@@ -55,7 +55,8 @@ class TaskManager(calls.TaskManagerServicer):
     async def SubmitTasks(self, request: pb.SubmitTasksRequest, context: calls.Context) -> pb.SubmitTasksResponse:
         """Keep all of these tasks or none; tell of the end of one whose caller waits for it."""
         wait_seconds = requests.wait_seconds(request)
-        tasks, inputs = await requests.new_tasks(request.tasks, self._parts.max_attempts, self._parts.key)
+        parts, peer = self._parts, streams.peer(context)
+        tasks, inputs = await requests.new_tasks(request.tasks, parts.max_attempts, parts.key, peer)
         await self._need_inputs(request.tasks, inputs)
         key = requests.key(request.idempotency_key)
         del request, inputs

@@ -22,6 +22,7 @@ class NewTask:
 
     An empty ``id`` lets the store choose one (UUIDv7). ``timeout`` is in seconds, 0 where the task names none.
     ``secrets`` are sealed; they are erased when the task has ended. Empty where it has none.
+    ``submitter``: the address that it came from.
     """
 
     id: str
@@ -35,6 +36,7 @@ class NewTask:
     retry_of: str = ""
     timeout: float = 3600.0
     secrets: bytes = b""
+    submitter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +298,7 @@ class Verdict(enum.StrEnum):
 class Report:
     """What a node says about an attempt. ``status`` ``None``: its process runs now.
 
-    ``epoch`` and ``run_id`` as in `Ref`.
+    ``epoch`` and ``run_id`` as in `Ref`. ``node_check``: what the node found out about itself after a failure.
     ``attempt`` 0 stands for the newest that its node was given. ``missing`` names files of the result that the pool
     does not have: such a report is never accepted as an end. ``run_limit``: the time limit that the node says was in
     force, in seconds; 0 where it says nothing.
@@ -316,6 +318,7 @@ class Report:
     epoch: str = ""
     run_id: str = ""
     run_limit: float = 0.0
+    node_check: outcome.NodeCheck = outcome.NodeCheck.NOT_NEEDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,7 @@ def _count_stopped(tx: writing.Transaction, task: database.Row, attempt: int, me
         return ""
     if not attempts.was_lease_lost(tx.sql, task["number"], attempt):
         return ""
+    attempts.set_crashed(tx, task["number"], attempt, crashed=False)
     tx.sql.execute("UPDATE tasks SET disruptions = disruptions + 1 WHERE number = ?", (task["number"],))
     return "; its node was stopped in order, so it uses up no attempt"
 
@@ -127,10 +128,11 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
             "MISSING_ARTIFACT",
         )
     _keep(on, task, task["attempt"], said, records.Verdict.ACCEPTED)
-    resting.after_end(on, said.node_id, task, said.reason)
+    shape = resting.after_end(on, said.node_id, task, said.reason, said.node_check)
     queued = task["state"] == state.TaskState.QUEUED
     disruption = said.reason == outcome.Reason.NODE_SHUTDOWN
-    if said.try_again and not task["cancel_requested"] and moves.may_try_again(task, disruption=disruption):
+    attempts.set_crashed(on, task["number"], task["attempt"], crashed=said.reason == outcome.Reason.WORKER_CRASH)
+    if said.try_again and not task["cancel_requested"] and moves.may_try_again(on.sql, task, disruption=disruption):
         told = ": ".join(part for part in (said.reason, said.error[:500]) if part)
         if queued:  # the lease was lost before; it waits for its next attempt already
             moves.note(on, task, "late_report", said.node_id, told)
@@ -140,7 +142,7 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
                 (task["attempt"], counts["disruptions"], counts["disrupted"], task["number"]),
             )
         else:
-            moves.requeue(on, task, told, accepted=True, disruption=disruption)
+            moves.requeue(on, task, told, accepted=True, disruption=disruption, shape=shape)
         return records.Answer(records.Verdict.ACCEPTED, "the node was at fault: the task is tried again")
     if queued:
         # Nobody else was given it: a finished result is better than another run.

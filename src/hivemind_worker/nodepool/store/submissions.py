@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
 
 import uuid_utils
 
-from hivemind_worker.nodepool import assignment
 from hivemind_worker.nodepool.store import database, moves, records, shapes, writing
 from hivemind_worker.task import errors, outcome, state
 
@@ -51,11 +51,12 @@ def keep(on: writing.Transaction, task: records.NewTask, *, staged_after: int = 
     if task.id and _is_kept(on, task, staged_after):
         return task.id
     task_id = task.id or new_id()
-    shape = _intern(on, task.shape)
+    shape = shapes.intern(on.sql, task.shape)
     staged = staged_after >= 0
     number = on.sql.execute(
         "INSERT INTO tasks (id, digest, shape, kind, image, size, priority, max_attempts, state, submitted_at,"
-        " retry_of, labels, timeout, has_secrets) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " retry_of, labels, timeout, has_secrets, submitter)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             task_id,
             task.digest,
@@ -71,6 +72,7 @@ def keep(on: writing.Transaction, task: records.NewTask, *, staged_after: int = 
             json.dumps(dict(task.labels)),
             task.timeout,
             int(bool(task.secrets)),
+            task.submitter,
         ),
     ).lastrowid
     assert number is not None
@@ -104,14 +106,6 @@ def _is_kept(on: writing.Transaction, task: records.NewTask, staged_after: int) 
     return True
 
 
-def _intern(on: writing.Transaction, shape: assignment.Shape) -> int:
-    text = shapes.shape_text(shape)
-    known = on.sql.execute("SELECT number FROM shapes WHERE wants = ?", (text,)).fetchone()
-    if known is not None:
-        return int(known["number"])
-    return int(on.sql.execute("INSERT INTO shapes (wants) VALUES (?)", (text,)).lastrowid or 0)
-
-
 def retry(on: writing.Transaction, task_ids: Sequence[str], key: str) -> tuple[str, ...]:
     """See :meth:`store.Store.retry`."""
     digest = digest_of_retry(task_ids)
@@ -141,13 +135,14 @@ def again(sql: database.Connection, task_id: str) -> records.NewTask:
         id="",
         body=body,
         digest=row["digest"],
-        shape=shapes.shape(sql, row["shape"]),
+        shape=dataclasses.replace(shapes.shape(sql, row["shape"]), suspect_image=""),
         image=row["image"],
         priority=row["priority"],
         max_attempts=row["max_attempts"],
         labels=json.loads(row["labels"]),
         retry_of=task_id,
         timeout=row["timeout"],
+        submitter=row["submitter"],
     )
 
 
