@@ -170,16 +170,17 @@ class CheckedExecutor:
             return _stopped(ended, stop)
         if fault:
             return with_evidence(ended, outcome.NodeCheck.FAILED, fault)
-        if watcher.may_have_begun() or not may_be_image(plan, isolation=self.isolation):
+        if watcher.may_have_begun():
             return with_evidence(ended, outcome.NodeCheck.PASSED)
         again = ended
         if ended.reason is outcome.Reason.ENGINE_LOST or not self._was_blamed(plan.image):
-            observer.note("the container did not start, and one of this node's own did: once more")
+            observer.note("the capsule did not start, and one of this node's own did: once more")
             again = await self._inner.run(plan, stop, watcher, custody)
             if again.node_check is not outcome.NodeCheck.NOT_DONE:
                 self._blamed.pop(plan.image, None)
                 return again
-        if watcher.may_have_begun() or outcome.Reason.ENGINE_LOST in {ended.reason, again.reason}:
+        is_unproven = watcher.may_have_begun() or outcome.Reason.ENGINE_LOST in {ended.reason, again.reason}
+        if is_unproven or not may_be_image(plan, isolation=self.isolation):
             return with_evidence(again, outcome.NodeCheck.PASSED)
         self._remember(plan.image)
         return blame_image(again, plan.image)

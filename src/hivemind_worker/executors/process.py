@@ -198,6 +198,7 @@ class ProcessExecutor:
         except stopping.Stopped:
             return verdict.stopped(setting, stop, its.timings)
         except (errors.HiveMindError, ValueError, OSError) as error:
+            self._ground = None  # what sandboxes are made of may have changed
             return verdict.failed(setting, error, its.timings)
         finally:
             self._jobs.start("remove sandbox", _remove(held))

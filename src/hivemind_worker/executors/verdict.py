@@ -129,7 +129,7 @@ def failed(setting: Setting, error: BaseException, timings: Mapping[str, float])
     ended = _without_capsule(setting, outcome.Status.FAILED, reason, said, timings)
     if isinstance(error, errors.SpecMismatch):  # a look at the container is the evidence
         return dataclasses.replace(ended, node_check=outcome.NodeCheck.FAILED)
-    is_unproven = isinstance(error, (errors.NodeFault, OSError))
+    is_unproven = isinstance(error, (errors.NodeFault, errors.IsolationMissing, OSError))
     return dataclasses.replace(ended, node_check=_UNSURE) if is_unproven else ended
 
 
