@@ -47,6 +47,9 @@ FILES = 1024
 INSPECTOR_LIMITS = outcome.Limits(512 * MIB, 2 * spec.CPU_PERIOD, 0.0, 64 * MIB, 64)
 """Of a container in which an image's Python says what it is: it took 20 MB where 400 packages were to be named."""
 
+NO_VOLUMES = frozenset({"/", "/dev", "/dev/shm", "/proc"})  # noqa: S108 - the capsule's own
+"""Folders that no image may declare as volumes: nothing of ours could cover the engine's volume there."""
+
 _LEAST_QUOTA = 1_000  # the engine refuses less than 1 ms
 _PAGE_SLACK = MIB
 _SCRATCH = 64 * MIB
@@ -262,4 +265,5 @@ def _volume(name: str, folder: str, *, read_only: bool) -> dict[str, Any]:
 
 def _overlayable(path: str) -> bool:
     """Not what we mount ourselves, nor the root."""
-    return path.rstrip("/") not in {"", "/tmp", "/run", plan.WORKSPACE, PROGRAM_FOLDER, "/dev", "/dev/shm", "/proc"}  # noqa: S108
+    own = {"", "/tmp", "/run", plan.WORKSPACE, PROGRAM_FOLDER}  # noqa: S108
+    return path.rstrip("/") not in own and path.rstrip("/") not in NO_VOLUMES

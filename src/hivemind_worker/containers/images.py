@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from hivemind_worker.concurrency import sharing
@@ -120,8 +121,23 @@ def _image(reference: str, found: Mapping[str, Any], here: str) -> hardening.Ima
         digest=_digest(reference, found),
         machine=machine,
         environment={name: value for name, _, value in pairs},
-        volumes=tuple(config.get("Volumes") or ()),
+        volumes=_volumes(reference, config.get("Volumes") or ()),
     )
+
+
+def _volumes(reference: str, declared: Iterable[str]) -> tuple[str, ...]:
+    """Return the folders that an image declares as volumes, as the engine reads them.
+
+    Raises ImageUnavailable for one that we cannot cover: the engine would put a folder of the host's disk there,
+    without a cap, and in the place of what every capsule needs.
+    """
+    volumes = tuple(f"/{posixpath.normpath(path).lstrip('/')}" for path in declared)
+    if taken := sorted(hardening.NO_VOLUMES & set(volumes)):
+        raise errors.ImageUnavailable(
+            f"image {reference} declares VOLUME {' '.join(taken)}, where every container needs what the engine puts "
+            "there: name another image, or have this one made without that line"
+        )
+    return volumes
 
 
 def _digest(reference: str, found: Mapping[str, Any]) -> str:

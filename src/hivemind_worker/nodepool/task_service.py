@@ -12,17 +12,7 @@ import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 from hivemind_worker import __version__
-from hivemind_worker.nodepool import (
-    answering,
-    changes,
-    coverage,
-    files,
-    following,
-    requests,
-    service,
-    streams,
-    telling,
-)
+from hivemind_worker.nodepool import answering, changes, coverage, files, following, requests, service, streams, telling
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, outcome, spec
 from hivemind_worker.wire import budget, calls, unparsed
