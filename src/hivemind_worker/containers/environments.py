@@ -137,6 +137,7 @@ class Environments:
             offered = await asyncio.to_thread(lambda: self._sources.offered(self._sources.wheel_files()))
             nested_key = sourcing.asked_key(image.id, words, offered, making.recipe())
             there = await self._make(image, words, nested_key, say, nested=True)
+            await asyncio.to_thread(self._note, there)  # ours to remove, once it is unused
             inside = dataclasses.replace(image, id=there.id)
             return await builds.run(self._engine, self._jobs, self._around, inside, request)
 
