@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from hivemind_worker.concurrency import sharing
@@ -115,23 +115,36 @@ def _image(reference: str, found: Mapping[str, Any], here: str) -> hardening.Ima
             f"image {reference} is for {system}/{machine}, and this node runs linux/{here}: name one made for that"
         )
     config = found.get("Config") or {}
-    pairs = (entry.partition("=") for entry in config.get("Env") or ())
     return hardening.Image(
         id=found["Id"],
         digest=_digest(reference, found),
         machine=machine,
-        environment={name: value for name, _, value in pairs},
+        environment=_environment(reference, config.get("Env") or ()),
         volumes=_volumes(reference, config.get("Volumes") or ()),
     )
 
 
-def _volumes(reference: str, declared: Iterable[str]) -> tuple[str, ...]:
+def _environment(reference: str, entries: Sequence[str]) -> dict[str, str]:
+    """Return an image's variables. Raises ImageUnavailable where it is not clear which those are."""
+    pairs = [entry.partition("=") for entry in entries]
+    names = [name for name, _, _ in pairs]
+    if wrong := sorted(name for name, sign, _ in pairs if not (name and sign) or names.count(name) > 1):
+        raise errors.ImageUnavailable(
+            f"image {reference} sets variables without a name, without a value or twice ({', '.join(wrong)[:100]!r}): "
+            "name another image"
+        )
+    return {name: value for name, _, value in pairs}
+
+
+def _volumes(reference: str, declared: Collection[str]) -> tuple[str, ...]:
     """Return the folders that an image declares as volumes, as the engine reads them.
 
     Raises ImageUnavailable for one that we cannot cover: the engine would put a folder of the host's disk there,
     without a cap, and in the place of what every capsule needs.
     """
     volumes = tuple(f"/{posixpath.normpath(path).lstrip('/')}" for path in declared)
+    if relative := sorted(path for path in declared if not path.startswith("/")):
+        raise errors.ImageUnavailable(f"image {reference} declares VOLUME {relative[0][:100]!r}, which is no full path")
     if taken := sorted(hardening.NO_VOLUMES & set(volumes)):
         raise errors.ImageUnavailable(
             f"image {reference} declares VOLUME {' '.join(taken)}, where every container needs what the engine puts "
