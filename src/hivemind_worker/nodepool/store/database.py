@@ -160,7 +160,7 @@ def lock_file(path: Path) -> Path:
 
 def key_file(path: Path) -> Path:
     """Return the file with the key that seals the secrets in the store ``path``."""
-    return path.with_name(path.name + ".key")
+    return path.parent / f"{path.name}.key"  # also of what is no file, which is refused later
 
 
 def record_created(path: Path, epoch: str) -> None:
