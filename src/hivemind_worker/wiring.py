@@ -326,7 +326,7 @@ async def build_executor(
 async def _containers(
     settings: schema.Settings, files: stores.Store, node_id: str, *, lasting: bool
 ) -> executor.Executor:
-    from hivemind_worker.containers import command_records, ledger, pulling  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.containers import command_records, ledger, pulled, pulling  # noqa: PLC0415  (slow to import)
     from hivemind_worker.containers import engine as engines  # noqa: PLC0415  (slow to import)
     from hivemind_worker.egress import setup  # noqa: PLC0415  (slow to import)
     from hivemind_worker.executors import docker  # noqa: PLC0415  (slow to import)
@@ -350,6 +350,7 @@ async def _containers(
             pulling.Terms(images.pull_timeout, images.pull_stall_seconds, images.docker_config),
             None if lasting else command_records.Record(cache, node_id, its.docker_host),
             setup.way_out(settings),
+            pulled.access(images, its.default_image, cache),
         ),
     )
 

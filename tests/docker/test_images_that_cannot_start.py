@@ -12,6 +12,7 @@ import attempts
 import engine_proxy
 import node_parts
 import odd_images
+import own_images
 import pytest
 
 from hivemind_worker.artifacts import store as stores
@@ -118,7 +119,13 @@ async def test_eight_images_that_cannot_start_keep_nobody_waiting(
 ) -> None:
     node_id = f"test-{uuid.uuid4().hex[:12]}"
     files = stores.Store(tmp_path / "work")
-    runs = docker.DockerExecutor(engine=engines.Engine(docker_url), store=files, node_id=node_id, boot_id="1")
+    runs = docker.DockerExecutor(
+        engine=engines.Engine(docker_url),
+        store=files,
+        node_id=node_id,
+        boot_id="1",
+        supply=docker.Supply(access=own_images.ANY),
+    )
     pool = server.NodePool(tmp_path / "pool", lease_seconds=5.0)
     await pool.start()
     small = {"memory_limit": "64m", "cpu_quota": 50_000, "disk_limit": "16m"}

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import node_parts
+import own_images
 import pytest
 import stripping_proxy
 import waiting
@@ -36,7 +37,13 @@ async def test_a_worker_without_a_defence_takes_nothing_until_it_holds(
     await pool.start()
     files, stop, node_id = store.Store(tmp_path / "work"), stopping.Stop(), f"test-{uuid.uuid4().hex[:12]}"
     async with stripping_proxy.before(docker_url, stripping) as address, asynchronous.AsyncClient(pool.address) as ours:
-        runs = docker.DockerExecutor(engine=engines.Engine(address), store=files, node_id=node_id, boot_id="1")
+        runs = docker.DockerExecutor(
+            engine=engines.Engine(address),
+            store=files,
+            node_id=node_id,
+            boot_id="1",
+            supply=docker.Supply(access=own_images.ANY),
+        )
         node = worker_node.WorkerNode(
             worker_node.Terms(
                 node_id=node_id,

@@ -13,7 +13,7 @@ from hivemind_worker.cli import exit_codes, folders, look, options, probing
 
 
 @click.command("doctor")
-@options.of(*options.TO_POOL, groups=("docker", "storage"))
+@options.of(*options.TO_POOL, groups=("docker", "images", "storage"))
 @look.options()
 def command(**given: Any) -> None:
     """Probe whether tasks can run here, and how well they are fenced.

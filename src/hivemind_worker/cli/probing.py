@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hivemind_worker import wiring
 from hivemind_worker.cli import words
+from hivemind_worker.containers import image_access
 from hivemind_worker.executors import executor, proving
 from hivemind_worker.settings import schema
 from hivemind_worker.task import errors, resources
@@ -78,8 +79,17 @@ async def fence(settings: schema.Settings, folder: Path) -> Fence:
                 dataclasses.replace(row, check=f"{fit.isolation}: {row.check}")
                 for row in proving.merged(fit.defences, proving.rows(verdicts))
             ),
+            *_images(fit.isolation, settings),
         ),
     )
+
+
+def _images(isolation: str, settings: schema.Settings) -> list[Row]:
+    """Say which images tasks may run, where they run in any."""
+    if isolation != "docker":
+        return []
+    rules = image_access.of(settings.images, settings.docker.default_image)
+    return [Row("docker: images", in_force=True, why=rules.describe())]
 
 
 _ROOM = "do what it says on the pool's machine; it goes on by itself"

@@ -26,6 +26,7 @@ from hivemind_worker.cli import (
 )
 from hivemind_worker.client import asynchronous, inputs, shapes
 from hivemind_worker.concurrency import stopping
+from hivemind_worker.containers import image_access
 from hivemind_worker.settings import schema
 from hivemind_worker.task import outcome
 from hivemind_worker.telemetry import untrusted
@@ -160,6 +161,8 @@ async def _run_here(
         stop.request(stopping.StopLevel.CANCEL, f"nobody reads the output: {error.strerror}")
 
     tap = tapped.Tap(writer.write, gone)
+    if image := prepared.task.docker_image:
+        settings = settings.model_copy(update={"images": image_access.of_owner(settings.images, image)})
     async with (
         embedded.pool_and_worker(settings, prepared.task.needs, stop, tap, shown.note) as here,
         wiring.build_client(here, told) as client,

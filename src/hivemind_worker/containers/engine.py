@@ -25,10 +25,9 @@ CALL_SECONDS = 60.0
 """Deadline of an ordinary call. An engine under load answered within 2 s where this was measured; a hung one never."""
 
 _STDOUT, _STDERR = 1, 2
-_UNREACHABLE = 900  # aiodocker's own status for "no connection"
+_UNREACHABLE, _NOT_FOUND = 900, 404  # the first is aiodocker's own, for "no connection"
 CONFLICT = 409
 """Status of a refusal because a name is taken or a thing is in use."""
-_NOT_FOUND = 404
 
 
 class Refused(errors.NodeFault):
@@ -279,9 +278,9 @@ class Engine:
         )
         return str(made["Id"])
 
-    async def images(self, label: str = "") -> list[Mapping[str, Any]]:
-        """All images that have a name or are nobody's base, or those with the label, `name` or `name=value`."""
-        query = {"filters": json.dumps({"label": [label]})} if label else {}
+    async def images(self, label: str = "", *, bases: bool = False) -> list[Mapping[str, Any]]:
+        """All images that have a name, or the label `name` or `name=value`; with ``bases`` what is only a base, too."""
+        query = {"filters": json.dumps({"label": [label]})} if label else {"all": str(int(bases))}
         return list(await self._json("list images", "images/json", params=query))
 
     async def written(self, container: str) -> int:

@@ -23,6 +23,7 @@ from hivemind_worker.containers import (
     preloading,
     program,
     promised,
+    pulled,
     pulling,
     sweeper,
     usage,
@@ -89,9 +90,9 @@ class _Attempt:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Supply:
-    """Where packages come from, what was asked before, which images are ours, how images are pulled, the way out.
+    """Where packages come from, what was asked before, which images are ours, how they are pulled, the way out.
 
-    ``record``: of a single command, which has no node that would come back and remove what it left.
+    ``record``: of a command, which has no node that would come back and tidy. ``access``: which images tasks may run.
     """
 
     sources: sourcing.Sources = dataclasses.field(default_factory=sourcing.Sources)
@@ -100,6 +101,7 @@ class Supply:
     pulls: pulling.Terms = dataclasses.field(default_factory=pulling.Terms)
     record: command_records.Record | None = None
     way: outbound.Gateway | None = None
+    access: pulled.Access = dataclasses.field(default_factory=pulled.Access)
 
 
 class DockerExecutor:
@@ -125,7 +127,9 @@ class DockerExecutor:
         self._around = hardening.Surroundings(node_id, boot_id, "", "", runtime=runtime)
         self._jobs = supervision.Jobs("containers", _job_failed)
         supply = supply or Supply()
-        self._images = images.Images(engine=engine, policy=pull_policy, terms=supply.pulls, ours=supply.ours)
+        self._images = images.Images(
+            engine=engine, policy=pull_policy, terms=supply.pulls, ours=supply.ours, access=supply.access
+        )
         self._preloader = preloading.TaskPreloader(pulls=self._images, jobs=self._jobs)
         self._program = program.Program(engine=engine, node_id=node_id, boot_id=boot_id)
         self._workspaces = workspaces.Workspaces(engine=engine, jobs=self._jobs, node_id=node_id, boot_id=boot_id)
