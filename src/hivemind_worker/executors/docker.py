@@ -122,8 +122,7 @@ class DockerExecutor:
         pull_policy: schema.PullPolicy = schema.PullPolicy.IF_MISSING,
         supply: Supply | None = None,
     ) -> None:
-        self._engine = engine
-        self._store = store
+        self._engine, self._store = engine, store
         self._around = hardening.Surroundings(node_id, boot_id, "", "", runtime=runtime)
         self._jobs = supervision.Jobs("containers", _job_failed)
         supply = supply or Supply()
@@ -145,8 +144,7 @@ class DockerExecutor:
             ours=supply.ours,
         )
         self._numbers = itertools.count()
-        self._live = live.Live(self._jobs)
-        self._closing = stopping.Stop()
+        self._live, self._closing = live.Live(self._jobs), stopping.Stop()
         self._sweeper = sweeper.Sweeper(engine, node_id, boot_id, supply.record)
 
     @property
