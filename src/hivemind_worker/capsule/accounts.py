@@ -30,8 +30,6 @@ class Reading:
     written_bytes: int | None = None
     memory_kills: int | None = None
     """Processes killed for want of memory, the capsule's own or the machine's."""
-    limit_hits: int | None = None
-    """Times that memory was refused at the capsule's own limit, where the kernel counts them."""
     forks_refused: int | None = None
     """Times that a new process was refused because of the limit of processes."""
     memory_bytes: int | None = None
@@ -40,6 +38,8 @@ class Reading:
     processes_now: int | None = None
     network_received_bytes: int | None = None
     network_sent_bytes: int | None = None
+    limit_hits: int | None = None
+    """Times that memory was refused at the capsule's own limit, where the kernel counts them."""
 
     def at_least(self, seen: Reading | None) -> Reading:
         """Return it with what only ever grows taken from `seen`, an earlier reading, where this one cannot tell."""
