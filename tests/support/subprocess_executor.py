@@ -19,7 +19,7 @@ from pathlib import Path
 from hivemind_worker.artifacts import store
 from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.concurrency import clock, stopping
-from hivemind_worker.executors import checkpoint, executor
+from hivemind_worker.executors import checkpoint, executor, undead
 from hivemind_worker.task import outcome, plan, state
 
 
@@ -28,6 +28,7 @@ class SubprocessExecutor:
 
     isolation = "sandbox"
     images: tuple[str, ...] = ()
+    undead: tuple[undead.Undead, ...] = ()
 
     def __init__(self, files: store.Store) -> None:
         self._files = files

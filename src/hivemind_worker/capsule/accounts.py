@@ -12,6 +12,9 @@ from typing import Any
 CONTROLLERS = ("memory", "cpuacct", "cpu", "pids", "blkio")
 """Folders of v1; in v2 all lie in one."""
 
+FREEZER = "freezer"
+"""The one of v1 that counts nothing: it holds processes still while they are killed."""
+
 _NANO, _MICRO = 1e-9, 1e-6
 
 # cgroup v1 says "no limit" with a number near 2**63; no machine has so much.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.client import following
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import checkpoint, executor
+from hivemind_worker.executors import checkpoint, executor, undead
 from hivemind_worker.task import outcome, plan, state
 
 WAITING_BYTES = 64 * 1024 * 1024
@@ -149,6 +149,11 @@ class TappedExecutor:
     async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
         """What the capsules that run use."""
         return await self._inner.usage()
+
+    @property
+    def undead(self) -> tuple[undead.Undead, ...]:
+        """Capsules that could not be killed yet."""
+        return self._inner.undead
 
     async def fitness(self) -> executor.Fitness:
         """Probe this machine."""

@@ -42,8 +42,9 @@ class Heard:
     `cut`: the stream ended before its time. `lost`: that was the engine's doing. `overtime`: it did not answer when
     its time was over. `over_disk`: it was killed because its workspace was larger than allowed; said how large.
     `not_begun`: a capsule that was entered again had not been told to start: the attempt can be run anew.
-    ``started``: START was sent. ``reattached``: an earlier process of this node had the capsule. ``elapsed_seconds``:
-    by our clock from START to EXITED, or to the end of the conversation without it; None where nobody knows.
+    ``undead``: it was killed, and its stream did not end. ``started``: START was sent. ``reattached``: an earlier
+    process of this node had the capsule. ``elapsed_seconds``: by our clock from START to EXITED, or to the end of the
+    conversation without it; None where nobody knows.
     """
 
     exited: messages.Exited | None = None
@@ -59,6 +60,7 @@ class Heard:
     over_disk: str = ""
     not_begun: bool = False
     fault: str = ""
+    undead: bool = False
     started: bool = False
     reattached: bool = False
     elapsed_seconds: float | None = None
@@ -163,17 +165,16 @@ class CapsuleRun:
                 if said is not None:
                     await self._watchdog.in_time(functools.partial(self._pipe.write, said))
         except TimeoutError:
-            state = self._watchdog.state
-            self._heard.overtime = state is deadlines.State.RUNNING
-            self._heard.fault = (
-                f"nothing was heard in time ({state.value}: {deadlines.TABLE[state].text}). "
-                f"The story: {self._talk.story()}"
-            )
-            await self._end()
+            self._heard.overtime = self._watchdog.state is deadlines.State.RUNNING
+            self._heard.fault = f"{self._watchdog.expiry}. The story: {self._talk.story()}"
+            self._end()
+            self._heard.undead = not await self._has_died()
         except errors.CapsuleFault as error:
             self._heard.fault = str(error)
-            await self._end()
-            if self._heard.not_begun and not await self._ended_in_silence():
+            self._end()
+            if not self._heard.not_begun:
+                self._heard.undead = not await self._has_died()
+            elif not await self._ended_in_silence():
                 self._heard.not_begun = False
                 self._heard.fault = "the task began after all, by a word of the worker before this one that came late"
         except errors.EngineLost as error:
@@ -299,7 +300,7 @@ class CapsuleRun:
             pass  # the listener learns why
         except (stores.NoSuchArtifact, errors.NodeFault, OSError, ValueError) as error:
             self._feed_error = error
-            await self._end()
+            self._end()
 
     async def _say_files(self) -> None:
         waiting = self._talk.send(self._spec)
@@ -344,14 +345,23 @@ class CapsuleRun:
                 async with asyncio.timeout(grace + deadlines.OVERTIME_SECONDS):
                     await self._pipe.write(said)
             await self._stop.wait(stopping.StopLevel.KILL, timeout=self._watchdog.remaining)
-        await self._end()
+        self._end()
 
-    async def _end(self) -> None:
-        """Kill it; neither an engine that does not answer nor a capsule that does not die is waited for any longer."""
+    def _end(self) -> None:
+        """Have it killed. Its death shows by the end of its stream, and the watchdog waits no longer than usual."""
         self._watchdog.enter(deadlines.State.KILLING)
-        if self._kill_job is None or self._kill_job.done():
+        if self._kill_job is None:
             self._kill_job = asyncio.create_task(self._killed(), name="kill capsule")
-        await asyncio.wait({self._kill_job}, timeout=deadlines.KILL_SECONDS)
+
+    async def _has_died(self) -> bool:
+        """Whether the stream of a capsule that is being killed ends in time; what it still says counts no more."""
+        with contextlib.suppress(errors.EngineLost):  # its driver asks the engine
+            try:
+                while await self._watchdog.in_time(self._pipe.read):  # noqa: ASYNC110  (the kill needs its turn)
+                    await asyncio.sleep(0)
+            except TimeoutError:
+                return False
+        return True
 
     async def _killed(self) -> None:
         with contextlib.suppress(errors.NodeFault):

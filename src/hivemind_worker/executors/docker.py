@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import accounts, defence_spec, messages
-from hivemind_worker.concurrency import backoff, clock, stopping, supervision
+from hivemind_worker.concurrency import clock, stopping, supervision
 from hivemind_worker.containers import (
     command_records,
     environments,
@@ -35,6 +35,7 @@ from hivemind_worker.executors import (
     capsule_spec,
     checkpoint,
     conclusion,
+    container_removal,
     disk_watch,
     engine_defences,
     executor,
@@ -42,6 +43,7 @@ from hivemind_worker.executors import (
     live,
     outbound,
     taking_up,
+    undead,
     verdict,
 )
 from hivemind_worker.sandbox import workshop
@@ -57,9 +59,6 @@ T = TypeVar("T")
 REMOVAL_SECONDS: Final = 60.0
 """How long `close` waits for removals under way; what is left is removed at the next start, by its label."""
 
-REMOVAL_PAUSE_SECONDS: Final = 30.0
-"""Longest mean gap between two tries to remove something from an engine that does not answer is half of this."""
-
 _CONTAINER, _ID, _WORKSPACE, _DIGEST = "container", "id", "workspace", "image_digest"
 """What a keeper is told of a capsule, so that the next process finds it: names, and the image for the report."""
 
@@ -73,6 +72,7 @@ class _Capsule:
     workspace: str = ""
     stream: engines.Attached | None = None
     found: bool = False  # made by an earlier process of this node
+    id: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -145,6 +145,7 @@ class DockerExecutor:
         )
         self._numbers = itertools.count()
         self._live, self._closing = live.Live(self._jobs), stopping.Stop()
+        self._undead = undead.Registry()
         self._sweeper = sweeper.Sweeper(engine, node_id, boot_id, supply.record)
 
     @property
@@ -238,7 +239,7 @@ class DockerExecutor:
             spec = capsule_spec.spec_of(asked, image.environment, messages.OnDisconnect.KEEP)
             return (await self._converse(its, spec, capsule, container))[0]
         finally:
-            self._jobs.start(f"remove {capsule.name}", self._remove(capsule))
+            self._jobs.start(f"remove {capsule.name}", self._remove(capsule, asked))
 
     async def _again(self, its: _Attempt, custody: checkpoint.Custody) -> outcome.Outcome | None:
         """Go on with a capsule of an earlier process; None, with the capsule gone, where the task had not begun."""
@@ -246,7 +247,7 @@ class DockerExecutor:
             return verdict.crashed(its.setting, "the worker ended while the task ran, and its capsule was no container")
         where = {_CONTAINER: "", _ID: "", _WORKSPACE: "", _DIGEST: "", "resume_key": "", **custody.capsule}
         its = dataclasses.replace(its, setting=dataclasses.replace(its.setting, image_digest=where[_DIGEST]))
-        capsule = _Capsule(where[_CONTAINER], workspace=where[_WORKSPACE], found=bool(where[_CONTAINER]))
+        capsule = _Capsule(where[_CONTAINER], workspace=where[_WORKSPACE], found=bool(where[_CONTAINER]), id=where[_ID])
         try:
             its.observer.phase(state.Phase.PREPARING)
             its.observer.phase(state.Phase.STARTING)
@@ -260,14 +261,14 @@ class DockerExecutor:
             ended, not_begun = await self._converse(its, spec, capsule, where[_ID])
             return None if not_begun else ended
         finally:
-            self._jobs.start(f"remove {capsule.name}", self._remove(capsule))
+            self._jobs.start(f"remove {capsule.name}", self._remove(capsule, its.plan))
 
     async def _start(self, its: _Attempt, image: hardening.Image, capsule: _Capsule, body: Mapping[str, Any]) -> str:
         # The creation goes on when we are cancelled: only a container whose creation has ended can be removed for sure.
         is_own = its.plan.image == own_image.REFERENCE
         creating = self._engine.create(capsule.name, body, image, is_own=is_own)
         capsule.made = self._jobs.start(f"create {capsule.name}", creating)
-        container = await _timed(its.timings, "create", asyncio.shield(capsule.made))
+        container = capsule.id = await _timed(its.timings, "create", asyncio.shield(capsule.made))
         capsule.stream = await _timed(its.timings, "attach", self._engine.attach(container))
         await _timed(its.timings, "start", self._engine.start(container))
         return container
@@ -293,7 +294,7 @@ class DockerExecutor:
                 store=self._store,
                 stop=inner,
                 observer=its.observer,
-                kill=lambda: self._engine.kill(container),
+                kill=lambda: container_removal.kill(self._engine, container),
                 custody=custody,
                 relay=its.relay,
             )
@@ -314,6 +315,7 @@ class DockerExecutor:
             seen = self._live.end(key)
             if watch is not None:
                 await stopping.settle(watch)
+        self._undead.heard(asked, heard.undead)
         heard.over_disk = disk_watch.verdict(watch, inner)
         if inquest.is_unexplained(heard):
             await inquest.ask_why(self._engine, container, heard)
@@ -357,23 +359,24 @@ class DockerExecutor:
         """What the capsules that run use; see `executor.Executor.usage`."""
         return await self._live.usage()
 
-    async def _remove(self, capsule: _Capsule) -> None:
+    @property
+    def undead(self) -> tuple[undead.Undead, ...]:
+        """See `executor.Executor.undead`."""
+        return self._undead.all
+
+    async def _remove(self, capsule: _Capsule, run: plan.RunPlan) -> None:
         if capsule.stream is not None:
             await capsule.stream.close()
         if capsule.made is not None:
             await asyncio.wait({capsule.made})
-        pauses = backoff.Backoff(self._closing, cap=REMOVAL_PAUSE_SECONDS)
-        while True:
-            try:
-                if capsule.made is not None or capsule.found:
-                    await self._engine.remove(capsule.name)
-                if capsule.workspace:
-                    await self._workspaces.give_back(capsule.workspace)
-            except errors.NodeFault:
-                if not await pauses.pause():
-                    raise  # what stays is removed at the next start, by its label
-            else:
-                return
+
+        async def remove_all() -> None:
+            if capsule.made is not None or capsule.found:
+                await self._engine.remove(capsule.name)
+            if capsule.workspace:
+                await self._workspaces.give_back(capsule.workspace)
+
+        await container_removal.remove(capsule.id, remove_all, run, self._undead, self._closing)
 
     async def fitness(self) -> executor.Fitness:
         """Ask the engine what it is and which of our defences it has."""

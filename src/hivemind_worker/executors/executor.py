@@ -9,7 +9,7 @@ from typing import Protocol
 
 from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import checkpoint
+from hivemind_worker.executors import checkpoint, undead
 from hivemind_worker.task import outcome, plan, state
 
 
@@ -119,6 +119,10 @@ class Executor(Protocol):
 
         Never raises. Quick enough to be asked every second: what takes long to find out is as old as it was said last.
         """
+
+    @property
+    def undead(self) -> tuple[undead.Undead, ...]:
+        """Capsules whose tasks have ended and which nothing has killed yet; each goes from here when it is gone."""
 
     async def fitness(self) -> Fitness:
         """Probe this machine: can tasks be run, and which defences are in force."""

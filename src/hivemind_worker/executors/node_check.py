@@ -15,7 +15,7 @@ from typing import Final
 from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.concurrency import clock, stopping
 from hivemind_worker.containers import hardening
-from hivemind_worker.executors import checkpoint, executor, trial, verdict
+from hivemind_worker.executors import checkpoint, executor, trial, undead, verdict
 from hivemind_worker.task import outcome, plan, state
 from hivemind_worker.telemetry import logs
 
@@ -197,6 +197,11 @@ class CheckedExecutor:
     async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
         """What the capsules that run use."""
         return await self._inner.usage()
+
+    @property
+    def undead(self) -> tuple[undead.Undead, ...]:
+        """Capsules that could not be killed yet."""
+        return self._inner.undead
 
     async def fitness(self) -> executor.Fitness:
         """Probe this machine."""

@@ -24,6 +24,8 @@ from hivemind_worker.executors import (
     outbound,
     rlimits,
     sandbox_defences,
+    sandbox_removal,
+    undead,
     verdict,
 )
 from hivemind_worker.sandbox import environments, launch, life, limits, outliving, probe, promised, usage, workspaces
@@ -52,8 +54,7 @@ class _Held:
     workspace: workspaces.Workspace | None = None
     group: limits.Group | None = None
     starting: asyncio.Task[processes.Sandbox | outliving.Sandbox] | None = None
-    found: outliving.Sandbox | None = None
-    """One that an earlier worker had made."""
+    found: outliving.Sandbox | None = None  # one that an earlier worker had made
     environment: environments.Environment | None = None
 
 
@@ -101,6 +102,7 @@ class ProcessExecutor:
         self._ground: probe.Ground | None = None
         self._jobs = supervision.Jobs("sandboxes", _job_failed)
         self._live = live.Live(self._jobs)
+        self._undead = undead.Registry()
         self._cache = cache or paths.cache_dir()
         self._environments = environments.Environments(
             folder=self._cache,
@@ -162,10 +164,10 @@ class ProcessExecutor:
 
     async def close(self) -> None:
         """Finish removals that are under way."""
+        self._closing.request(stopping.StopLevel.DRAIN, "the executor closes")
         await self._environments.close()
         await self._jobs.close(REMOVAL_SECONDS)
         if self._sweeping is not None:
-            self._closing.request(stopping.StopLevel.DRAIN, "the executor closes")
             await stopping.settle(self._sweeping)
             await self._sweep(own_too=True)
         if self._lasting is not None:
@@ -189,7 +191,7 @@ class ProcessExecutor:
                 ended = await self._again(its, custody)
                 if ended is not None:
                     return ended
-                self._jobs.start("remove sandbox", _remove(held))
+                self._jobs.start("remove sandbox", self._remove(held, plan))
                 held = _Held()
                 its = dataclasses.replace(its, custody=checkpoint.Custody(custody.keeper), held=held)
             observer.phase(state.Phase.PREPARING)
@@ -201,7 +203,7 @@ class ProcessExecutor:
             self._ground = None  # what sandboxes are made of may have changed
             return verdict.failed(setting, error, its.timings)
         finally:
-            self._jobs.start("remove sandbox", _remove(held))
+            self._jobs.start("remove sandbox", self._remove(held, plan))
 
     async def _ready(self) -> probe.Ground:
         if self._ground is None:
@@ -298,7 +300,7 @@ class ProcessExecutor:
             store=self._store,
             stop=inner,
             observer=its.observer,
-            kill=sandbox.kill,
+            kill=lambda: sandbox_removal.kill(sandbox, held.group),
             custody=its.custody,
             relay=its.relay,
         )
@@ -313,6 +315,7 @@ class ProcessExecutor:
             seen = self._live.end(key)
             if watch is not None:
                 await stopping.settle(watch)
+        self._undead.heard(asked, heard.undead)
         heard.over_disk = disk_watch.verdict(watch, inner)
         if heard.fault and sandbox.complaint:
             heard.fault += f" It complained: {sandbox.complaint}"
@@ -326,6 +329,27 @@ class ProcessExecutor:
         its.held.environment = await its.stop.until(stopping.StopLevel.CANCEL, ensuring)
         its.timings["environment"] = clock.now() - began
         return its.held.environment.furnish(ground.furnishing)
+
+    @property
+    def undead(self) -> tuple[undead.Undead, ...]:
+        """Sandboxes that could not be killed yet; see `executor.Executor.undead`."""
+        return self._undead.all
+
+    async def _remove(self, held: _Held, run: plan.RunPlan) -> None:
+        sandbox: processes.Sandbox | outliving.Sandbox | None = held.found
+        if held.starting is not None:
+            await asyncio.wait({held.starting})
+            if not held.starting.cancelled() and held.starting.exception() is None:
+                sandbox = held.starting.result()
+        if sandbox is not None:
+            await sandbox_removal.end(sandbox, held.group, run, self._undead, self._closing)
+            await sandbox.close()
+        if held.environment is not None:
+            held.environment.release()
+        if held.group is not None:
+            await held.group.remove()
+        if held.workspace is not None:
+            await held.workspace.remove()
 
     async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
         """What the capsules that run use; see `executor.Executor.usage`."""
@@ -368,21 +392,6 @@ async def _result(
     starting: asyncio.Task[processes.Sandbox | outliving.Sandbox],
 ) -> processes.Sandbox | outliving.Sandbox:
     return await asyncio.shield(starting)
-
-
-async def _remove(held: _Held) -> None:
-    if held.starting is not None:
-        await asyncio.wait({held.starting})
-        if not held.starting.cancelled() and held.starting.exception() is None:
-            await held.starting.result().close()
-    if held.found is not None:
-        await held.found.close()
-    if held.environment is not None:
-        held.environment.release()
-    if held.group is not None:
-        await held.group.remove()
-    if held.workspace is not None:
-        await held.workspace.remove()
 
 
 def _job_failed(name: str, error: BaseException) -> None:

@@ -29,6 +29,11 @@ class Watchdog:
         """Seconds until the deadline, never below 0."""
         return max(0.0, self._deadline.at - clock.now())
 
+    @property
+    def expiry(self) -> str:
+        """What the end of the wait means in this state."""
+        return f"nothing was heard in time ({self.state.value}: {deadlines.TABLE[self.state].text})"
+
     async def in_time(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do the work before the deadline. Raises TimeoutError.
 

@@ -16,7 +16,7 @@ from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.concurrency import clock, periodic, stopping
 from hivemind_worker.executors import executor, proving
 from hivemind_worker.health import checks, overload
-from hivemind_worker.node import room
+from hivemind_worker.node import room, undead
 from hivemind_worker.task import errors, resources, state
 from hivemind_worker.telemetry import logs
 
@@ -34,7 +34,7 @@ TRIAL: Final = "defences_untried"
 JOURNAL: Final = "journal"
 OUTBOX: Final = "outbox"
 
-UNFIT: Final = frozenset({ISOLATION, DEFENCES, DISK, JOURNAL})
+UNFIT: Final = frozenset({ISOLATION, DEFENCES, DISK, JOURNAL, undead.CAUSE})
 """Causes that make the node unhealthy in its own word; by the others it is only busy with other things."""
 
 STANDSTILL: Final = 12
@@ -141,6 +141,11 @@ class Fitness:
                     log.log_system_event("look_failed", level="warning", error=error)
 
     @property
+    def undead_count(self) -> int:
+        """How many capsules cannot be killed."""
+        return len(self._runs.undead)
+
+    @property
     def machine(self) -> readings.Machine | None:
         """The machine as last seen."""
         return None if self._monitor is None else self._monitor.current
@@ -163,6 +168,8 @@ class Fitness:
             self._judge(await asyncio.to_thread(self._monitor.collect), found)
         if self._also is not None:
             found |= await self._also()
+        undead.reserve(self._room, self._runs.undead)
+        found[undead.CAUSE] = undead.unready_reason(self._runs.undead)
         self._looked_at = clock.now()
         self._hold({**found, **self._unready})
 

@@ -57,6 +57,7 @@ class Measuring:
         meters.set_all(metrics.WORKER_DEFENCES, in_force)
         meters.set_all(metrics.WORKER_CAPACITY, _amounts(now.capacity))
         meters.set_all(metrics.WORKER_RESERVED, _amounts(now.reserved))
+        meters.set(metrics.WORKER_UNDEAD, fit.undead_count)
         used = [each.usage for each in now.attempts if each.usage is not None]
         meters.set(metrics.WORKER_TASK_CPU, sum(each.cpu_percent or 0.0 for each in used) / 100.0)
         meters.set(metrics.WORKER_TASK_MEMORY, sum(each.now.memory_bytes or 0 for each in used))

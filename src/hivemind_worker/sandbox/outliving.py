@@ -207,6 +207,11 @@ class Sandbox:
         """The last of what it said on stderr, where only bubblewrap and hivemind-init speak."""
         return self._complaint.decode(errors="replace").strip()
 
+    @property
+    def pidfds(self) -> tuple[int, ...]:
+        """Its first processes, bubblewrap's included; none once it is closed."""
+        return self._pidfds
+
     async def last_words(self) -> str:
         """What it said on stderr and its exit code, once it has ended by itself."""
         said, _ = await self.held.ask({"do": "drop", "name": self.name})

@@ -87,6 +87,7 @@ WORKER_HOLDS = _gauge("hivemind_worker_not_ready", "1 for each reason for which 
 WORKER_DEFENCES = _gauge(
     "hivemind_worker_defence_in_force", "1 for each defence that held when it was last tried, else 0.", "defence"
 )
+WORKER_UNDEAD = _gauge("hivemind_worker_undead_capsules", "Capsules that cannot be killed; they keep their resources.")
 WORKER_TASK_CPU = _gauge("hivemind_worker_tasks_cpu_cores", "Cores that running tasks use together.")
 WORKER_TASK_MEMORY = _gauge("hivemind_worker_tasks_memory_bytes", "Memory that running tasks use together.")
 WORKER_MEMORY = _gauge("hivemind_worker_resident_memory_bytes", "Memory of the worker's own process.")
@@ -104,7 +105,7 @@ WORKER = (
     WORKER_CPU_USED, WORKER_EGRESS_BYTES, WORKER_EGRESS_CONNECTIONS, WORKER_EGRESS_REFUSED, WORKER_CAPACITY,
     WORKER_RESERVED, WORKER_BEATS, WORKER_BEAT_AGE, WORKER_HOLDS, WORKER_DEFENCES, WORKER_TASK_CPU, WORKER_TASK_MEMORY,
     WORKER_MEMORY, HOST_CPU, HOST_MEMORY, HOST_DISK, HOST_NETWORK, HOST_LOAD, HOST_PROCESSES, HOST_GPU,
-    HOST_GPU_MEMORY,
+    HOST_GPU_MEMORY, WORKER_UNDEAD,
 )  # fmt: skip
 """Of a worker node."""
 
