@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Awaitable, Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
@@ -143,9 +144,8 @@ class DockerExecutor:
             workshop=workshop.Workshop(cache=supply.answers.cache or paths.cache_dir(), sources=supply.sources),
             ours=supply.ours,
         )
-        self._numbers = itertools.count()
+        self._numbers, self._undead = itertools.count(), undead.Registry()
         self._live, self._closing = live.Live(self._jobs), stopping.Stop()
-        self._undead = undead.Registry()
         self._sweeper = sweeper.Sweeper(engine, node_id, boot_id, supply.record)
 
     @property
@@ -300,7 +300,8 @@ class DockerExecutor:
             )
 
         key = (asked.task_id, asked.attempt)
-        self._live.begin(key, asked.limits.memory_bytes, lambda: usage.read(container), lambda: self._ask(container))
+        ask = functools.partial(usage.ask, self._engine, container)
+        self._live.begin(key, asked.limits.memory_bytes, lambda: usage.read(container), ask)
         seen = None
         try:
             run = conversation(custody)
@@ -351,9 +352,6 @@ class DockerExecutor:
             await capsule.stream.close()
         capsule.stream = found.stream
         return True
-
-    async def _ask(self, container: str) -> accounts.Reading | None:
-        return await usage.ask(self._engine, container)
 
     async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
         """What the capsules that run use; see `executor.Executor.usage`."""
