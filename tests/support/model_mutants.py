@@ -269,15 +269,6 @@ class LongRest(Mutant):
         return answer
 
 
-class RestsUnproven(Mutant):
-    """A node rests although nothing says that it is sick but the tasks of one author."""
-
-    def before(self, call: Call) -> Call:
-        if isinstance(call, calls.Report) and call.reason and not call.check:
-            return dataclasses.replace(call, check="failed")
-        return call
-
-
 class StartedAgain(Mutant):
     """A START is accepted, and forgotten: its node is given the same attempt again."""
 
@@ -331,7 +322,6 @@ ALL: tuple[type[Mutant], ...] = (
     NoPriority,
     DrainedGets,
     LongRest,
-    RestsUnproven,
     StartedAgain,
     LazyStop,
     LateStopCosts,
