@@ -22,8 +22,6 @@ pytestmark = pytest.mark.docker
 BY_DEED = {
     "seccomp": {"system_calls"},
     "seccomp_default": {"system_calls"},
-    "capabilities": {"bounding_set"},
-    "all_capabilities": {"bounding_set"},
     "root": {"root"},
     "host_mounted": {"mounts"},
     "engine_socket": {"mounts", "host_paths"},
@@ -42,7 +40,7 @@ BY_DEED = {
     "folder_flags": {"mounts"},
     "shm": {"memory_folders"},
     "user": {"run"},
-    "privileged": {"bounding_set", "system_calls", "devices", "masks"},
+    "privileged": {"system_calls", "devices", "masks"},
     "devices": {"devices"},
     "masks": {"masks"},
     "oom_score": {"oom_score"},

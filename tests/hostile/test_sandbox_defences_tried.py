@@ -23,7 +23,7 @@ import os, sys
 words, after = sys.argv[1:], []
 for change in {changes!r}:
     if change.startswith("+"):
-        at = words.index("--remount-ro") if "--remount-ro" in words else words.index("--seccomp")
+        at = words.index("--remount-ro") if "--remount-ro" in words else words.index("--info-fd")
         words[at:at] = change[1:].split()
         continue
     name, count = change.rsplit(":", 1)
@@ -38,15 +38,15 @@ os.execv({bwrap!r}, ["bwrap", *words])
 
 STRIPS: Mapping[str, tuple[tuple[str, ...], set[str]]] = {
     "network": (("--unshare-net:0",), {"network", "namespaces"}),
-    "filter": (("--seccomp:1",), {"system_calls"}),
+    "filter": (("--filter:1",), {"system_calls"}),
     "ipc": (("--unshare-ipc:0",), {"namespaces"}),
     "uts": (("--unshare-uts:0", "--hostname:1"), {"namespaces"}),
     "root": (("--remount-ro /:0",), {"root"}),
     "host": (("+--ro-bind / /host",), {"mounts"}),
     "host_written": (("+--bind /var/tmp /mnt",), {"mounts"}),
-    "folders": (("--size:1",), {"memory_folders"}),
+    "folders": (("--tmpfs /tmp:1",), {"mounts"}),
     "devices": (("--dev:1", "--remount-ro /dev:0", "+--dev-bind /dev /dev"), {"devices", "mounts"}),
-    "user": (("--uid:1", "--gid:1", "+--uid 0 --gid 0"), {"user"}),
+    "user": (("--users:2",), {"run"}),
     "processes": (("--proc:1", "+--ro-bind /proc /proc"), {"processes"}),
 }
 """One way each to take a defence off, and what the probe shows of it."""

@@ -18,11 +18,13 @@ def findings(inspected: Mapping[str, Any]) -> tuple[str, ...]:
     mounts = inspected.get("Mounts") or ()
     options = host.get("SecurityOpt") or ()
     ports = [port for bound in (host.get("PortBindings") or {}).values() for port in bound or ()]
+    usual = {"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW",
+             "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}  # fmt: skip
     checks: Mapping[str, Callable[[], bool]] = {
         "5.1 swarm mode": lambda: not config["Labels"].get("com.docker.swarm.service.id"),
         "5.2 AppArmor": lambda: "apparmor=unconfined" not in options,
         "5.3 SELinux": lambda: not any(option.startswith("label=disable") for option in options),
-        "5.4 capabilities": lambda: host.get("CapDrop") == ["ALL"] and not host.get("CapAdd"),
+        "5.4 capabilities": lambda: host.get("CapDrop") == ["ALL"] and {*(host.get("CapAdd") or ())} <= usual,
         "5.5 privileged": lambda: host.get("Privileged") is False,
         "5.6 sensitive folders": lambda: not [m for m in mounts if m["Type"] == "bind" or m["Source"] in SENSITIVE],
         "5.8 privileged ports": lambda: not [p for p in ports if int(p["HostPort"] or 0) < PRIVILEGED_PORT],

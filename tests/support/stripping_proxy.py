@@ -30,7 +30,11 @@ def _options(kind: str, *more: str) -> Strip:
 
 
 def _user(body: Body, _: Body) -> None:
-    body["User"] = "0:0"
+    body["Cmd"] = []  # hivemind-init stays root, and so does its task
+
+
+def _shm(_: Body, host: Body) -> None:
+    host["Tmpfs"].pop("/dev/shm")
 
 
 def _uts(body: Body, host: Body) -> None:
@@ -84,7 +88,7 @@ STRIPS: Mapping[str, Strip] = {
     "ulimits": _set(Ulimits=[]),
     "memory_folders": _uncapped,
     "folder_flags": _few_flags,
-    "shm": _set(ShmSize=64 * 1024 * 1024),
+    "shm": _shm,
     "user": _user,
     "privileged": _set(Privileged=True),
     "devices": _set(Devices=[{"PathOnHost": "/dev/kmsg", "PathInContainer": "/dev/kmsg", "CgroupPermissions": "rwm"}]),
@@ -136,6 +140,7 @@ class Stripping:
         places = {mount["Target"] for mount in self.asked["HostConfig"]["Mounts"]}
         mounts = [mount for mount in seen["Mounts"] if mount["Destination"] in places]
         networks: Body = {"Networks": {"none": {}}}
+        seen["Args"] = self.asked["Cmd"]
         return json.dumps(
             {**seen, "HostConfig": host, "Config": config, "Mounts": mounts, "NetworkSettings": networks}
         ).encode()

@@ -65,6 +65,9 @@ def _host(wanted: Mapping[str, Any], host: Mapping[str, Any], runtime: str) -> I
         elif key == "Runtime" and not wanted.get(key):
             if runtime and actual != runtime:
                 yield f"Runtime is {_short(actual)}, not {runtime}"
+        elif key == "CapAdd":  # newer engines say CAP_KILL where KILL was asked for
+            rights = [str(name).removeprefix("CAP_") for name in actual or ()]
+            yield from _unequal(key, wanted.get(key), rights)
         elif key in wanted:
             yield from _unequal(key, wanted[key], actual)
         elif not _is_neutral(actual) and not _is_default(key, actual):

@@ -12,12 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hivemind_worker.capsule import system_calls
+from hivemind_worker.capsule import system_calls, users
 from hivemind_worker.task import outcome, plan, spec
 from hivemind_worker.task.resources import MIB
 
 USER = 65534
-"""uid and gid of every task: `nobody` by convention, owner of nothing."""
+"""uid and gid of what is filled from outside: `nobody` by convention. Tasks have those of their slots, see `users`."""
+
+RIGHTS = ("CHOWN", "KILL", "SETGID", "SETPCAP", "SETUID")
+"""What hivemind-init starts with, as root: to give the workspace to the task, become its own user, start the task under
+the task's, take all of these from both, and signal the task. Then it has KILL in effect; the task has nothing."""
 
 PROGRAM_FOLDER = "/.hivemind"
 PROGRAM = f"{PROGRAM_FOLDER}/hivemind-init"
@@ -93,14 +97,17 @@ def workspace_in_memory(limits: outcome.Limits) -> bool:
     return limits.disk_bytes <= limits.memory_bytes // 2
 
 
-def body(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str = "") -> dict[str, Any]:
+def body(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str = "", slot: int = 0) -> dict[str, Any]:
     """What the engine is asked to create for one attempt. `workspace` names a volume, when it is not in memory.
+
+    The capsule runs under the users of the `slot`.
 
     Raises ValueError when a workspace too large for memory comes without a volume.
     """
     limits = asked.limits
     if not workspace and not workspace_in_memory(limits):
         raise ValueError(f"{limits.disk_bytes} bytes of disk do not fit into {limits.memory_bytes} of memory")
+    pair = users.of_slot(slot)
     labels = {
         NODE_LABEL: around.node_id,
         ROLE_LABEL: "capsule",
@@ -112,9 +119,9 @@ def body(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str
     return {
         "Image": image.id,
         "Hostname": "capsule",
-        "User": f"{USER}:{USER}",
+        "User": "0:0",  # only until hivemind-init has become a user of its own
         "Entrypoint": [PROGRAM],
-        "Cmd": [],
+        "Cmd": ["--owner", plan.WORKSPACE, "--users", str(pair.init), str(pair.task)],
         "WorkingDir": "/",
         "Env": [],
         "Labels": labels,
@@ -126,11 +133,11 @@ def body(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str
         "OpenStdin": True,
         "StdinOnce": False,  # a worker that comes back attaches again
         "Tty": False,
-        "HostConfig": _host(around, asked, image, workspace),
+        "HostConfig": _host(around, asked, image, workspace, pair.task),
     }
 
 
-def _host(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str) -> dict[str, Any]:
+def _host(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str, uid: int) -> dict[str, Any]:
     limits = asked.limits
     mounts = [_volume(around.program_volume, PROGRAM_FOLDER, read_only=True)]
     if workspace:
@@ -139,15 +146,15 @@ def _host(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: st
         "NetworkMode": network_mode(around, asked),
         "Privileged": False,
         "CapDrop": ["ALL"],
+        "CapAdd": list(RIGHTS),
         "SecurityOpt": ["no-new-privileges:true", f"seccomp={profile(image.machine)}"],
         "ReadonlyRootfs": True,
         "Mounts": mounts,
-        "Tmpfs": tmpfs(limits, image.volumes, in_memory=not workspace),
+        "Tmpfs": tmpfs(limits, image.volumes, uid, in_memory=not workspace),
         "IpcMode": "private",
         "PidMode": "",
         "UTSMode": "",
         "CgroupnsMode": "private",
-        "ShmSize": min(_SCRATCH, limits.memory_bytes // 4),
         "Memory": limits.memory_bytes,
         "MemorySwap": limits.memory_bytes,  # the sum of both: no swap
         "CpuPeriod": spec.CPU_PERIOD,
@@ -182,17 +189,19 @@ def network_mode(around: Surroundings, asked: plan.RunPlan) -> str:
     return "none" if asked.network is plan.Network.NONE else around.network or "none"
 
 
-def tmpfs(limits: outcome.Limits, image_volumes: Sequence[str], *, in_memory: bool) -> dict[str, str]:
-    """Every folder a task can write to that lies in memory, each with a cap of bytes and of files.
+def tmpfs(limits: outcome.Limits, image_volumes: Sequence[str], uid: int, *, in_memory: bool) -> dict[str, str]:
+    """Every folder a task can write to that lies in memory, each with a cap of bytes and of files; `uid`: the task's.
 
     The volumes an image declares become small ones too: else the engine makes uncapped ones of the host's disk.
     """
     scratch = max(MIB, min(_SCRATCH, limits.memory_bytes // 4, limits.disk_bytes))
     folders = {path: _tmpfs(scratch, "mode=1777") for path in image_volumes if _overlayable(path)}
     folders["/tmp"] = _tmpfs(scratch, "mode=1777")  # noqa: S108 - the task's own
-    folders["/run"] = _tmpfs(MIB, "noexec", "mode=0755", f"uid={USER}", f"gid={USER}")
+    # In place of the engine's own, which has no cap of files.
+    folders["/dev/shm"] = _tmpfs(min(_SCRATCH, limits.memory_bytes // 4), "noexec", "mode=1777")  # noqa: S108
+    folders["/run"] = _tmpfs(MIB, "noexec", "mode=0755", f"uid={uid}", f"gid={uid}")
     if in_memory:
-        folders[plan.WORKSPACE] = _tmpfs(limits.disk_bytes, "mode=0700", f"uid={USER}", f"gid={USER}")
+        folders[plan.WORKSPACE] = _tmpfs(limits.disk_bytes, "mode=0700", f"uid={uid}", f"gid={uid}")
     return folders
 
 
@@ -234,10 +243,17 @@ def inspector(
     mounts = [mount for mount in golden["HostConfig"]["Mounts"] if mount["Target"] != PROGRAM_FOLDER]
     return {
         **golden,
+        "User": f"{USER}:{USER}",  # no task's, and without a right from the start: hivemind-init is not in it
         "Entrypoint": list(argv),
+        "Cmd": [],
         "StdinOnce": True,  # without its worker it ends
         "Labels": {NODE_LABEL: around.node_id, ROLE_LABEL: "inspector", f"{LABEL}.boot-id": around.boot_id},
-        "HostConfig": {**golden["HostConfig"], "Mounts": mounts},
+        "HostConfig": {
+            **golden["HostConfig"],
+            "CapAdd": [],
+            "Mounts": mounts,
+            "Tmpfs": tmpfs(limits, image.volumes, USER, in_memory=True),
+        },
     }
 
 

@@ -61,7 +61,7 @@ def spec_of(
         masks=is_own_kernel,
         oom_score=host["OomScoreAdj"],
         label=label,
-        first_apart=body["User"].partition(":")[0] != str(hardening.USER),
+        first_apart="--users" in body["Cmd"],
         fresh_namespaces=frozenset(fresh) if is_own_kernel else frozenset(),
         own_namespaces=inodes or {},
         absent=_ABSENT,

@@ -43,6 +43,8 @@ from hivemind_worker.executors import (
     inquest,
     live,
     outbound,
+    run_call,
+    slots,
     taking_up,
     undead,
     verdict,
@@ -56,11 +58,11 @@ from hivemind_worker.telemetry import logs
 
 log = logs.StructuredLogger(__name__)
 T = TypeVar("T")
-
+_Attempt = run_call.RunCall
 REMOVAL_SECONDS: Final = 60.0
 """How long `close` waits for removals under way; what is left is removed at the next start, by its label."""
 
-_CONTAINER, _ID, _WORKSPACE, _DIGEST = "container", "id", "workspace", "image_digest"
+_CONTAINER, _ID, _WORKSPACE, _DIGEST, _SLOT = "container", "id", "workspace", "image_digest", slots.KEY
 """What a keeper is told of a capsule, so that the next process finds it: names, and the image for the report."""
 
 
@@ -74,19 +76,7 @@ class _Capsule:
     stream: engines.Attached | None = None
     found: bool = False  # made by an earlier process of this node
     id: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One call of `run`."""
-
-    plan: plan.RunPlan
-    setting: verdict.Setting
-    stop: stopping.Stop
-    observer: executor.Observer
-    timings: dict[str, float]
-    custody: checkpoint.Custody | None
-    relay: outbound.Relay | None = None
+    slot: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,7 +134,7 @@ class DockerExecutor:
             workshop=workshop.Workshop(cache=supply.answers.cache or paths.cache_dir(), sources=supply.sources),
             ours=supply.ours,
         )
-        self._numbers, self._undead = itertools.count(), undead.Registry()
+        self._numbers, self._slots, self._undead = itertools.count(), slots.Slots(), undead.Registry()
         self._live, self._closing = live.Live(self._jobs), stopping.Stop()
         self._sweeper = sweeper.Sweeper(engine, node_id, boot_id, supply.record)
 
@@ -165,6 +155,7 @@ class DockerExecutor:
     async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:
         """Connect, and remove what an earlier life of this node left behind, but what is covered. Raises EngineLost."""
         await self._engine.connect()
+        self._slots.reserve_of(covered)
         spared = {capsule.get(what, "") for capsule in covered for what in (_CONTAINER, _WORKSPACE)}
         await self._sweeper.open(spared)
 
@@ -225,17 +216,18 @@ class DockerExecutor:
         around = dataclasses.replace(self._around, program_volume=volume, capsule_version=volume)
         if asked.network is not plan.Network.NONE and self._bridge is not None:
             around = dataclasses.replace(around, network=await self._bridge.id())
-        capsule = _Capsule(hardening.name(around, asked, next(self._numbers)))
+        capsule = _Capsule(hardening.name(around, asked, next(self._numbers)), slot=self._slots.take())
         try:
             if not hardening.workspace_in_memory(asked.limits):
                 capsule.workspace = await stop.until(stopping.StopLevel.CANCEL, self._workspaces.take())
                 self._workspaces.prepare()
             its.observer.phase(state.Phase.STARTING)
-            body = hardening.body(around, asked, image, capsule.workspace)
+            body = hardening.body(around, asked, image, capsule.workspace, capsule.slot or 0)
             container = await stop.until(stopping.StopLevel.CANCEL, self._start(its, image, capsule, body))
             if its.custody is not None:
                 where = {_CONTAINER: capsule.name, _ID: container, _WORKSPACE: capsule.workspace, _DIGEST: image.digest}
-                its = dataclasses.replace(its, custody=checkpoint.Custody(its.custody.keeper, where))
+                custody = checkpoint.Custody(its.custody.keeper, {**where, _SLOT: str(capsule.slot)})
+                its = dataclasses.replace(its, custody=custody)
             spec = capsule_spec.spec_of(asked, image.environment, messages.OnDisconnect.KEEP)
             return (await self._converse(its, spec, capsule, container))[0]
         finally:
@@ -245,9 +237,10 @@ class DockerExecutor:
         """Go on with a capsule of an earlier process; None, with the capsule gone, where the task had not begun."""
         if not custody.capsule.get(_ID):  # of another driver: the engine has nothing to say of it
             return verdict.crashed(its.setting, "the worker ended while the task ran, and its capsule was no container")
-        where = {_CONTAINER: "", _ID: "", _WORKSPACE: "", _DIGEST: "", "resume_key": "", **custody.capsule}
+        where = {_CONTAINER: "", _ID: "", _WORKSPACE: "", _DIGEST: "", _SLOT: "0", "resume_key": "", **custody.capsule}
         its = dataclasses.replace(its, setting=dataclasses.replace(its.setting, image_digest=where[_DIGEST]))
-        capsule = _Capsule(where[_CONTAINER], workspace=where[_WORKSPACE], found=bool(where[_CONTAINER]), id=where[_ID])
+        found = bool(where[_CONTAINER])
+        capsule = _Capsule(where[_CONTAINER], None, where[_WORKSPACE], None, found, where[_ID], int(where[_SLOT]))
         try:
             its.observer.phase(state.Phase.PREPARING)
             its.observer.phase(state.Phase.STARTING)
@@ -375,6 +368,7 @@ class DockerExecutor:
                 await self._workspaces.give_back(capsule.workspace)
 
         await container_removal.remove(capsule.id, remove_all, run, self._undead, self._closing)
+        self._slots.release(capsule.slot)
 
     async def fitness(self) -> executor.Fitness:
         """Ask the engine what it is and which of our defences it has."""

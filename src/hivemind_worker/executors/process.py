@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from hivemind_worker.artifacts import store as stores
-from hivemind_worker.capsule import accounts, defence_spec, messages
+from hivemind_worker.capsule import accounts, defence_spec, messages, users
 from hivemind_worker.concurrency import clock, stopping, supervision
 from hivemind_worker.executors import (
     capsule_run,
@@ -23,8 +23,10 @@ from hivemind_worker.executors import (
     live,
     outbound,
     rlimits,
+    run_call,
     sandbox_defences,
     sandbox_removal,
+    slots,
     undead,
     verdict,
 )
@@ -54,22 +56,17 @@ class _Held:
     workspace: workspaces.Workspace | None = None
     group: limits.Group | None = None
     starting: asyncio.Task[processes.Sandbox | outliving.Sandbox] | None = None
+    slot: int | None = None
+    pair: users.Users | None = None  # the slot's, when we are root
     found: outliving.Sandbox | None = None  # one that an earlier worker had made
     environment: environments.Environment | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One call of `run`."""
+class _Attempt(run_call.RunCall):
+    """One call of `run`, and what it holds."""
 
-    plan: plan.RunPlan
-    setting: verdict.Setting
-    stop: stopping.Stop
-    observer: executor.Observer
-    timings: dict[str, float]
-    custody: checkpoint.Custody | None
     held: _Held
-    relay: outbound.Relay | None = None
 
 
 class ProcessExecutor:
@@ -102,7 +99,7 @@ class ProcessExecutor:
         self._ground: probe.Ground | None = None
         self._jobs = supervision.Jobs("sandboxes", _job_failed)
         self._live = live.Live(self._jobs)
-        self._undead = undead.Registry()
+        self._slots, self._undead = slots.Slots(), undead.Registry()
         self._cache = cache or paths.cache_dir()
         self._environments = environments.Environments(
             folder=self._cache,
@@ -127,8 +124,10 @@ class ProcessExecutor:
     async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:
         """Make one sandbox, to be sure, and remove what a dead worker left. Raises IsolationMissing."""
         ground = await self._ready()
-        if self._lasting is not None:
-            await self._bury(self._lasting, {each.get(_NAME, "") for each in covered})
+        self._slots.reserve_of(covered)
+        claimed = {each.get(_NAME, "") for each in covered}
+        if self._lasting is not None and not await sandbox_removal.drop_unclaimed(self._lasting, claimed):
+            self._lasting = None
         if self._node_id and self._holder_folder is not None:
             await self._sweep()
             if self._lasting is None:  # an earlier life may have had one
@@ -139,16 +138,6 @@ class ProcessExecutor:
         await asyncio.to_thread(limits.sweep, ground.groups)
         await workspaces.sweep(self._scratch, ground.drop_to)
         await asyncio.to_thread(environments.sweep, self._cache)
-
-    async def _bury(self, lasting: outliving.Held, covered: Collection[str]) -> None:
-        """End the sandboxes of an earlier worker that nobody goes on with."""
-        try:
-            for name in await lasting.open():
-                if name not in covered:
-                    await lasting.ask({"do": "drop", "name": name})
-        except (errors.CapsuleFault, OSError) as error:
-            log.log_system_event("sandboxes_end_with_us", {"why": str(error)}, level="warning")
-            self._lasting = None
 
     async def _sweep(self, *, own_too: bool = False) -> None:
         """End the processes that earlier lives of this node have left, whatever the moment they were killed in."""
@@ -215,9 +204,12 @@ class ProcessExecutor:
         if asked.gpus:
             raise errors.IsolationMissing("sandboxes give no GPU; this task needs a node with Docker")
         began = clock.now()
+        held.slot = self._slots.take()
+        held.pair = None if ground.drop_to is None else users.of_slot(held.slot)
         in_memory = "memory" not in ground.groups.enforced or asked.limits.disk_bytes <= asked.limits.memory_bytes // 2
         if not in_memory:
-            held.workspace = await asyncio.to_thread(workspaces.Workspace.made, self._scratch, ground.drop_to)
+            owner = None if held.pair is None else held.pair.task
+            held.workspace = await asyncio.to_thread(workspaces.Workspace.made, self._scratch, owner)
         folder = None if held.workspace is None else held.workspace.folder
         room = launch.Room(asked.limits.disk_bytes, _scratch_bytes(asked.limits), folder)
         if ground.groups.folders:
@@ -257,10 +249,12 @@ class ProcessExecutor:
     ) -> processes.Sandbox | outliving.Sandbox:
         """One that outlives us where somebody keeps its record, and it can."""
         if self._lasting is None or its.custody is None:
-            return await processes.start(furnishing, room, ground.machine, bwrap=ground.bwrap, drop_to=ground.drop_to)
+            return await processes.start(
+                furnishing, room, ground.machine, bwrap=ground.bwrap, drop_to=ground.drop_to, pair=its.held.pair
+            )
         workspace, environment = its.held.workspace, its.held.environment
         locks = [each.lock for each in (workspace, environment) if each is not None]
-        return await outliving.start(self._lasting, ground, furnishing, room, locks)
+        return await outliving.start(self._lasting, ground, furnishing, room, locks, its.held.pair)
 
     async def _again(self, its: _Attempt, custody: checkpoint.Custody) -> outcome.Outcome | None:
         """Go on with a sandbox of an earlier worker; None where the task had not begun."""
@@ -270,6 +264,7 @@ class ProcessExecutor:
         its.observer.phase(state.Phase.PREPARING)
         its.observer.phase(state.Phase.STARTING)
         groups = json.loads(where[_GROUPS])
+        held.slot = int(where[slots.KEY]) if slots.KEY in where else None
         held.group = limits.Group({name: Path(folder) for name, folder in groups.items()}) if groups else None
         try:
             if folder := where[_WORKSPACE]:
@@ -350,6 +345,7 @@ class ProcessExecutor:
             await held.group.remove()
         if held.workspace is not None:
             await held.workspace.remove()
+        self._slots.release(held.slot)
 
     async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
         """What the capsules that run use; see `executor.Executor.usage`."""
@@ -385,7 +381,8 @@ def _where(sandbox: outliving.Sandbox, held: _Held) -> Mapping[str, str]:
     """What the next worker needs to find it all again."""
     groups = {} if held.group is None else {name: str(folder) for name, folder in held.group.folders.items()}
     folder = "" if held.workspace is None else str(held.workspace.folder)
-    return {_NAME: sandbox.name, _PID: str(sandbox.pid), _WORKSPACE: folder, _GROUPS: json.dumps(groups)}
+    return {_NAME: sandbox.name, _PID: str(sandbox.pid), _WORKSPACE: folder, _GROUPS: json.dumps(groups),
+            slots.KEY: str(held.slot)}  # fmt: skip
 
 
 async def _result(

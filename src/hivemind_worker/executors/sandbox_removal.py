@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Final, Protocol
 
 from hivemind_worker.concurrency import clock, stopping
 from hivemind_worker.executors import cgroup_kill, undead
-from hivemind_worker.sandbox import limits, pidfds
+from hivemind_worker.sandbox import limits, outliving, pidfds
 from hivemind_worker.task import errors, plan
+from hivemind_worker.telemetry import logs
+
+log = logs.StructuredLogger(__name__)
 
 PAUSE_SECONDS: Final = 1.0
 """Between two kills."""
@@ -55,3 +59,15 @@ async def end(
             raise errors.CapsuleFault("its sandbox cannot be killed, and the worker ends")
         await kill(sandbox, group)
     registry.remove(run)
+
+
+async def drop_unclaimed(lasting: outliving.Held, claimed: Collection[str]) -> bool:
+    """End the sandboxes of an earlier worker that nobody goes on with; False, and said, where that cannot be done."""
+    try:
+        for name in await lasting.open():
+            if name not in claimed:
+                await lasting.ask({"do": "drop", "name": name})
+    except (errors.CapsuleFault, OSError) as error:
+        log.log_system_event("sandboxes_end_with_us", {"why": str(error)}, level="warning")
+        return False
+    return True

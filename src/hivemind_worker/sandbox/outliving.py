@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+from hivemind_worker.capsule import users
 from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.sandbox import holder, launch, process
 from hivemind_worker.task import errors
@@ -293,25 +294,31 @@ async def dismiss(folder: Path) -> None:
 
 
 async def start(
-    held: Held, ground: Ground, furnishing: launch.Furnishing, room: launch.Room, locks: Sequence[int]
+    held: Held,
+    ground: Ground,
+    furnishing: launch.Furnishing,
+    room: launch.Room,
+    locks: Sequence[int],
+    pair: users.Users | None = None,
 ) -> Sandbox:
     """Make a sandbox that is held, with these locks. Do not cancel it half-way. Raises as `process.start`."""
     name = uuid.uuid4().hex
     with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-        fds, info, block = process.open_files(theirs, ours, ground.machine)
+        fds, info, block, mapped = process.open_files(theirs, ours, ground.machine)
         stdin, to_stdin = process.pipe(theirs, ours, ours_reads=False)
         stdout, from_stdout = process.pipe(theirs, ours, ours_reads=True)
         stderr, from_stderr = process.pipe(theirs, ours, ours_reads=True)
         sent = [stdin, stdout, stderr, *fds.own]
         kept = [to_stdin, from_stdout, from_stderr, *locks]
-        places = launch.Fds(_PLACE + 3, _PLACE + 4, _PLACE + 5, _PLACE + 6, _PLACE + 7, _PLACE + 8)
+        places = launch.Fds(_PLACE + 3, _PLACE + 4, _PLACE + 5, _PLACE + 6, _PLACE + 7, _PLACE + 8, _PLACE + 9)
+        words = launch.arguments(furnishing, room, places, ground.bwrap, separate=pair is not None)
         said, _ = await held.ask(
             {
                 "do": "start",
                 "name": name,
-                "argv": [_placed(word) for word in launch.arguments(furnishing, room, places, ground.bwrap)],
+                "argv": [_placed(word) for word in words],
                 "kept": list(range(len(sent), len(sent) + len(kept))),
-                "user": ground.drop_to,
+                "user": ground.drop_to if pair is None else pair.init,
             },
             [*sent, *kept],
         )
@@ -319,6 +326,8 @@ async def start(
         made = Sandbox(name, 0, held)
         try:
             await _stands(made, info, from_stderr, int(said["pid"]))
+            if pair is not None:
+                process.map_ids(made.pid, pair, mapped)
         except BaseException as error:
             await made.close()
             if isinstance(error, ProcessLookupError):
@@ -326,6 +335,7 @@ async def start(
             raise
         ours.pop_all()
         os.close(info)
+        os.close(mapped)
     made.block = block
     await made.connect(to_stdin, from_stdout, from_stderr)
     return made

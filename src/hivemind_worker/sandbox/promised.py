@@ -18,22 +18,24 @@ def promised(
     ground: probe.Ground, asked: plan.RunPlan, room: launch.Room, open_files: int, file_bytes: int
 ) -> defence_spec.DefenceSpec:
     """Return what a task with this plan is promised; limits that no control group keeps are not promised."""
-    folders = {
-        "/tmp": defence_spec.MemoryFolder(room.scratch_bytes, 0),  # noqa: S108 - the task's own
-        "/dev/shm": defence_spec.MemoryFolder(1024 * 1024, 0),  # noqa: S108 - the task's own
-        plan.WORKSPACE: defence_spec.MemoryFolder(room.workspace_bytes, 0),
+    sizes = {
+        "/tmp": room.scratch_bytes,  # noqa: S108 - the task's own
+        "/dev/shm": launch.SHARED_BYTES,  # noqa: S108 - the task's own
+        plan.WORKSPACE: room.workspace_bytes,
     }
+    folders = {place: defence_spec.MemoryFolder(size, launch.max_files(size)) for place, size in sizes.items()}
     shown = {str(Path(folder)) for folder in ground.furnishing.folders}
     return defence_spec.DefenceSpec(
         machine=ground.machine,
         limits=asked.limits,
         memory_folders=folders,
         mounts=_MOUNTS,
-        files=frozenset((*ground.furnishing.files, "/etc/passwd", "/etc/group", launch.PROGRAM)),
+        files=frozenset((*ground.furnishing.files, "/etc/passwd", "/etc/group", launch.PROGRAM, launch.FILTER)),
         folders=ground.furnishing.folders,
         enforced=ground.groups.enforced,
         open_files=open_files,
         file_bytes=file_bytes,
+        first_apart=ground.drop_to is not None,
         fresh_namespaces=frozenset({"ipc", "mnt", "net", "pid", "user", "uts"}),
         own_namespaces=_own_namespaces(),
         absent=tuple(path for path in _ABSENT if not any(folder.startswith(path) for folder in shown)),

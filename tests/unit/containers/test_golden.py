@@ -47,7 +47,7 @@ def _inspected(body: dict[str, Any]) -> dict[str, Any]:
     return {
         "Image": "sha256:1",
         "Path": hardening.PROGRAM,
-        "Args": [],
+        "Args": asked["Cmd"],
         "AppArmorProfile": "docker-default",
         "ExecIDs": None,
         "HostConfig": host,
@@ -86,7 +86,8 @@ def test_every_word_of_the_configuration_is_compared(key: str) -> None:
     ("key", "value"),
     [
         ("Binds", ["/:/host"]),
-        ("CapAdd", ["SYS_ADMIN"]),
+        ("CapAdd", ["SYS_ADMIN", *hardening.RIGHTS]),
+        ("CapAdd", []),
         ("Devices", [{"PathOnHost": "/dev/sda"}]),
         ("DeviceCgroupRules", ["a *:* rwm"]),
         ("GroupAdd", ["docker"]),

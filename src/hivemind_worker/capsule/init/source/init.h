@@ -152,6 +152,13 @@ void network_end(void);
 /* fence.c */
 void fence(pid_t init);
 
+/* landlock.c */
+void confine(void);
+
+/* rights.c */
+bool rights_settle(int argc, char **argv); /* false: the arguments are no such */
+bool rights_give_up(void);                 /* in the child: becomes the task's user without any; false: errno says why */
+
 /* results.c */
 void results_begin(void);
 bool results_step(void); /* one piece of work; false: nothing can be done now (no room in the window, or DONE was said) */

@@ -183,7 +183,7 @@ void on_frame(uint8_t type, const uint8_t *payload, size_t length) {
 }
 
 static void setup(void) {
-    prctl(PR_SET_DUMPABLE, 0); /* else the task, same user, reads fd 0 and 1 in /proc/1/fd */
+    prctl(PR_SET_DUMPABLE, 0); /* else the task, where it is the same user, reads fd 0 and 1 in /proc/1/fd */
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     umask(022);
 #ifdef SYS_close_range
@@ -237,8 +237,7 @@ static void turn(bool busy) {
 }
 
 int main(int argc, char **argv) {
-    (void)argv;
-    if (argc > 1) {
+    if (!rights_settle(argc, argv)) {
         static const char version[] = "hivemind-init, conversation 1\n";
         return write(1, version, sizeof version - 1) < 0;
     }
