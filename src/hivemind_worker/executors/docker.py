@@ -239,8 +239,8 @@ class DockerExecutor:
             return verdict.crashed(its.setting, "the worker ended while the task ran, and its capsule was no container")
         where = {_CONTAINER: "", _ID: "", _WORKSPACE: "", _DIGEST: "", _SLOT: "0", "resume_key": "", **custody.capsule}
         its = dataclasses.replace(its, setting=dataclasses.replace(its.setting, image_digest=where[_DIGEST]))
-        found = bool(where[_CONTAINER])
-        capsule = _Capsule(where[_CONTAINER], None, where[_WORKSPACE], None, found, where[_ID], int(where[_SLOT]))
+        known = bool(where[_CONTAINER])
+        capsule = _Capsule(where[_CONTAINER], None, where[_WORKSPACE], None, known, where[_ID], int(where[_SLOT]))
         try:
             its.observer.phase(state.Phase.PREPARING)
             its.observer.phase(state.Phase.STARTING)

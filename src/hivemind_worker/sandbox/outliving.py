@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from hivemind_worker.capsule import users
 from hivemind_worker.filesystem import private_dir, private_file
-from hivemind_worker.sandbox import holder, launch, process
+from hivemind_worker.sandbox import holder, kill_mode, launch, process
 from hivemind_worker.task import errors
 
 T = TypeVar("T")
@@ -33,14 +33,8 @@ _END_SECONDS: Final = 5.0
 _PLACE: Final = 1 << 48  # a number that no size and no open file has: stands for a file's place in the message
 
 
-def missing() -> str:
-    """Say why sandboxes cannot outlive their worker here; empty where they can."""
-    if getattr(sys, "frozen", False):
-        return "this build carries no Python of its own to hold them"
-    unit = next((part for part in _cgroup().split("/")[::-1] if part.endswith(".service")), "")
-    if unit and os.environ.get("INVOCATION_ID") and _kill_mode(unit) != "process":
-        return f"systemd ends everything of {unit} with it (KillMode)"
-    return ""
+missing: Final = kill_mode.missing
+"""Says why there can be none here."""
 
 
 class Ground(Protocol):
@@ -387,17 +381,3 @@ async def _why(made: Sandbox, stderr: int) -> str:
 
 def _placed(word: str) -> str | dict[str, int]:
     return {"file": int(word) - _PLACE} if word.isdigit() and int(word) >= _PLACE else word
-
-
-def _cgroup() -> str:
-    with contextlib.suppress(OSError):
-        return Path("/proc/self/cgroup").read_text(encoding="utf-8").strip()
-    return ""
-
-
-def _kill_mode(unit: str) -> str:
-    try:
-        command = ["systemctl", "show", "--property=KillMode", "--value", unit]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=5).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
