@@ -101,7 +101,8 @@ async def test_leftovers_of_an_earlier_life_go_and_nobody_elses(
 
     def body(node: str, boot: str) -> dict[str, object]:
         labels = {"io.hivemind.node-id": node, "io.hivemind.boot-id": boot}
-        return {"Image": busybox_image, "Cmd": ["sleep", "1000"], "Labels": labels}
+        host = {"LogConfig": {"Type": "none", "Config": {}}}
+        return {"Image": busybox_image, "Cmd": ["sleep", "1000"], "Labels": labels, "HostConfig": host}
 
     try:
         old = await engine.create(f"{ours}-old", body(ours, "boot-0"))

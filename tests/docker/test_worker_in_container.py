@@ -110,7 +110,7 @@ def _packages() -> bytes:
     with tarfile.open(fileobj=made, mode="w") as tar:
         package = Path(hivemind_worker.__file__).parent
         tar.add(package, "worker/packages/hivemind_worker", filter=_no_caches)
-        for name in _needed({"aiodocker", "platformdirs", "pydantic", "structlog", "uv"}):
+        for name in _needed({"aiodocker", "h11", "platformdirs", "pydantic", "structlog", "uv"}):
             for file in importlib.metadata.files(name) or ():
                 path = Path(str(file.locate()))
                 if ".." not in file.parts and path.is_file():
