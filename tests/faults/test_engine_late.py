@@ -97,7 +97,7 @@ ALWAYS = {"create-late", "start-unheard", "volume-late"}
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[] if case in ALWAYS else pytest.mark.long) for case in CASES]
+    "case", [pytest.param(case, marks=pytest.mark.serial if case in ALWAYS else pytest.mark.long) for case in CASES]
 )
 async def test_l09_what_is_done_late_or_unheard_runs_nothing_twice_and_leaves_nothing(
     docker_url: str,
