@@ -59,7 +59,8 @@ async def test_l05_the_other_driver_runs_the_task_again_and_ends_what_the_former
     first = await waiting.wait_until(lambda: executions(word), description="the task runs", seconds=60)
     if end == "killed":
         worker.kill()
-        assert executions(word) == first, "it outlives its worker"
+        # Not equal: a shell that is about to become `sleep` has the same words for a moment.
+        assert executions(word) & first, "it outlives its worker"
     else:
         assert await worker.stop() == 0, worker.log()
     await worker.start(HIVEMIND_ISOLATION=OTHER[former])
