@@ -15,6 +15,7 @@ import draw_events
 import draw_faults
 
 from hivemind_worker.capsule import table
+from hivemind_worker.executors import deadlines, evidence
 from hivemind_worker.settings import paths, reference
 from hivemind_worker.task import state
 from hivemind_worker.telemetry import metrics
@@ -37,9 +38,10 @@ FLOORS = (
     ("WINDOW", ("dashboard",)),
     ("TOWERS", ("node", "nodepool", "client")),
     ("WORK", ("executors", "health", "housekeeping")),
-    ("EDGES", ("pool_client", "journal", "containers", "sandbox", "artifacts", "host")),
+    ("EDGES", ("pool_client", "journal", "containers", "sandbox", "artifacts", "egress", "host")),
     ("MEANING", ("kinds", "wire", "capsule", "supplies")),
     ("TOOLS", ("settings", "telemetry", "concurrency")),
+    ("GROUND", ("filesystem",)),
     ("WORDS", ("task",)),
 )
 
@@ -142,7 +144,17 @@ def states_page() -> str:
     ]
     for title, source, picture in drawn:
         parts.append(f"## {title}\n{WRITTEN_BY.format(source=source)}\n```mermaid\n{picture.strip()}\n```")
+    written = WRITTEN_BY.format(source="src/hivemind_worker/executors/deadlines.py")
+    rows = [f"| {state.value} | {row.text} | {_renewal(row)} |" for state, row in deadlines.TABLE.items()]
+    heading = "## How long the worker waits for a capsule\n"
+    parts.append("\n".join([f"{heading}{written}", "| state | deadline | |", "| --- | --- | --- |", *rows]))
     return "\n\n".join(parts) + "\n"
+
+
+def _renewal(row: deadlines.Row) -> str:
+    if row.shortens:
+        return "never later than the deadline before"
+    return "renewed by progress" if row.renewed else "renewed by nothing"
 
 
 PROMISED = """What is promised: every accepted task ends in exactly one accepted result, whatever is killed, cut off
@@ -161,10 +173,29 @@ def faults_page() -> str:
         parts.append(f"## {title}\n{text}\n\n```mermaid\n{picture}\n```")
     parts.append("## Whose fault it was\n" + "\n".join(draw_faults.blame()))
     parts.append(
-        f"A node that fails by its own fault is given nothing for {draw_faults.rests()} after the first, second,\n"
-        "third and each further incident in a row ([why](why/sick-nodes.md))."
+        "A node that is sick, by its own check or because unrelated tasks fail on it, is given nothing for\n"
+        f"{draw_faults.rests()} after the first, second, third and each further incident in a row\n"
+        "([why](why/sick-nodes.md))."
     )
     parts.append("## What a worker does when the pool refuses\n" + "\n".join(draw_faults.courses()))
+    return "\n\n".join(parts) + "\n"
+
+
+CHECKED = """A capsule's first process is our own program, in the hands of a task that may mean harm. No reason that it
+gives is believed without the worker's or the kernel's own word ([why](why/evidence.md))."""
+
+
+def evidence_page() -> str:
+    """What is checked of a capsule's word."""
+    rows = [f"| `{reason}` | {row.evidence} | {row.otherwise} |" for reason, row in evidence.EVIDENCE.items()]
+    checks = [f"| {message} | {check} |" for message, check in evidence.MESSAGES.items()]
+    parts = [
+        "# Evidence",
+        WRITTEN_BY.format(source="src/hivemind_worker/executors/evidence.py"),
+        CHECKED,
+        "\n".join(["## Reasons", "| reason | evidence | without it |", "| --- | --- | --- |", *rows]),
+        "\n".join(["## Messages", "| message | what is checked |", "| --- | --- |", *checks]),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -183,6 +214,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "states.md": states_page,
     "events.md": events_page,
+    "evidence.md": evidence_page,
     "metrics.md": metrics_page,
     "estimators.md": estimators_page,
     "faults.md": faults_page,

@@ -76,22 +76,30 @@ class Run:
                 f"pool-{'-' if arrives else ''}{'>>' if arrives else 'x'}{name}: t, attempt {handed.attempt}"
             )
         if given.again_in:
-            await self._say(f"pool-->>{name}: nothing, it rests for {given.again_in:g} s")
+            await self._say(f"pool-->>{name}: nothing, for {given.again_in:g} s")
         for ref in given.cancel:
             await self._say(f"pool-->>{name}: cancel t, attempt {ref.attempt}")
 
-    async def report(self, name: str, reason: outcome.Reason | None = None, *, arrives: bool = True) -> None:
-        """A worker says how its attempt ended; the answer may get lost."""
+    async def report(
+        self,
+        name: str,
+        reason: outcome.Reason | None = None,
+        check: outcome.NodeCheck = outcome.NodeCheck.NOT_NEEDED,
+        *,
+        arrives: bool = True,
+    ) -> None:
+        """A worker says how its attempt ended, and what it found out about itself; the answer may get lost."""
         handed = self._given[name]
         status = outcome.Status.COMPLETED if reason is None else outcome.Status.FAILED
         if reason is outcome.Reason.CANCELLED:
             status = outcome.Status.CANCELLED
         said = records.Report(
             "t", name, self._sessions[name], handed.attempt, status, str(reason or ""),
-            try_again=outcome.is_nodes_fault(str(reason or "")),
+            try_again=outcome.is_nodes_fault(str(reason or "")), node_check=check,
         )  # fmt: skip
         answer = await self._kept.report(said)
-        await self._say(f"{name}->>pool: ReportTaskResult t, attempt {handed.attempt}: {reason or status}")
+        checked = "" if check is outcome.NodeCheck.NOT_NEEDED else f", its check of itself {check}"
+        await self._say(f"{name}->>pool: ReportTaskResult t, attempt {handed.attempt}: {reason or status}{checked}")
         await self._say(f"pool-{'-' if arrives else ''}{'>>' if arrives else 'x'}{name}: {answer.verdict}")
 
     async def beat(self, name: str) -> None:
@@ -219,12 +227,28 @@ async def _answer_lost(run: Run) -> None:
 
 async def _engine_lost(run: Run) -> None:
     await run.poll("a")
-    run.strike("a", "its engine is gone")
-    await run.report("a", outcome.Reason.ENGINE_LOST)
+    run.strike("a", "its engine is gone, and starts no capsule of its own either")
+    await run.report("a", outcome.Reason.ENGINE_LOST, outcome.NodeCheck.FAILED)
     run.forget("a")
     await run.poll("a")
     await run.poll("b")
     await run.report("b")
+
+
+async def _unproven(run: Run) -> None:
+    await run.poll("a")
+    run.strike("a", "the capsule broke off, and a capsule of its own starts")
+    await run.report("a", outcome.Reason.INTERNAL, outcome.NodeCheck.PASSED)
+    run.forget("a")
+    await run.poll("a")
+    await run.poll("b")
+    await run.report("b")
+
+
+async def _image(run: Run) -> None:
+    await run.poll("a")
+    run.strike("a", "no container starts of the task's image, and one of its own does")
+    await run.report("a", outcome.Reason.IMAGE_UNAVAILABLE, outcome.NodeCheck.PASSED)
 
 
 async def _given_up(run: Run) -> None:
@@ -271,6 +295,13 @@ SCENARIOS: dict[str, tuple[str, int, Scenario]] = {
     ),
     "An engine that is lost": (
         "The node's own fault: tried again, elsewhere if there is an elsewhere, and the node rests.", 3, _engine_lost,
+    ),
+    "A failure that nobody can explain": (
+        "Such a task is not offered to that node for a while, all others are. The node rests if unrelated ones fail.",
+        3, _unproven,
+    ),
+    "An image in which nothing starts": (
+        "The task's own fault, as the node starts a container of its own: no other attempt, and no rest.", 3, _image,
     ),
     "A task that is given up": (
         "After its last attempt a task has failed, and its error tells how each attempt ended, on which node.",

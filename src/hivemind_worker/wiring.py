@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import hivemind_worker
 from hivemind_worker.settings import node_identity, schema, state_lock
-from hivemind_worker.task import errors, plan
+from hivemind_worker.task import errors
 from hivemind_worker.telemetry import tracing
 
 if TYPE_CHECKING:
@@ -26,19 +26,12 @@ if TYPE_CHECKING:
     from hivemind_worker.health import hosts, serving
     from hivemind_worker.host import monitor
     from hivemind_worker.housekeeping import place, sweep
-    from hivemind_worker.kinds import kind
     from hivemind_worker.node import worker_node
     from hivemind_worker.nodepool import server
     from hivemind_worker.task import resources
 
 CLIENT_PATIENCE = 3.0
 """Seconds for which a command tries a pool that does not answer: a person waits."""
-
-RESULTS_DEPTH = 32
-"""Deepest folder in results: what hivemind-init promises at most."""
-
-RESULTS_SECONDS = 600.0
-"""Longest that collecting results may take: 4 GiB at 7 MB/s, slower than any disk that works."""
 
 IMAGES_FOLDER = "images"
 """Where in the cache folder it stands which images we fetched and made, and when each was used last."""
@@ -143,7 +136,8 @@ async def build_worker(
     """
     from hivemind_worker.artifacts import outbox  # noqa: PLC0415  (slow to import)
     from hivemind_worker.artifacts import store as stores  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.executors import former_driver  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.egress import setup  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.executors import former_driver, node_check  # noqa: PLC0415  (slow to import)
     from hivemind_worker.host import capacity  # noqa: PLC0415  (slow to import)
     from hivemind_worker.journal import writer  # noqa: PLC0415  (slow to import)
     from hivemind_worker.node import worker_node  # noqa: PLC0415  (slow to import)
@@ -154,11 +148,13 @@ async def build_worker(
     watched = _monitor(settings) if measured else None
     devices = watched.gpu_ids() if watched is not None else ()
     there = capacity.measure(settings.storage.work_dir, gpus=len(devices))
-    runs = await build_executor(settings, files, node_id, note, lasting=measured)
+    runs = node_check.checked(await build_executor(settings, files, node_id, note, lasting=measured))
     authority = _contents(settings.security.tls_ca_file, "tls_ca_file")
     access = channel.Access(settings.node.node_pool_address, authority, insecure=settings.security.insecure)
+    if settings.docker.allow_egress and not setup.is_offered(settings, runs.isolation):
+        note("allow_egress is set, but egress_allow lists nothing that tasks may reach: no task with egress comes here")
     worker = worker_node.WorkerNode(
-        _terms(settings, node_id, there, devices),
+        _terms(settings, node_id, there, devices, runs.isolation),
         pool=client.NodePoolClient(access),
         runs=around(runs) if around else runs,
         files=files,
@@ -168,7 +164,7 @@ async def build_worker(
         lock=lock,
     )
     takers = [] if takers is None else takers
-    takers.append(lambda now: worker.adopt(_terms(now, node_id, there, devices)))
+    takers.append(lambda now: worker.adopt(_terms(now, node_id, there, devices, runs.isolation)))
     if measured:  # a worker of one command has no time to grow old
         takers.append(_beside(worker, settings, files))
     returning, engine, state = node_id if measured else "", settings.docker.docker_host, settings.storage.state_dir
@@ -211,7 +207,7 @@ def build_stock(settings: schema.Settings, pinned: Callable[[], Collection[str]]
     """
     from hivemind_worker.containers import engine as engines  # noqa: PLC0415  (slow to import)
     from hivemind_worker.containers import ledger  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.housekeeping import environments, images, packages  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.housekeeping import environments, images  # noqa: PLC0415  (slow to import)
 
     its, cache = settings.docker, settings.storage.cache_dir
     places: list[place.Place] = [environments.Environments(cache)]
@@ -220,7 +216,6 @@ def build_stock(settings: schema.Settings, pinned: Callable[[], Collection[str]]
         places.insert(
             0, images.Images(engine, ledger.Ledger(cache / IMAGES_FOLDER), pinned or (lambda: _pinned(settings)))
         )
-        places.insert(1, packages.Packages(engine))
     return places
 
 
@@ -262,10 +257,16 @@ def _monitor(settings: schema.Settings) -> monitor.ResourceMonitor:
 
 
 def _terms(
-    settings: schema.Settings, node_id: str, there: resources.Resources, devices: tuple[str, ...]
+    settings: schema.Settings,
+    node_id: str,
+    there: resources.Resources,
+    devices: tuple[str, ...],
+    isolation: str,
 ) -> worker_node.Terms:
     """The node's terms on a machine that has all of ``there``."""
+    from hivemind_worker.egress import setup  # noqa: PLC0415  (slow to import)
     from hivemind_worker.host import capacity  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.kinds import kind  # noqa: PLC0415  (slow to import)
     from hivemind_worker.node import fitness, worker_node  # noqa: PLC0415  (slow to import)
 
     its = settings.limits
@@ -275,14 +276,14 @@ def _terms(
     return worker_node.Terms(
         node_id=node_id,
         version=hivemind_worker.__version__,
-        limits=_node_limits(settings, most),
+        limits=kind.limits(its, settings.docker.default_image, most),
         capacity=most,
         max_concurrent_tasks=its.max_concurrent_tasks,
         labels=settings.node.labels,
         heartbeat_seconds=settings.node.heartbeat_interval,
         poll_seconds=settings.node.poll_wait_seconds,
         drain_seconds=its.drain_timeout,
-        allow_egress=settings.docker.allow_egress,
+        allow_egress=setup.is_offered(settings, isolation),
         preload_images=settings.images.preload_images,
         preload_announced=settings.images.preload_announced,
         stop_past_lease=settings.node.past_lease is schema.PastLease.STOP,
@@ -325,8 +326,9 @@ async def build_executor(
 async def _containers(
     settings: schema.Settings, files: stores.Store, node_id: str, *, lasting: bool
 ) -> executor.Executor:
-    from hivemind_worker.containers import command_records, ledger, pulling  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.containers import command_records, ledger, pulled, pulling  # noqa: PLC0415  (slow to import)
     from hivemind_worker.containers import engine as engines  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.egress import setup  # noqa: PLC0415  (slow to import)
     from hivemind_worker.executors import docker  # noqa: PLC0415  (slow to import)
     from hivemind_worker.supplies import answers, sources  # noqa: PLC0415  (slow to import)
 
@@ -338,7 +340,7 @@ async def _containers(
         store=files,
         node_id=node_id,
         boot_id=uuid.uuid4().hex,
-        network=its.docker_network if its.allow_egress else "",
+        network=setup.bridge(settings),
         runtime=its.docker_runtime,
         pull_policy=its.pull_policy,
         supply=docker.Supply(
@@ -347,6 +349,8 @@ async def _containers(
             ledger.Ledger(cache / IMAGES_FOLDER),
             pulling.Terms(images.pull_timeout, images.pull_stall_seconds, images.docker_config),
             None if lasting else command_records.Record(cache, node_id, its.docker_host),
+            setup.way_out(settings),
+            pulled.access(images, its.default_image, cache),
         ),
     )
 
@@ -354,6 +358,7 @@ async def _containers(
 async def _sandbox(
     settings: schema.Settings, files: stores.Store, node_id: str, why: str, *, lasting: bool
 ) -> executor.Executor:
+    from hivemind_worker.egress import setup  # noqa: PLC0415  (slow to import)
     from hivemind_worker.executors import process  # noqa: PLC0415  (slow to import)
     from hivemind_worker.supplies import sources  # noqa: PLC0415  (slow to import)
 
@@ -364,6 +369,7 @@ async def _sandbox(
         sources=sources.of(settings.packages),
         lasting=settings.storage.state_dir if lasting else None,
         node_id=node_id,
+        way=setup.way_out(settings),
     )
     if why:  # nobody asked for it by name: know now whether it can be had, and say what both lack
         fit = await made.fitness()
@@ -371,26 +377,6 @@ async def _sandbox(
             await made.close()
             raise errors.IsolationMissing(f"nothing can fence a task here. Containers: {why}. Sandbox: {fit.why}")
     return made
-
-
-def _node_limits(settings: schema.Settings, most: resources.Resources) -> kind.NodeLimits:
-    from hivemind_worker.kinds import kind  # noqa: PLC0415  (slow to import)
-
-    its = settings.limits
-    return kind.NodeLimits(
-        default_image=settings.docker.default_image,
-        timeout_seconds=its.task_timeout,
-        grace_seconds=its.grace_seconds,
-        caps=plan.Caps(
-            output_head_bytes=its.output_head_bytes,
-            output_tail_bytes=its.output_tail_bytes,
-            results_bytes=its.results_limit_bytes,
-            results_count=its.results_limit_count,
-            results_depth=RESULTS_DEPTH,
-            results_seconds=RESULTS_SECONDS,
-        ),
-        most=most,
-    )
 
 
 def _contents(path: Path | None, name: str) -> bytes | None:

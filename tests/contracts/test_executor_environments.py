@@ -21,20 +21,20 @@ from hivemind_worker.concurrency import stopping
 from hivemind_worker.supplies import sources as sourcing
 from hivemind_worker.task import outcome
 
+ADDRESS = "127.0.0.1"
 SHOW = "import hm_probe, sys; print(hm_probe.VERSION, sys.prefix)"
 
 
 @dataclass
 class Place:
-    """Where executors come and go and what they made stays; `address` is this machine as a builder sees it."""
+    """Where executors come and go and what they made stays."""
 
-    address: str
     open: Callable[[sourcing.Sources], AbstractAsyncContextManager[attempts.Bench]]
     traces: Callable[[], set[str]]
 
     def sources(self, index: package_index.Index, **more: object) -> sourcing.Sources:
         who = f"{index.credentials}@" if index.credentials else ""
-        url = f"http://{who}{self.address}:{index.port}/simple"
+        url = f"http://{who}127.0.0.1:{index.port}/simple"
         return sourcing.Sources(index_url=url, **more)  # type: ignore[arg-type]
 
 
@@ -50,7 +50,6 @@ def index() -> Iterator[package_index.Index]:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "docker":
         url, image = request.getfixturevalue("docker_url"), request.getfixturevalue("python_image")
-        gateway = package_index.seen_from_containers(url)
         before = _environments(url)
 
         def in_containers(sources: sourcing.Sources) -> AbstractAsyncContextManager[attempts.Bench]:
@@ -58,19 +57,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
             return attempts.docker_bench(url, image, tmp_path / uuid.uuid4().hex, sources, keep=True)
 
         try:
-            yield Place(gateway, in_containers, lambda: _builders(url))
+            yield Place(in_containers, lambda: _inspectors(url) | _staged(tmp_path))
         finally:
             for made in _environments(url) - before:
                 engine_api.delete(url, f"/images/{made}")
-            for volume in _wheel_volumes(url):
-                engine_api.delete(url, f"/volumes/{volume}")
         return
     with package_index.open_folder() as cache:
-        yield Place(
-            "127.0.0.1",
-            lambda sources: attempts.process_bench(tmp_path, sources, cache),
-            lambda: {str(path) for path in cache.glob("environments/.*")},
-        )
+        yield Place(lambda sources: attempts.process_bench(tmp_path, sources, cache), lambda: _staged(cache))
 
 
 def _environments(url: str) -> set[str]:
@@ -79,14 +72,13 @@ def _environments(url: str) -> set[str]:
     }
 
 
-def _wheel_volumes(url: str) -> set[str]:
-    found = engine_api.get(url, "/volumes", filters='{"label":["io.hivemind.role=wheels"]}')["Volumes"] or ()
-    return {volume["Name"] for volume in found}
+def _inspectors(url: str) -> set[str]:
+    filters = '{"label":["io.hivemind.role=inspector"]}'
+    return {row["Id"] for row in engine_api.get(url, "/containers/json", all="1", filters=filters)}
 
 
-def _builders(url: str) -> set[str]:
-    filters = '{"label":["io.hivemind.role=builder"]}'
-    return {found["Id"] for found in engine_api.get(url, "/containers/json", all="1", filters=filters)}
+def _staged(folder: Path) -> set[str]:
+    return {str(path) for path in folder.rglob("environments/.*")}
 
 
 async def test_twenty_tasks_at_once_share_one_build_and_a_restart_needs_none(
@@ -123,7 +115,7 @@ async def test_the_run_itself_cannot_write_its_environment_nor_reach_the_index(
         "import hm_probe, os, socket\n"
         "try: open(hm_probe.__file__, 'a')\n"
         "except OSError as error: print(type(error).__name__)\n"
-        f"try: socket.create_connection(({place.address!r}, {index.port}), 2)\n"
+        f"try: socket.create_connection(({ADDRESS!r}, {index.port}), 2)\n"
         "except OSError as error: print('unreachable')\n"
     )
     async with place.open(place.sources(index)) as bench:
@@ -291,18 +283,16 @@ def _certificate(folder: Path, address: str) -> tuple[Path, Path]:
 
 
 async def test_a_proxy_and_certificates_are_the_owners_to_name(place: Place, tmp_path: Path) -> None:
-    pem, ca = _certificate(tmp_path, place.address)
+    pem, ca = _certificate(tmp_path, ADDRESS)
     with package_index.serving() as proxy, package_index.serving(pem) as private:
         for offers in (proxy, private):
             offers.offer("hm-probe", "1.0")
-        by_proxy = sourcing.Sources(
-            index_url="http://packages.invalid/simple", proxy=f"http://{place.address}:{proxy.port}"
-        )
+        by_proxy = sourcing.Sources(index_url="http://packages.invalid/simple", proxy=f"http://{ADDRESS}:{proxy.port}")
         async with place.open(by_proxy) as bench:
             ended = await bench.python(SHOW, requirements=("hm-probe",))
         assert ended.logs.text.startswith(b"1.0 "), ended.error
         assert any(path.startswith("http://packages.invalid/") for path in proxy.asked)
-        url = f"https://{place.address}:{private.port}/simple"
+        url = f"https://{ADDRESS}:{private.port}/simple"
         async with place.open(sourcing.Sources(index_url=url)) as bench:
             refused = await bench.python(SHOW, requirements=("hm-probe",))
         async with place.open(sourcing.Sources(index_url=url, certificates=sourcing.certificates(ca))) as bench:
@@ -324,7 +314,7 @@ async def test_sources_are_built_only_where_the_owner_allows_it(place: Place, in
 
 
 async def test_no_code_of_a_package_runs_where_there_is_a_network(place: Place, index: package_index.Index) -> None:
-    call = f"__import__('urllib.request').request.urlopen('http://{place.address}:{index.port}/called', timeout=2)"
+    call = f"__import__('urllib.request').request.urlopen('http://{ADDRESS}:{index.port}/called', timeout=2)"
     index.offer(
         "hm-probe", "1.0", source=f"try: {call}\nexcept OSError: pass\nVERSION = '1.0'\n", pth=f"import os; {call}\n"
     )

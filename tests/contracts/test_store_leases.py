@@ -157,13 +157,19 @@ def test_how_long_an_attempt_may_take() -> None:
 # ---- clocks ----
 
 
+def _sick(handed: records.Handed, session_id: str) -> records.Report:
+    """The report of a node that has found out that it starts no capsule of its own either."""
+    report = ended(handed, "n", session_id, outcome.Status.FAILED, outcome.Reason.ENGINE_LOST)
+    return dataclasses.replace(report, node_check=outcome.NodeCheck.FAILED)
+
+
 async def test_a_clock_set_back_makes_no_node_rest(opener: Opener, clock: Clock, wall: Clock) -> None:
     first = opener()
     await first.open()
     await first.submit([task("a")])
     here = await session(first)
     handed = await take(first, "n", here)
-    await first.report(ended(handed, "n", here, outcome.Status.FAILED, outcome.Reason.ENGINE_LOST))
+    await first.report(_sick(handed, here))
     await first.close()
     wall.seconds -= 24 * HOUR
     second = opener()
@@ -172,7 +178,7 @@ async def test_a_clock_set_back_makes_no_node_rest(opener: Opener, clock: Clock,
     clock.seconds += 1.1
     handed = await take(second, "n", here)
     # And the next incident is one: its attempt was given after the last, whatever the wall says.
-    await second.report(ended(handed, "n", here, outcome.Status.FAILED, outcome.Reason.ENGINE_LOST))
+    await second.report(_sick(handed, here))
     assert [(known.faults, known.rest_seconds) for known in await second.nodes()] == [(2, 4.0)]
     await second.close()
 

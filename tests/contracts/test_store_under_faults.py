@@ -17,8 +17,13 @@ LOST = outcome.Reason.ENGINE_LOST
 
 async def _fails(kept: store.Store, name: str, session_id: str, reason: outcome.Reason = LOST) -> records.Handed:
     handed = await take(kept, name, session_id)
-    await kept.report(ended(handed, name, session_id, outcome.Status.FAILED, reason))
+    await kept.report(_sick(ended(handed, name, session_id, outcome.Status.FAILED, reason)))
     return handed
+
+
+def _sick(report: records.Report) -> records.Report:
+    """The report of a node that has found out that it starts no capsule of its own either."""
+    return dataclasses.replace(report, node_check=outcome.NodeCheck.FAILED)
 
 
 def test_a_node_rests_longer_with_each_incident_and_never_for_ever() -> None:
@@ -42,7 +47,7 @@ async def test_one_incident_counts_once_however_many_attempts_it_took(kept: stor
     await kept.submit([task(f"t{number}") for number in range(4)])
     here = await session(kept)
     for handed in (await poll(kept, "n", here, most=4)).tasks:
-        await kept.report(ended(handed, "n", here, outcome.Status.FAILED, LOST))
+        await kept.report(_sick(ended(handed, "n", here, outcome.Status.FAILED, LOST)))
         clock.seconds += 0.1
     (known,) = await kept.nodes()
     assert known.faults == 1

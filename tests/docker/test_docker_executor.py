@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import attempts
+import own_images
 import pytest
 import waiting
 
@@ -66,7 +67,12 @@ async def test_a_task_with_egress_gets_the_owners_network_which_is_made_once(
     engine = engines.Engine(docker_url)
     await engine.connect()
     under_test = docker.DockerExecutor(
-        engine=engine, store=stores.Store(tmp_path), node_id=name, boot_id="1", network=name
+        engine=engine,
+        store=stores.Store(tmp_path),
+        node_id=name,
+        boot_id="1",
+        network=name,
+        supply=docker.Supply(access=own_images.ANY),
     )
     stores.Store(tmp_path).prepare()
     try:
@@ -95,7 +101,8 @@ async def test_leftovers_of_an_earlier_life_go_and_nobody_elses(
 
     def body(node: str, boot: str) -> dict[str, object]:
         labels = {"io.hivemind.node-id": node, "io.hivemind.boot-id": boot}
-        return {"Image": busybox_image, "Cmd": ["sleep", "1000"], "Labels": labels}
+        host = {"LogConfig": {"Type": "none", "Config": {}}}
+        return {"Image": busybox_image, "Cmd": ["sleep", "1000"], "Labels": labels, "HostConfig": host}
 
     try:
         old = await engine.create(f"{ours}-old", body(ours, "boot-0"))
@@ -122,27 +129,28 @@ async def test_leftovers_of_an_earlier_life_go_and_nobody_elses(
 async def test_images_that_were_used_are_remembered_the_last_one_last(docker_url: str, python_image: str) -> None:
     engine = engines.Engine(docker_url)
     await engine.connect()
-    under_test = images.Images(engine=engine, policy=schema.PullPolicy.NEVER)
+    under_test = images.Images(engine=engine, policy=schema.PullPolicy.NEVER, access=own_images.ANY)
     try:
         by_id = (await under_test.ensure(python_image, print)).id
-        await under_test.ensure(by_id, print)
+        for name in (by_id, by_id.removeprefix("sha256:"), by_id.removeprefix("sha256:")[:12], "there-is/none:such"):
+            with pytest.raises(errors.ImageUnavailable):  # no id is a name, and no id resolves as one
+                await under_test.ensure(name, print)
+        in_full = f"docker.io/{python_image}"
+        await under_test.ensure(in_full, print)
         await under_test.ensure(python_image, print)
-        with pytest.raises(errors.ImageUnavailable):
-            await under_test.ensure("there-is/none:such", print)
-        assert under_test.present == (by_id, python_image)
+        assert under_test.present == (in_full, python_image)
     finally:
         await engine.close()
 
 
-async def test_workspaces_half_made_when_the_task_is_stopped_are_not_left(docker_url: str, python_image: str) -> None:
+async def test_workspaces_half_made_when_the_task_is_stopped_are_not_left(docker_url: str) -> None:
     engine, node = engines.Engine(docker_url), f"test-{uuid.uuid4().hex[:8]}"
     await engine.connect()
     jobs = supervision.Jobs("test", lambda name, error: pytest.fail(f"{name}: {error}"))
     under_test = workspaces.Workspaces(engine=engine, jobs=jobs, node_id=node, boot_id="1")
-    image = await images.Images(engine=engine, policy=schema.PullPolicy.NEVER).ensure(python_image, print)
     label = f"io.hivemind.node-id={node}"
     try:
-        taking = asyncio.create_task(under_test.take(image))
+        taking = asyncio.create_task(under_test.take())
         while not await engine.volumes(label):
             assert not taking.done()
         taking.cancel()
@@ -208,7 +216,13 @@ async def test_an_engine_that_goes_away_is_said_to_be_lost(docker_url: str, pyth
     async with attempts.docker_bench(docker_url, python_image, tmp_path) as direct, _tcp(docker_url, gone) as address:
         node = direct.executor._around.node_id  # type: ignore[attr-defined]
         engine = engines.Engine(address)
-        under_test = docker.DockerExecutor(engine=engine, store=direct.store, node_id=node, boot_id="boot-1")
+        under_test = docker.DockerExecutor(
+            engine=engine,
+            store=direct.store,
+            node_id=node,
+            boot_id="boot-1",
+            supply=docker.Supply(access=own_images.ANY),
+        )
         await under_test.open()
         asked = direct.plan(["sh", "-c", "echo up; sleep 100"])
         running = asyncio.create_task(under_test.run(asked, stopping.Stop(), watcher))

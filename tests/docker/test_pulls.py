@@ -13,6 +13,7 @@ from pathlib import Path
 
 import attempts
 import engine_api
+import own_images
 import pytest
 import pytest_asyncio
 import registry
@@ -20,7 +21,7 @@ import waiting
 
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import ledger, pulling
+from hivemind_worker.containers import image_access, ledger, pulled, pulling
 from hivemind_worker.executors import docker
 from hivemind_worker.housekeeping import images as housekeeping
 from hivemind_worker.housekeeping import policy
@@ -56,10 +57,16 @@ def image(there: str, faults: registry.Faults, docker_url: str, busybox_image: s
 
 
 @asynccontextmanager
-async def bench(url: str, folder: Path, **more: object) -> AsyncIterator[attempts.Bench]:
+async def bench(
+    url: str, folder: Path, access: pulled.Access = own_images.ANY, **more: object
+) -> AsyncIterator[attempts.Bench]:
     supply = docker.Supply(ours=ledger.Ledger(folder / "ours"), pulls=dataclasses.replace(QUICK, **more))  # type: ignore[arg-type]
-    async with attempts.docker_bench(url, "none", folder, supply=supply) as made:
+    async with attempts.docker_bench(url, "none", folder, supply=supply, access=access) as made:
         yield made
+
+
+def logins(*hosts: str) -> pulled.Access:
+    return pulled.Access(image_access.Rules(logins=hosts))
 
 
 def layers_size(url: str) -> int:
@@ -257,7 +264,7 @@ async def test_the_owners_logins_are_used_and_told_to_nobody(
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     (tmp_path / "config.json").write_text(json.dumps(config[way]))
     watcher = attempts.Watcher()
-    async with bench(docker_url, tmp_path, config=tmp_path) as made:
+    async with bench(docker_url, tmp_path, logins(faults.host), config=tmp_path) as made:
         ended = await made.shell("echo here", image=image.name, watcher=watcher)
     assert (ended.error, ended.logs.text) == ("", b"here\n")
     assert "s3cret" not in "".join(watcher.notes)

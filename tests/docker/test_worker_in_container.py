@@ -24,6 +24,7 @@ import asyncio, hashlib, json, pathlib, sys
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.containers import engine as engines
+from hivemind_worker.containers import image_access, pulled
 from hivemind_worker.executors import docker
 from hivemind_worker.task import outcome, plan
 
@@ -34,9 +35,10 @@ class Quiet:
     def output(self, stream, offset, data): pass
 
 async def main(node, image):
+    listed = docker.Supply(access=pulled.Access(image_access.Rules(images=("**",))))
     store = stores.Store(pathlib.Path("/state")); store.prepare()
     engine = engines.Engine("unix:///engine.sock")
-    under_test = docker.DockerExecutor(engine=engine, store=store, node_id=node, boot_id="boot-1")
+    under_test = docker.DockerExecutor(engine=engine, store=store, node_id=node, boot_id="boot-1", supply=listed)
     await under_test.open()
     found = []
     artifact = store.put(b"x" * 3_000_000)
@@ -108,7 +110,7 @@ def _packages() -> bytes:
     with tarfile.open(fileobj=made, mode="w") as tar:
         package = Path(hivemind_worker.__file__).parent
         tar.add(package, "worker/packages/hivemind_worker", filter=_no_caches)
-        for name in _needed({"aiodocker", "platformdirs", "pydantic", "structlog", "uv"}):
+        for name in _needed({"aiodocker", "h11", "platformdirs", "pydantic", "structlog", "uv"}):
             for file in importlib.metadata.files(name) or ():
                 path = Path(str(file.locate()))
                 if ".." not in file.parts and path.is_file():

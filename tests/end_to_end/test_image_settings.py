@@ -85,7 +85,9 @@ async def test_images_of_the_owner_and_of_the_pool_are_there_before_any_task(
         )
 
         def preloaded() -> None:
-            with installed.running_up(user, f"--preload-images={own}", f"--pool-preload-images={pools}"):
+            # The owner's own list is allowed as it is; the pool's comes from registries that tasks may use.
+            words = (f"--preload-images={own}", f"--pool-preload-images={pools}", f"--image-registries={faults.host}")
+            with installed.running_up(user, *words):
                 waiting.wait_for(
                     lambda: all(engine_api.has_image(docker_url, name) for name in (own, pools)),
                     description="both images are there",

@@ -217,12 +217,14 @@ def test_docker_enabled_false(told: Worker) -> None:
 def test_docker_enabled_true_and_docker_network(tmp_path: Path, docker_url: str, python_image: str) -> None:
     network = f"ref-{secrets.token_hex(4)}"
     more = {"HIVEMIND_ALLOW_EGRESS": "true", "HIVEMIND_DEFAULT_IMAGE": python_image, "DOCKER_HOST": docker_url}
+    more["HIVEMIND_EGRESS_PATH"] = "bridge"
     try:
         with worker(tmp_path, DOCKER_ENABLED="true", DOCKER_NETWORK=network, **more) as found:
             assert "docker" in found.node().capabilities
             script = "python3 -c 'import socket; print([name for _, name in socket.if_nameindex()])'; sleep 1000"
             task_id = found.submit(script, network="egress")
-            wanted = json.dumps({"label": [f"io.hivemind.node-id={found.node_id}", "io.hivemind.role=capsule"]})
+            # Not any capsule: the node tries its defences in capsules of its own, which have no network.
+            wanted = json.dumps({"label": [f"io.hivemind.node-id={found.node_id}", f"io.hivemind.task-id={task_id}"]})
 
             def capsule() -> Any:
                 there = engine_api.get(docker_url, "/containers/json", filters=wanted)

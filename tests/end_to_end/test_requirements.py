@@ -30,11 +30,8 @@ def user(
     fenced: installed.Shell, index: package_index.Index, request: pytest.FixtureRequest
 ) -> Iterator[installed.Shell]:
     """A user whose packages come from that index."""
-    address = "127.0.0.1"
     engine = request.getfixturevalue("docker_url") if "docker" in fenced.flags else ""
-    if engine:
-        address = package_index.seen_from_containers(engine)
-    fenced.environment["PIP_INDEX_URL"] = f"http://{address}:{index.port}/simple"
+    fenced.environment["PIP_INDEX_URL"] = f"http://127.0.0.1:{index.port}/simple"
     with package_index.open_folder() as cache:
         fenced.environment["HIVEMIND_CACHE_DIR"] = str(cache)
         yield fenced
@@ -84,32 +81,22 @@ def test_requirements_may_stand_in_a_file(user: installed.Shell, index: package_
 
 
 def test_a_build_whose_worker_was_killed_ends_by_itself(
-    user: installed.Shell, index: package_index.Index, tmp_path: Path, request: pytest.FixtureRequest
+    user: installed.Shell, index: package_index.Index, tmp_path: Path
 ) -> None:
-    engine = request.getfixturevalue("docker_url") if "docker" in user.flags else ""
-    before = _builders(engine, user)
+    before = _fetchers(user)
     (tmp_path / "script.py").write_text("print('never')\n")
     index.silent = True
     running = user.start("run", *user.flags, "-r", f"hm-{index.port}", "script.py")
     with running:
         waiting.wait_for(lambda: index.asked, description="the index is asked", seconds=30)
-        builders = _builders(engine, user) - before
+        fetchers = _fetchers(user) - before
         running.kill()
-    assert builders
-    try:
-        waiting.wait_for(
-            lambda: not builders & _builders(engine, user), description="the builder has ended", seconds=15
-        )
-    finally:
-        for container in builders if engine else ():
-            engine_api.delete(engine, f"/containers/{container}?force=1&v=1")
+    assert fetchers
+    waiting.wait_for(lambda: not fetchers & _fetchers(user), description="the fetcher has ended", seconds=15)
 
 
-def _builders(engine: str, user: installed.Shell) -> set[str]:
-    """The containers in which environments are made now, or the processes of sandboxes in which that is done."""
-    if engine:
-        label = '{"label":["io.hivemind.role=builder"]}'
-        return {found["Id"] for found in engine_api.get(engine, "/containers/json", filters=label)}
+def _fetchers(user: installed.Shell) -> set[str]:
+    """The processes in which packages are fetched now."""
     cache = user.environment["HIVEMIND_CACHE_DIR"].encode()
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):

@@ -121,7 +121,7 @@ def test_config_show_tells_value_and_source(shell: Shell, tmp_path: Path) -> Non
 def test_doctor_proves_the_sandbox_by_a_task(shell: Shell) -> None:
     said = shell.hivemind("doctor", "--isolation", "sandbox", "--node-pool", NOBODY, "--json")
     rows = {row["check"]: row for row in said.objects}
-    assert all(list(row) == ["check", "in_force", "why", "fix"] for row in said.objects)
+    assert all(list(row) == ["check", "in_force", "why", "fix", "id"] for row in said.objects)
     assert said.code == 0
     for check in ("a task runs", "not root", "no capabilities", "no new privileges", "no network", "read-only root"):
         assert rows[f"sandbox: {check}"]["in_force"], check

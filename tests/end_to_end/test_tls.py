@@ -33,7 +33,7 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
 
 @pytest.mark.sandbox
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
-def test_a_task_travels_over_tls_and_nothing_else_gets_in(shell: installed.Shell, tmp_path: Path) -> None:
+def test_p06_a_task_travels_over_tls_and_nothing_else_gets_in(shell: installed.Shell, tmp_path: Path) -> None:
     ours, key = certificate(tmp_path / "ours", "pool")
     others, _ = certificate(tmp_path / "others", "pool")
     with services.Services(shell) as running:

@@ -16,7 +16,19 @@ from hivemind_worker.task import state
 
 TASK_KEYS = [
     *("id", "type", "status", "reason", "exit_code", "signal", "attempt", "disruptions", "node_id", "image_digest"),
-    *("isolation", "limits", "limits_hit", "flags", "usage", "timings", "results", "skipped", "error", "truncated"),
+    *(
+        "isolation",
+        "node_check",
+        "limits",
+        "limits_hit",
+        "flags",
+        "usage",
+        "timings",
+        "results",
+        "skipped",
+        "error",
+        "truncated",
+    ),
 ]
 
 

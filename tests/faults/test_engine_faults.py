@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attempts
 import engine_proxy
+import own_images
 import pytest
 import waiting
 
@@ -35,7 +36,13 @@ async def _attempt(
     store = stores.Store(folder)
     store.prepare()
     async with engine_proxy.before(url, fault) as address:
-        under_test = docker.DockerExecutor(engine=engines.Engine(address), store=store, node_id=node, boot_id="1")
+        under_test = docker.DockerExecutor(
+            engine=engines.Engine(address),
+            store=store,
+            node_id=node,
+            boot_id="1",
+            supply=docker.Supply(access=own_images.ANY),
+        )
         await under_test.open()
         if fill_again:
             under_test._program.forget()

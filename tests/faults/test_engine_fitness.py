@@ -9,6 +9,7 @@ from pathlib import Path
 
 import engine_proxy
 import node_parts
+import own_images
 import pytest
 import waiting
 
@@ -38,7 +39,13 @@ async def test_l09_a_node_whose_engine_is_gone_takes_nothing_and_comes_back(
     files, stop = store.Store(tmp_path / "work"), stopping.Stop()
     node_id = f"test-{uuid.uuid4().hex[:12]}"
     async with engine_proxy.before(docker_url, fault) as address, asynchronous.AsyncClient(pool.address) as asking:
-        runs = docker.DockerExecutor(engine=engines.Engine(address), store=files, node_id=node_id, boot_id="1")
+        runs = docker.DockerExecutor(
+            engine=engines.Engine(address),
+            store=files,
+            node_id=node_id,
+            boot_id="1",
+            supply=docker.Supply(access=own_images.ANY),
+        )
         terms = worker_node.Terms(
             node_id=node_id,
             version="0",

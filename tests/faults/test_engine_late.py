@@ -12,6 +12,7 @@ from pathlib import Path
 import engine_api
 import engine_proxy
 import node_parts
+import own_images
 import pool_parts
 import pytest
 import waiting
@@ -35,7 +36,13 @@ pytestmark = pytest.mark.docker
 async def node(pool: str, folder: Path, docker_url: str, node_id: str) -> AsyncIterator[docker.DockerExecutor]:
     """A worker node whose tasks run in containers of that engine; it is drained in the end."""
     files, stop = store.Store(folder / "work"), stopping.Stop()
-    runs = docker.DockerExecutor(engine=engines.Engine(docker_url), store=files, node_id=node_id, boot_id="1")
+    runs = docker.DockerExecutor(
+        engine=engines.Engine(docker_url),
+        store=files,
+        node_id=node_id,
+        boot_id="1",
+        supply=docker.Supply(access=own_images.ANY),
+    )
     terms = worker_node.Terms(
         node_id=node_id,
         version="0",

@@ -16,7 +16,7 @@ import waiting
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import conversation, init, messages
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import capsule_run, checkpoint
+from hivemind_worker.executors import capsule_run, capsule_spec, checkpoint
 from hivemind_worker.task import outcome, plan
 
 MIB = 1024 * 1024
@@ -40,7 +40,7 @@ async def test_l01_a_task_that_began_after_all_is_not_taken_for_one_that_had_not
     os.close(to_capsule[0])
     os.close(from_capsule[1])
     pipe = capsule_worker.Pipe(from_capsule[0], to_capsule[1])
-    spec = capsule_run.spec_of(PLAN, {"PATH": os.environ["PATH"]}, messages.OnDisconnect.KEEP)
+    spec = capsule_spec.spec_of(PLAN, {"PATH": os.environ["PATH"]}, messages.OnDisconnect.KEEP)
     spec = dataclasses.replace(spec, workspace=os.fsencode(tmp_path))
     before = conversation.Conversation()
     before.receive(await pipe.read())

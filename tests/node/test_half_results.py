@@ -9,6 +9,7 @@ import waiting
 
 from hivemind_worker.artifacts import outbox, results, store
 from hivemind_worker.executors import checkpoint
+from hivemind_worker.filesystem import sealed
 from hivemind_worker.journal import writer
 from hivemind_worker.node import safekeeping
 from hivemind_worker.task import attempt_id
@@ -23,12 +24,14 @@ async def _killed_amid_a_result(folder: Path) -> Path:
     half.write(b"half")
     half.promised = True
     half.close()
-    books = safekeeping.Books(writer.Journal(folder / "worker.journal"), outbox.Outbox(folder / "outbox"))
+    books = safekeeping.Books(
+        writer.Journal(folder / "worker.journal"), outbox.Outbox(folder / "outbox"), sealed.Key(folder / "key")
+    )
     await books.journal.open()
     books.outbox.prepare(set())
     run = attempt_id.RunKey(attempt_id.AttemptId("task", 1), attempt_id.new_run_id())
     record = safekeeping.Safekeeping(books, run)
-    record.accept(calls.pb.Task(id="task", attempt=1, type="command", command="true").SerializeToString())
+    record.accept(calls.pb.Task(id="task", attempt=1, type="command", command="true"))
     await record.placed({"sandbox": "of-the-dead"})
     progress = results.Progress(half=results.Half(b"large", 0o644, 10, half.path.name, half.size))
     await record.save(checkpoint.Checkpoint(results=progress))

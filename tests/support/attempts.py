@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import own_images
+
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import leftovers
+from hivemind_worker.containers import leftovers, pulled
+from hivemind_worker.egress import gateway
 from hivemind_worker.executors import docker, executor, process
 from hivemind_worker.settings import schema
 from hivemind_worker.supplies import answers
@@ -125,6 +128,8 @@ async def docker_bench(
     keep: bool = False,
     supply: docker.Supply | None = None,
     policy: schema.PullPolicy = schema.PullPolicy.IF_MISSING,
+    way: gateway.Gateway | None = None,
+    access: pulled.Access = own_images.ANY,
 ) -> AsyncIterator[Bench]:
     """A Docker executor under a node id of its own; nothing of it stays at the engine.
 
@@ -133,13 +138,16 @@ async def docker_bench(
     node_id = f"test-{uuid.uuid4().hex[:12]}"
     store = stores.Store(folder / "artifacts")
     store.prepare()
+    from_where = sources or sourcing.Sources()
     under_test = docker.DockerExecutor(
         engine=engines.Engine(url),
         store=store,
         node_id=node_id,
         boot_id="boot-1",
         pull_policy=policy,
-        supply=supply or docker.Supply(sources or sourcing.Sources(), answers.Answers(folder)),
+        supply=dataclasses.replace(
+            supply or docker.Supply(from_where, answers.Answers(folder), way=way), access=access
+        ),
     )
     await under_test.open()
     try:
@@ -162,7 +170,10 @@ async def docker_bench(
 
 @asynccontextmanager
 async def process_bench(
-    folder: Path, sources: sourcing.Sources | None = None, cache: Path | None = None
+    folder: Path,
+    sources: sourcing.Sources | None = None,
+    cache: Path | None = None,
+    way: gateway.Gateway | None = None,
 ) -> AsyncIterator[Bench]:
     """A sandbox executor; nothing of it stays on this machine but environments in `cache`.
 
@@ -170,7 +181,7 @@ async def process_bench(
     """
     store = stores.Store(folder / "artifacts")
     store.prepare()
-    under_test = process.ProcessExecutor(store=store, sources=sources, cache=cache or folder / "cache")
+    under_test = process.ProcessExecutor(store=store, sources=sources, cache=cache or folder / "cache", way=way)
     await under_test.open()
     before = traces()
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import messages
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import capsule_run, checkpoint, executor
+from hivemind_worker.executors import capsule_run, capsule_spec, checkpoint, executor
 from hivemind_worker.task import outcome, plan, state
 
 MIB = 1024 * 1024
@@ -94,7 +94,7 @@ async def main(folder: Path, reading: int, writing: int) -> None:
         after = checkpoint.decode(saved.read_bytes()) if saved.exists() else checkpoint.Checkpoint()
     store = stores.Store(folder / "store")
     await asyncio.to_thread(store.prepare, after.staged_names if after else ())
-    spec = capsule_run.spec_of(asked, {"PATH": os.environ["PATH"]}, messages.OnDisconnect.KEEP, key)
+    spec = capsule_spec.spec_of(asked, {"PATH": os.environ["PATH"]}, messages.OnDisconnect.KEEP, key)
     workspace = os.fsencode(folder / "workspace")
 
     async def kill() -> None:

@@ -21,6 +21,7 @@ import history
 import jumbling_proxy
 import left_processes
 import own_groups
+import own_images
 import preloaded
 import private_engine
 import small_disk
@@ -174,7 +175,14 @@ class World:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("HIVEMIND_", "XDG_", "DOCKER_"))}
         # Busy the machine is, with all of this; full its small disks become on purpose.
         limits = {"HIVEMIND_OVERLOAD_CPU_PERCENT": "100", "HIVEMIND_OVERLOAD_MEMORY_PERCENT": "100"}
-        made = {**kept, **limits, "HOME": str(self.folder), "NO_COLOR": "1", "DOCKER_CONFIG": str(self.folder)}
+        made = {
+            **kept,
+            **limits,
+            **own_images.VARIABLES,
+            "HOME": str(self.folder),
+            "NO_COLOR": "1",
+            "DOCKER_CONFIG": str(self.folder),
+        }
         if self.means.libraries:
             clock, undo = self.folder / f"{name}.clock", self.folder / f"{name}.undo"
             preloaded.set_clock(clock, 0)

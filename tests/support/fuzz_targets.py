@@ -18,7 +18,7 @@ from pathlib import Path
 from google.protobuf import message as protobuf
 
 from hivemind_worker.artifacts import results, store
-from hivemind_worker.capsule import conversation, frames, messages, paths, payloads
+from hivemind_worker.capsule import conversation, frame_types, frames, messages, paths, payloads
 from hivemind_worker.client import inputs, landing, submission, task_files
 from hivemind_worker.journal import reader, records
 from hivemind_worker.task import errors, outcome, plan, spec
@@ -28,9 +28,9 @@ from hivemind_worker.wire.generated import nodepool_pb2 as pb
 MAX_FRAMES = 64
 SAFE_NAME_BYTES = 4096
 CANARY = "canary"
-_KINDS = list(payloads.FrameType)
+_KINDS = list(frame_types.FrameType)
 _RESULT_KINDS = [kind for kind in _KINDS if kind.name.startswith("RESULT_")]
-_FROM_CAPSULE = [kind for kind in _KINDS if kind & payloads.FROM_CAPSULE]
+_FROM_CAPSULE = [kind for kind in _KINDS if kind & frame_types.FROM_CAPSULE]
 
 
 class Cursor:
@@ -327,7 +327,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
 }
 
 
-def _choice(kind: payloads.FrameType) -> bytes:
+def _choice(kind: frame_types.FrameType) -> bytes:
     return bytes([_RESULT_KINDS.index(kind)])
 
 
@@ -367,7 +367,7 @@ def seeds(name: str) -> list[bytes]:
     flood = bytes([0, 1]) + b"".join(map(_told, output))
     end = bytes([0, 1]) + _told(messages.Exited(0, None, messages.Why.OWN)) + b"".join(map(_told, told))
     by_name: Mapping[str, list[bytes]] = {
-        "capsule_frames": [b"\x07" + _ready() + frames.encode(payloads.FrameType.OUT, 1, b"\0" * 12)],
+        "capsule_frames": [b"\x07" + _ready() + frames.encode(frame_types.FrameType.OUT, 1, b"\0" * 12)],
         "capsule_conversation": [words, flood, end],
         "capsule_payloads": [bytes([place]) + b"\0" * 16 for place in range(len(_FROM_CAPSULE))],
         "result_tree": [tree],

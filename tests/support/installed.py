@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import own_images
 import waiting
 
 HIVEMIND = Path(sys.executable).parent / "hivemind"
 SECONDS = 60
 LIMITS = ("OVERLOAD_CPU", "OVERLOAD_MEMORY", "UNHEALTHY_CPU", "UNHEALTHY_MEMORY", "UNHEALTHY_DISK")
-WHATEVER = {f"HIVEMIND_{name}_PERCENT": "100" for name in LIMITS}
-"""Work whatever else this machine is busy with, and however full it is."""
+WHATEVER = {**{f"HIVEMIND_{name}_PERCENT": "100" for name in LIMITS}, **own_images.VARIABLES}
+"""Work whatever else this machine is busy with, however full it is, and in the tests' own images."""
 
 
 @dataclass(frozen=True)

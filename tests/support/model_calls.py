@@ -158,6 +158,8 @@ class Report:
     status: str = ""
     reason: str = ""
     body: str = ""
+    check: str = ""
+    """What its node found out about itself after a failure: "failed", or nothing."""
 
 
 @dataclass(frozen=True)

@@ -284,8 +284,11 @@ class Ledger:
         if call.status and call.reason in {outcome.Reason.NODE_SHUTDOWN, outcome.Reason.CANCELLED}:
             if call.key.task in self.specs:
                 session.handed_back.add(self.specs[call.key.task].shape)
-        elif call.status and is_nodes_fault(call.reason):
+        elif call.status and is_nodes_fault(call.reason) and call.check == outcome.NodeCheck.FAILED:
             session.faulted_at = self.now
+        elif call.status and is_nodes_fault(call.reason) and call.key.task in self.specs:
+            # All tasks here are of one author: such a one is held back, and the node gets all others.
+            session.handed_back.add(self.specs[call.key.task].shape)
         if answer.verdict == "accepted":
             if call.status:
                 self.accepted[key] = call.body

@@ -308,6 +308,7 @@ class StoreBackend:
                 body=call.body.encode(),
                 epoch=call.key.epoch,
                 run_id=call.run,
+                node_check=outcome.NodeCheck(call.check or outcome.NodeCheck.NOT_NEEDED),
             )
         )
         return Answer(verdict=str(answer.verdict))

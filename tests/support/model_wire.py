@@ -264,7 +264,13 @@ class WireBackend:
         )
         if call.status:
             request.result.CopyFrom(
-                pb.TaskResult(status=call.status, reason=call.reason, error="as told", image_digest=call.body)
+                pb.TaskResult(
+                    status=call.status,
+                    reason=call.reason,
+                    error="as told",
+                    image_digest=call.body,
+                    node_check=call.check,
+                )
             )
         return Answer(verdict=VERDICTS[(await self._nodes.ReportTaskResult(request)).verdict])
 

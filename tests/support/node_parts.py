@@ -12,6 +12,7 @@ from subprocess_executor import SubprocessExecutor
 
 from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.concurrency import stopping
+from hivemind_worker.executors import executor
 from hivemind_worker.health import checks
 from hivemind_worker.host import monitor
 from hivemind_worker.journal import writer
@@ -45,6 +46,7 @@ class Node:
         books, undelivered = terms.pop("books", folder), terms.pop("undelivered", 0)
         undelivered_count = terms.pop("undelivered_count", 0)
         self.runs = SubprocessExecutor(self.files)
+        runs: executor.Executor = terms.pop("runs", None) or self.runs
         self.stop = stopping.Stop()
         given: dict[str, Any] = {
             "node_id": "node-1",
@@ -61,7 +63,7 @@ class Node:
         self.node = worker_node.WorkerNode(
             worker_node.Terms(**{**given, **terms}),
             pool=client.NodePoolClient(channel.Access(address)),
-            runs=self.runs,
+            runs=runs,
             files=self.files,
             journal=writer.Journal(books / "worker.journal", "this-boot"),
             unsent=outbox.Outbox(books / "outbox", undelivered, undelivered_count),

@@ -28,6 +28,8 @@ class Index:
     port: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
     about: dict[str, bytes] = field(default_factory=dict)
+    forged: dict[str, bytes] = field(default_factory=dict)
+    """What is sent in place of a file, whose sum stays that of the right one."""
     asked: list[str] = field(default_factory=list)
     credentials: str = ""
     silent: bool = False
@@ -58,8 +60,11 @@ class Index:
         self.files[file] = packed.getvalue()
         self.about[f"{file}.metadata"] = found[f"{module}-{version}.dist-info/METADATA"]
 
-    def offer_source(self, name: str, version: str) -> None:
-        """Offer a source distribution that brings its own build backend, so that building it needs no other package."""
+    def offer_source(self, name: str, version: str, evil: str = "") -> None:
+        """Offer a source distribution that brings its own build backend, so that building it needs no other package.
+
+        `evil`: what the backend does besides, as it is imported.
+        """
         module = name.replace("-", "_")
         top = f"{module}-{version}"
         project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
@@ -68,7 +73,7 @@ class Index:
         built.offer(name, version, source="BUILT = True\n")
         ((file, wheel),) = built.files.items()
         backend = (
-            "import base64, os\n"
+            f"import base64, os\n{evil}\n"
             "def build_wheel(folder, config_settings=None, metadata_directory=None):\n"
             f"    with open(os.path.join(folder, {file!r}), 'wb') as made:\n"
             f"        made.write(base64.b64decode({base64.b64encode(wheel).decode()!r}))\n"
@@ -125,7 +130,7 @@ def serving(certificate: Path | None = None) -> Iterator[Index]:
             # Whoever takes us for a proxy names the host as well; that is ours, whatever it is.
             *_, where, name = self.path.rstrip("/").split("/")
             if where == "files" and (content := index.files.get(name) or index.about.get(name)):
-                self._send(200, content, "application/octet-stream")
+                self._send(200, index.forged.get(name, content), "application/octet-stream")
                 return
             links = "".join(
                 f'<a href="/files/{file}#sha256={hashlib.sha256(content).hexdigest()}"'

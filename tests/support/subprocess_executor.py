@@ -17,9 +17,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from hivemind_worker.artifacts import store
-from hivemind_worker.capsule import accounts
+from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.concurrency import clock, stopping
-from hivemind_worker.executors import checkpoint, executor
+from hivemind_worker.executors import checkpoint, executor, undead
 from hivemind_worker.task import outcome, plan, state
 
 
@@ -28,6 +28,7 @@ class SubprocessExecutor:
 
     isolation = "sandbox"
     images: tuple[str, ...] = ()
+    undead: tuple[undead.Undead, ...] = ()
 
     def __init__(self, files: store.Store) -> None:
         self._files = files
@@ -56,6 +57,10 @@ class SubprocessExecutor:
     async def fitness(self) -> executor.Fitness:
         """Unfenced; as fit as the test says."""
         return executor.Fitness(usable=not self.unfit, isolation=self.isolation, runtime="subprocess", why=self.unfit)
+
+    async def promises(self, plan: plan.RunPlan) -> defence_spec.DefenceSpec | None:  # noqa: ARG002  (the Protocol's)
+        """Nothing, unless the test says so."""
+        return None
 
     async def close(self) -> None:
         """Nothing to close."""
@@ -124,7 +129,7 @@ class _Run:
         process = await asyncio.create_subprocess_exec(
             *self._plan.argv,
             cwd=self._folder,
-            env={"PATH": os.environ["PATH"], **self._plan.environment},
+            env={"PATH": os.environ["PATH"], **self._plan.environment, **self._plan.secrets},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -20,6 +20,7 @@ from concurrent import futures
 from pathlib import Path
 
 from hivemind_worker.artifacts import spool, writing
+from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.task import attempt_id
 
 _FILE_KINDS = ("log", "checkpoint")
@@ -45,7 +46,7 @@ class Outbox:
 
     def prepare(self, kept: Collection[attempt_id.RunKey] = ()) -> None:
         """Make the folder and clear away what belongs to no run of ``kept``. Blocks. Raises OSError."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_dir.make(self._folder)
         for run in kept:
             self._rename_older(run)
         self._has_files.update(kept)
@@ -129,7 +130,7 @@ class Outbox:
 
     def _save(self, path: Path, checkpoint: bytes) -> None:
         beside = path.with_name(path.name + ".new")
-        with beside.open("wb") as file:
+        with private_file.open_binary(beside, "wb") as file:
             file.write(checkpoint)
             file.flush()
             os.fsync(file.fileno())

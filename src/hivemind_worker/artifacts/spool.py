@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hivemind_worker.filesystem import private_file
+
 LIMIT_BYTES = 16 * 1024 * 1024
 """Output of one attempt that may wait for the pool; as much as the pool itself keeps of it."""
 
@@ -125,7 +127,7 @@ class Spool:
 
     def _open(self) -> int:
         if self._fd < 0:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = private_file.open_fd(self._path, os.O_RDWR | os.O_CREAT)
             self._has_file = True
         return self._fd
 
@@ -180,7 +182,7 @@ class Spool:
         beside = self._path.with_name(self._path.name + ".new")
         marks = b"".join(_HEADER.pack(self._next - 1, end, stream, 0) for stream, end in self._ends.items())
         try:
-            beside.write_bytes(marks)
+            private_file.write(beside, marks)
             self.close()
             beside.replace(self._path)
         except OSError:

@@ -22,7 +22,6 @@ import hashlib
 import itertools
 import os
 import re
-import shutil
 import threading
 import uuid
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hivemind_worker.artifacts import writing
+from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.task import errors, outcome
 from hivemind_worker.telemetry import logs
 
@@ -45,7 +45,6 @@ _NAME = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 _STAGED = (".part", ".placed", ".copy")
 """What may stand in the staging folder under the name of one new file: itself, its sum once it is whole, its copy."""
-_READ_ONLY = 0o400
 
 T = TypeVar("T")
 
@@ -100,8 +99,9 @@ class Store:
 
         ``wanted`` names the half-written files (`staged_name`) that somebody will go on with.
         """
+        private_dir.make(self._objects.parent)
         for folder in (self._objects, self._staging, self._damaged):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_dir.make_sub(folder)
         for name in wanted:
             self._bring_back(self._staging / Path(name).name)  # nobody may need the whole one until it is gone on with
         for left in itertools.chain.from_iterable(self._staging.glob(f"*{suffix}") for suffix in _STAGED):
@@ -280,7 +280,7 @@ class Store:
     def _bring_back(self, staged: Path) -> None:
         placed, copy = staged.with_suffix(".placed"), staged.with_suffix(".copy")
         if not staged.exists() and placed.exists():
-            shutil.copyfile(self.path(placed.read_text(encoding="ascii")), copy)
+            private_file.copy(self.path(placed.read_text(encoding="ascii")), copy)
             copy.replace(staged)
 
     def let_go(self, staged_names: Collection[str]) -> None:
@@ -298,7 +298,7 @@ class Store:
         artifacts = writing.finish(writers)
         for writer, artifact in zip(writers, artifacts, strict=True):
             if writer.promised:
-                writer.path.with_suffix(".placed").write_text(artifact.sha256, encoding="ascii")
+                private_file.write(writer.path.with_suffix(".placed"), artifact.sha256)
             self._place(writer.path, artifact.sha256)
         for shard in {artifact.sha256[:2] for artifact in artifacts}:
             writing.sync_folder(self._objects / shard)
@@ -379,10 +379,10 @@ class Store:
 
     def _place(self, staged: Path, sha256: str) -> None:
         target = self.path(sha256)
-        with contextlib.suppress(FileExistsError):
-            target.parent.mkdir(mode=0o700)
+        if not target.parent.exists():
+            private_dir.make_sub(target.parent)
             writing.sync_folder(self._objects)
-        staged.chmod(_READ_ONLY)
+        private_file.freeze(staged)
         staged.replace(target)  # over the same content, if somebody else was first
 
 

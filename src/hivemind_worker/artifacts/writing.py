@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hivemind_worker.filesystem import private_file
 from hivemind_worker.task import errors, outcome
 
 _ZEROS = bytes(1024 * 1024)
@@ -44,7 +45,7 @@ class Writer:
         """Whether a checkpoint names it: until its attempt is over another process may want to go on with it."""
         self._limit = limit
         new = os.O_CREAT | os.O_EXCL if after is None else 0
-        self._fd = os.open(path, os.O_RDWR | new | os.O_CLOEXEC, 0o600)
+        self._fd = private_file.open_fd(path, os.O_RDWR | new)
         self._hash = hashlib.sha256()
         self._size = 0
         if after:
@@ -140,7 +141,7 @@ class Upload:
         self._lock = threading.Lock()
         self._taken_over = False
         self._hash = hashlib.sha256()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = private_file.open_fd(path, os.O_RDWR | os.O_CREAT)
         self._offset = 0
 
     @property

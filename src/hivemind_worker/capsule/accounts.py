@@ -12,6 +12,9 @@ from typing import Any
 CONTROLLERS = ("memory", "cpuacct", "cpu", "pids", "blkio")
 """Folders of v1; in v2 all lie in one."""
 
+FREEZER = "freezer"
+"""The one of v1 that counts nothing: it holds processes still while they are killed."""
+
 _NANO, _MICRO = 1e-9, 1e-6
 
 # cgroup v1 says "no limit" with a number near 2**63; no machine has so much.
@@ -29,7 +32,7 @@ class Reading:
     read_bytes: int | None = None
     written_bytes: int | None = None
     memory_kills: int | None = None
-    """Processes killed because the capsule's memory was used up: the one proof of `oom`."""
+    """Processes killed for want of memory, the capsule's own or the machine's."""
     forks_refused: int | None = None
     """Times that a new process was refused because of the limit of processes."""
     memory_bytes: int | None = None
@@ -38,13 +41,15 @@ class Reading:
     processes_now: int | None = None
     network_received_bytes: int | None = None
     network_sent_bytes: int | None = None
+    limit_hits: int | None = None
+    """Times that memory was refused at the capsule's own limit, where the kernel counts them."""
 
     def at_least(self, seen: Reading | None) -> Reading:
         """Return it with what only ever grows taken from `seen`, an earlier reading, where this one cannot tell."""
         if seen is None:
             return self
         grows = ("cpu_seconds", "throttled_seconds", "read_bytes", "written_bytes", "peak_memory_bytes", "processes",
-                 "memory_kills", "forks_refused")  # fmt: skip
+                 "memory_kills", "limit_hits", "forks_refused")  # fmt: skip
         known = {name: getattr(seen, name) for name in grows if getattr(self, name) is None}
         peak, at_once = (self.peak_memory_bytes, seen.memory_bytes), (self.processes, seen.processes_now)
         # Kernels that keep no peak: the most that was ever looked at.
@@ -141,6 +146,8 @@ def read(text: Callable[[str, str], str | None]) -> Reading:
     moved = _io(text("blkio", "blkio.throttle.io_service_bytes"), text("", "io.stat"))
     kills = _table(text("memory", "memory.oom_control")).get("oom_kill")
     v2_kills = _table(text("", "memory.events")).get("oom_kill")
+    hits = [_first(text("memory", file)) for file in ("memory.failcnt", "memory.memsw.failcnt")]
+    v2_hits = _table(text("", "memory.events")).get("max")
     refused = _table(text("pids", "pids.events")).get("max")
     v2_refused = _table(text("", "pids.events")).get("max")
     used = _first(text("memory", "memory.usage_in_bytes"), text("", "memory.current"))
@@ -156,6 +163,7 @@ def read(text: Callable[[str, str], str | None]) -> Reading:
         read_bytes=moved.get("read"),
         written_bytes=moved.get("write"),
         memory_kills=v2_kills if kills is None else kills,
+        limit_hits=_sum(*hits, v2_hits),
         forks_refused=v2_refused if refused is None else refused,
         memory_bytes=_less(used, v2_idle if idle is None else idle),
         memory_limit_bytes=_limit(_first(text("memory", "memory.limit_in_bytes"), text("", "memory.max"))),
@@ -237,6 +245,11 @@ def _less(used: int | None, idle: int | None) -> int | None:
 
 def _most(*values: int | None) -> int | None:
     return max((value for value in values if value is not None), default=None)
+
+
+def _sum(*values: int | None) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _times(value: int | None, unit: float) -> float | None:

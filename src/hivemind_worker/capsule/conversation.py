@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
 from typing import Final
 
-from hivemind_worker.capsule import frames, messages, payloads, promises, table
+from hivemind_worker.capsule import frame_types, frames, messages, payloads, promises, table, tunnels
+from hivemind_worker.capsule import tunnel_messages as t
+from hivemind_worker.capsule.frame_types import FrameType
 from hivemind_worker.capsule.frames import FrameError
 from hivemind_worker.capsule.messages import FromCapsule, FromWorker, Message
-from hivemind_worker.capsule.payloads import FrameType
 from hivemind_worker.capsule.table import TABLE, Phase
 from hivemind_worker.task import errors
 
@@ -55,6 +57,9 @@ class Conversation:
         self._input_known = spec is None and after == 0
         self._story: collections.deque[tuple[str, int, int]] = collections.deque(maxlen=_STORY_LENGTH)
         self._promises = promises.Promises(spec, fresh=after == 0)
+        self._has_tunnels = spec is not None and bool(spec.proxy_port)
+        self.tunnels = tunnels.Tunnels()
+        """What is open of the task's connections to its proxy."""
         self.salvaged: list[FromCapsule] = []
         self.ready: messages.Ready | None = None
         """The last READY heard."""
@@ -99,7 +104,10 @@ class Conversation:
             self._acknowledged = max(self._acknowledged, message.sequence)
         if isinstance(message, messages.Spec):
             self._promises = promises.Promises(message, fresh=True)
+            self._has_tunnels = bool(message.proxy_port)
             self._input_known = True
+        if isinstance(message, t.ToTunnel):
+            self._check_tunnel(lambda: self.tunnels.send(message))
         return self._say(kind, payload, following)
 
     def resume(self, nonce: bytes, key: bytes = b"") -> bytes:
@@ -115,6 +123,7 @@ class Conversation:
         kind, payload = payloads.encode(messages.Resume(self._heard, nonce, key))
         following = self._next(kind, "→")
         self._said = 0
+        self.tunnels.cut()
         self._nonce = nonce
         self._inside_file = self._inside_file or self._phase is Phase.RECEIVING
         self._reader.expect_answer(nonce)
@@ -160,7 +169,7 @@ class Conversation:
         return heard
 
     def _hear(self, frame: frames.Frame) -> FromCapsule | None:
-        if not frame.kind & payloads.FROM_CAPSULE:
+        if not frame.kind & frame_types.FROM_CAPSULE:
             raise self._error(f"the capsule said {frame.kind.name}, which only a worker says")
         try:
             message = payloads.decode(frame.kind, frame.payload)
@@ -168,6 +177,8 @@ class Conversation:
             raise self._error(str(error)) from error
         if isinstance(message, messages.Ready):
             return self._hear_ready(message, frame.sequence)
+        if frame.kind in frames.NEVER_NUMBERED and frame.sequence:
+            raise self._error(f"{frame.kind.name} has sequence number {frame.sequence}, and may have none")
         if not (frame.sequence == 0 and frame.kind in frames.UNNUMBERED):
             if 0 < frame.sequence <= self._heard:
                 return None  # repeated
@@ -178,6 +189,9 @@ class Conversation:
         self._remember(frame.kind, "←", len(frame.payload))
         self._keep_promise(message)
         self._phase = following
+        if isinstance(message, t.FromTunnel):
+            self._check_tunnel(lambda: self.tunnels.receive(message))
+            return message
         self._unacknowledged_bytes += len(frame.payload) + frames.HEADER_BYTES
         self._end_heard = self._end_heard or frame.kind in {FrameType.EXITED, FrameType.DONE}
         return _from_capsule(message)
@@ -200,6 +214,14 @@ class Conversation:
         self._phase = following
         self.ready = ready
         return ready
+
+    def _check_tunnel(self, count: Callable[[], None]) -> None:
+        if not self._has_tunnels:
+            raise self._error("a tunnel, of a task that has none")
+        try:
+            count()
+        except ValueError as error:
+            raise self._error(str(error)) from error
 
     def _keep_promise(self, message: Message) -> None:
         if isinstance(message, messages.Taken):

@@ -8,7 +8,8 @@ import zlib
 from typing import Final
 
 from hivemind_worker.capsule import payloads
-from hivemind_worker.capsule.payloads import MAX_PAYLOAD, FrameType
+from hivemind_worker.capsule.frame_types import FrameType
+from hivemind_worker.capsule.payloads import MAX_PAYLOAD
 from hivemind_worker.task import errors
 
 MAGIC: Final = b"HM"
@@ -17,8 +18,13 @@ _HEAD = struct.Struct("<2sBBIQ")  # magic, version, type, payload length, sequen
 _CRC = struct.Struct("<I")
 HEADER_BYTES: Final = _HEAD.size + _CRC.size
 
-UNNUMBERED: Final = frozenset({FrameType.READY, FrameType.ERROR})
-"""May bear the sequence number 0: they tell a state, not an event, and are not repeated."""
+NEVER_NUMBERED: Final = frozenset(
+    {FrameType.TUNNEL_OPENED, FrameType.TUNNEL_UPLOAD, FrameType.TUNNEL_DOWNLOAD_CREDIT, FrameType.TUNNEL_CLOSED}
+)
+"""Bear the sequence number 0: a new stream ends all tunnels, so that nothing of them is kept to be repeated."""
+
+UNNUMBERED: Final = NEVER_NUMBERED | {FrameType.READY, FrameType.ERROR}
+"""May bear the sequence number 0; the last two because they tell a state, not an event, and are not repeated."""
 
 MAX_ANSWER: Final = 512
 """Longest READY, bytes. Bounds what a false start in the garbage before it can make us wait for."""

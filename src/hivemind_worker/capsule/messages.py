@@ -6,6 +6,8 @@ import dataclasses
 import enum
 from typing import Final
 
+from hivemind_worker.capsule.tunnel_messages import FromTunnel, ToTunnel
+
 INPUT_WINDOW: Final = 256 * 1024
 """Bytes of stdin that may be under way and not yet taken by the task (the buffer inside the capsule)."""
 
@@ -165,6 +167,8 @@ class Spec:
     expect_uid: int | None = None
     """Refuse (ERROR SPEC) when running as another user."""
     rlimits: tuple[ResourceLimit, ...] = ()
+    proxy_port: int = 0
+    """Port on the capsule's loopback whose connections become tunnels to the worker; 0: none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -357,7 +361,7 @@ class Error:
     text: str
 
 
-FromWorker = Spec | File | Start | Input | Signal | Stop | Ack | Resume | Close
+FromWorker = Spec | File | Start | Input | Signal | Stop | Ack | Resume | ToTunnel | Close
 FromCapsule = (
     Ready
     | Output
@@ -369,6 +373,7 @@ FromCapsule = (
     | ResultDropped
     | ResultSkipped
     | Done
+    | FromTunnel
     | Error
 )
 Message = FromWorker | FromCapsule

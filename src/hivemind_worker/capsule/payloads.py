@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import enum
+import functools
 import struct
 from collections.abc import Callable
 from typing import Any, Final
 
 from hivemind_worker.capsule import messages as m
 from hivemind_worker.capsule import paths, tlv
+from hivemind_worker.capsule import tunnel_messages as t
+from hivemind_worker.capsule.frame_types import FrameType
 
 MAX_PAYLOAD: Final = 1 << 20
 _FILE = struct.Struct("<IIQH")  # mode, flags, offset, length of path
@@ -20,34 +22,6 @@ _SPEC_GRACE = 2**64 - 1  # in STOP: use the spec's
 _LAST_SIGNAL = 64
 _MODE_BITS = 0o7777
 
-
-class FrameType(enum.IntEnum):
-    """The type byte of a frame; the highest bit says that the capsule speaks."""
-
-    SPEC = 0x01
-    FILE = 0x02
-    START = 0x03
-    INPUT = 0x04
-    SIGNAL = 0x05
-    STOP = 0x06
-    ACK = 0x07
-    RESUME = 0x08
-    CLOSE = 0x09
-    READY = 0x81
-    OUT = 0x82
-    ERR = 0x83
-    TAKEN = 0x84
-    EXITED = 0x85
-    DONE = 0x86
-    ERROR = 0x87
-    RESULT_BEGIN = 0x91
-    RESULT_DATA = 0x92
-    RESULT_END = 0x93
-    RESULT_DROPPED = 0x94
-    RESULT_SKIPPED = 0x95
-
-
-FROM_CAPSULE: Final = 0x80
 
 _LIMITS: Final = {
     6: "timeout_ms",
@@ -85,6 +59,8 @@ def frame_type(message: m.Message) -> FrameType:
     """Name the frame type that carries `message`."""
     if isinstance(message, m.Output):
         return FrameType.OUT if message.stream is m.Stream.OUT else FrameType.ERR
+    if isinstance(message, t.ToTunnel | t.FromTunnel):
+        return _TUNNELS[type(message)]
     return _TYPES[type(message)]
 
 
@@ -123,6 +99,8 @@ def _spec(spec: m.Spec) -> bytes:
     items += [
         (19, tlv.number(limit.resource) + tlv.number(limit.soft) + tlv.number(limit.hard)) for limit in spec.rlimits
     ]
+    if spec.proxy_port:
+        items.append((20, tlv.number(spec.proxy_port)))
     if any(b"\0" in data for tag, data in items if tag in {1, 2, 3, 4}):
         error = "a NUL byte in an argument, the environment, cwd or workspace cannot be passed to a program"
         raise ValueError(error)
@@ -206,6 +184,7 @@ def _to_spec(payload: bytes) -> m.Spec:
         resume_key=fields.bytes(17),
         expect_uid=fields.optional(18),
         rlimits=tuple(m.ResourceLimit(*struct.unpack("<QQQ", item)) for item in fields.all(19)),
+        proxy_port=fields.number(20),
     )
 
 
@@ -319,6 +298,16 @@ def _empty(_: Any) -> bytes:
     return b""
 
 
+_TUNNELS: Final[dict[type[t.ToTunnel | t.FromTunnel], FrameType]] = {
+    t.TunnelDownload: FrameType.TUNNEL_DOWNLOAD,
+    t.TunnelUploadCredit: FrameType.TUNNEL_UPLOAD_CREDIT,
+    t.TunnelClose: FrameType.TUNNEL_CLOSE,
+    t.TunnelOpened: FrameType.TUNNEL_OPENED,
+    t.TunnelUpload: FrameType.TUNNEL_UPLOAD,
+    t.TunnelDownloadCredit: FrameType.TUNNEL_DOWNLOAD_CREDIT,
+    t.TunnelClosed: FrameType.TUNNEL_CLOSED,
+}
+
 _TYPES: Final[dict[type[m.Message], FrameType]] = {
     m.Spec: FrameType.SPEC,
     m.File: FrameType.FILE,
@@ -363,6 +352,7 @@ _ENCODERS: Final[dict[type[m.Message], Callable[[Any], bytes]]] = {
     m.ResultEnd: _empty,
     m.ResultDropped: lambda said: _U8.pack(said.why),
     m.ResultSkipped: lambda said: _U8.pack(said.why) + said.path,
+    **dict.fromkeys(_TUNNELS, t.encode),
 }
 
 _DECODERS: Final[dict[int, Callable[[bytes], m.Message]]] = {
@@ -387,4 +377,5 @@ _DECODERS: Final[dict[int, Callable[[bytes], m.Message]]] = {
     FrameType.RESULT_END: _bare(m.ResultEnd()),
     FrameType.RESULT_DROPPED: lambda payload: m.ResultDropped(m.Skipped(_exactly(_U8, payload))),
     FrameType.RESULT_SKIPPED: _to_skipped,
+    **{frame_type: functools.partial(t.decode, form) for form, frame_type in _TUNNELS.items()},
 }

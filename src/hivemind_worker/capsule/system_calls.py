@@ -2,8 +2,9 @@
 
 Everything that is not in the table is refused with EPERM; calls newer than the table with ENOSYS, so that C libraries
 fall back to older ones. Left out on purpose: io_uring, bpf, perf, userfaultfd, keyrings, modules, mounts, namespaces,
-clocks, other processes' memory, NUMA placement, file handles, 32-bit and x32 programs. Names and numbers are the
-kernel's own (`asm/unistd.h` of Linux 6.1, and what was added up to 6.10), as name:x86-64:arm64.
+clocks, other processes' memory, NUMA placement, file handles, 32-bit and x32 programs. Calls that would reach another
+process's scheduling, limits or priority may name the caller only (`CONDITIONAL`). Names and numbers are the kernel's
+own (`asm/unistd.h` of Linux 6.1, and what was added up to 6.10), as name:x86-64:arm64.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 NEWEST: Final = 462
@@ -33,7 +35,7 @@ _TABLE: Final = """
     getsockname:51:204 getsockopt:55:209 gettid:186:178 gettimeofday:96:169 getuid:102:174 getxattr:191:8
     inotify_add_watch:254:27 inotify_init:253:- inotify_init1:294:26 inotify_rm_watch:255:28 io_cancel:210:3
     io_destroy:207:1 io_getevents:208:4 io_pgetevents:333:292 io_setup:206:0 io_submit:209:2 ioctl:16:29
-    ioprio_get:252:31 ioprio_set:251:30 kill:62:129 landlock_add_rule:445:445 landlock_create_ruleset:444:444
+    ioprio_get:252:31 kill:62:129 landlock_add_rule:445:445 landlock_create_ruleset:444:444
     landlock_restrict_self:446:446 lchown:94:- lgetxattr:192:9 link:86:- linkat:265:37 listen:50:201 listxattr:194:11
     llistxattr:195:12 lremovexattr:198:15 lseek:8:62 lsetxattr:189:6 lstat:6:- madvise:28:233 map_shadow_stack:453:453
     membarrier:324:283 memfd_create:319:279 memfd_secret:447:447 mincore:27:232 mkdir:83:- mkdirat:258:34 mknod:133:-
@@ -43,17 +45,17 @@ _TABLE: Final = """
     munlockall:152:231 munmap:11:215 nanosleep:35:101 newfstatat:262:79 open:2:- openat:257:56 openat2:437:437
     pause:34:- pidfd_open:434:434 pidfd_send_signal:424:424 pipe:22:- pipe2:293:59 pkey_alloc:330:289
     pkey_free:331:290 pkey_mprotect:329:288 poll:7:- ppoll:271:73 prctl:157:167 pread64:17:67 preadv:295:69
-    preadv2:327:286 prlimit64:302:261 pselect6:270:72 ptrace:101:117 pwrite64:18:68 pwritev:296:70 pwritev2:328:287
+    preadv2:327:286 pselect6:270:72 ptrace:101:117 pwrite64:18:68 pwritev:296:70 pwritev2:328:287
     read:0:63 readahead:187:213 readlink:89:- readlinkat:267:78 readv:19:65 recvfrom:45:207 recvmmsg:299:243
     recvmsg:47:212 removexattr:197:14 rename:82:- renameat:264:38 renameat2:316:276 restart_syscall:219:128 rmdir:84:-
     rseq:334:293 rt_sigaction:13:134 rt_sigpending:127:136 rt_sigprocmask:14:135 rt_sigqueueinfo:129:138
     rt_sigreturn:15:139 rt_sigsuspend:130:133 rt_sigtimedwait:128:137 rt_tgsigqueueinfo:297:240
     sched_get_priority_max:146:125 sched_get_priority_min:147:126 sched_getaffinity:204:123 sched_getattr:315:275
-    sched_getparam:143:121 sched_getscheduler:145:120 sched_rr_get_interval:148:127 sched_setaffinity:203:122
-    sched_setattr:314:274 sched_setparam:142:118 sched_setscheduler:144:119 sched_yield:24:124 seccomp:317:277
+    sched_getparam:143:121 sched_getscheduler:145:120 sched_rr_get_interval:148:127
+    sched_yield:24:124 seccomp:317:277
     select:23:- semctl:66:191 semget:64:190 semop:65:193 semtimedop:220:192 sendfile:40:71 sendmmsg:307:269
     sendmsg:46:211 sendto:44:206 set_robust_list:273:99 set_thread_area:205:- set_tid_address:218:96 setfsgid:123:152
-    setfsuid:122:151 setgid:106:144 setgroups:116:159 setitimer:38:103 setpgid:109:154 setpriority:141:140
+    setfsuid:122:151 setgid:106:144 setgroups:116:159 setitimer:38:103 setpgid:109:154
     setregid:114:143 setresgid:119:149 setresuid:117:147 setreuid:113:145 setrlimit:160:164 setsid:112:157
     setsockopt:54:208 setuid:105:146 setxattr:188:5 shmat:30:196 shmctl:31:195 shmdt:67:197 shmget:29:194
     shutdown:48:210 sigaltstack:131:132 signalfd:282:- signalfd4:289:74 splice:275:76 stat:4:- statfs:137:43
@@ -67,18 +69,61 @@ _TABLE: Final = """
 CLONE_NAMESPACES: Final = 0x7E020000
 """CLONE_NEW{CGROUP,UTS,IPC,USER,PID,NET} and CLONE_NEWNS."""
 
-FAMILIES: Final = (1, 2, 10, 16)
-"""Socket families: UNIX, IPv4, IPv6, and netlink, by which C libraries look at addresses. No vsock, no AF_ALG."""
+FAMILIES: Final = (1, 2, 10)
+"""Socket families: UNIX, IPv4, IPv6. No vsock, no AF_ALG; of netlink (16) only ROUTE, see `CONDITIONAL`."""
 
 PERSONALITIES: Final = (0, 0x0040000, 0xFFFFFFFF)
 """Default, without address randomization (debuggers), and the question which it is."""
 
-# Calls that depend on an argument. Their numbers: (x86-64, arm64).
-_CLONE: Final = (56, 220)
-_CLONE3: Final = (435, 435)
-_SOCKET: Final = (41, 198)
-_SOCKETPAIR: Final = (53, 199)
-_PERSONALITY: Final = (135, 92)
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One condition: the bits of ``mask`` in argument ``index`` have this value.
+
+    The kernel reads 32 bits of most arguments, so those are compared; ``wide``: all 64, for a pointer.
+    """
+
+    index: int
+    value: int
+    mask: int = 0xFFFFFFFF
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conditional:
+    """A call that is allowed where every condition of one of its ``choices`` holds."""
+
+    name: str
+    numbers: tuple[int, int]
+    choices: tuple[tuple[Argument, ...], ...]
+
+
+def _any_of(values: Sequence[int]) -> tuple[tuple[Argument, ...], ...]:
+    return tuple((Argument(0, value),) for value in values)
+
+
+_MYSELF: Final = ((Argument(0, 0),),)
+"""The first argument is a process: 0 is the caller. A task that names its own number gets EPERM too."""
+
+CONDITIONAL: Final = (
+    Conditional("clone", (56, 220), ((Argument(0, 0, CLONE_NAMESPACES),),)),
+    # AF_NETLINK with NETLINK_ROUTE, by which C libraries look at addresses.
+    Conditional("socket", (41, 198), (*_any_of(FAMILIES), (Argument(0, 16), Argument(2, 0)))),
+    Conditional("socketpair", (53, 199), _any_of(FAMILIES)),
+    Conditional("personality", (135, 92), _any_of(PERSONALITIES)),
+    Conditional("sched_setaffinity", (203, 122), _MYSELF),
+    Conditional("sched_setattr", (314, 274), _MYSELF),
+    Conditional("sched_setparam", (142, 118), _MYSELF),
+    Conditional("sched_setscheduler", (144, 119), _MYSELF),
+    # PRIO_PROCESS or PRIO_PGRP of the caller; by user (PRIO_USER) it would reach hivemind-init where that is the same.
+    Conditional("setpriority", (141, 140), tuple((Argument(0, kind), Argument(1, 0)) for kind in (0, 1))),
+    # IOPRIO_WHO_PROCESS or IOPRIO_WHO_PGRP of the caller.
+    Conditional("ioprio_set", (251, 30), tuple((Argument(0, kind), Argument(1, 0)) for kind in (1, 2))),
+    # Limits of others may be read: the new ones are NULL then.
+    Conditional("prlimit64", (302, 261), (*_MYSELF, (Argument(2, 0, 0xFFFFFFFFFFFFFFFF, wide=True),))),
+)
+
+_CLONE3: Final = 435  # on both machines
 
 _MACHINES: Final = {"x86_64": (0, 0xC000003E, "SCMP_ARCH_X86_64"), "aarch64": (1, 0xC00000B7, "SCMP_ARCH_AARCH64")}
 _ALIASES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -94,17 +139,15 @@ def allowed(machine: str) -> Mapping[str, int]:
 def engine_profile(machine: str) -> dict[str, object]:
     """The table as a container engine's seccomp profile, for `uname -m` or Docker's name of a machine."""
 
-    def when(index: int, value: int, op: str = "SCMP_CMP_EQ", mask: int = 0) -> dict[str, object]:
-        return {"index": index, "value": value, "valueTwo": mask, "op": op}
-
-    def allow(names: Sequence[str], *args: dict[str, object]) -> dict[str, object]:
-        return {"names": list(names), "action": "SCMP_ACT_ALLOW", "args": list(args)}
+    def allow(names: Sequence[str], choice: Sequence[Argument] = ()) -> dict[str, object]:
+        args = [
+            {"index": one.index, "value": one.mask, "valueTwo": one.value, "op": "SCMP_CMP_MASKED_EQ"} for one in choice
+        ]
+        return {"names": list(names), "action": "SCMP_ACT_ALLOW", "args": args}
 
     rules: list[dict[str, object]] = [
         allow(sorted(allowed(machine))),
-        allow(["clone"], when(0, CLONE_NAMESPACES, "SCMP_CMP_MASKED_EQ")),
-        *(allow(["socket", "socketpair"], when(0, family)) for family in FAMILIES),
-        *(allow(["personality"], when(0, value)) for value in PERSONALITIES),
+        *(allow([call.name], choice) for call in CONDITIONAL for choice in call.choices),
         # Its flags lie in memory where no filter can look: C libraries then use clone.
         {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS, "args": []},
     ]
@@ -116,23 +159,35 @@ def filter_program(machine: str) -> bytes:
     column, architecture, _ = _machine(machine)
     lines = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, architecture), _KILL]
     lines += [(_LOAD, 0, 0, _NUMBER), (_ABOVE, 0, 1, NEWEST), _refused(errno.ENOSYS)]
-    lines += [(_EQUAL, 0, 1, _CLONE3[column]), _refused(errno.ENOSYS)]
-    lines += [(_EQUAL, 0, 4, _CLONE[column]), (_LOAD, 0, 0, _FIRST_ARGUMENT)]
-    lines += [(_ANY_BIT, 0, 1, CLONE_NAMESPACES), _refused(errno.EPERM), _ALLOWED]
-    for numbers, values in ((_SOCKET, FAMILIES), (_SOCKETPAIR, FAMILIES), (_PERSONALITY, PERSONALITIES)):
-        tests = [line for value in values for line in ((_EQUAL, 0, 1, value), _ALLOWED)]
-        lines += [(_EQUAL, 0, len(tests) + 2, numbers[column]), (_LOAD, 0, 0, _FIRST_ARGUMENT), *tests]
-        lines += [_refused(errno.EPERM)]
+    lines += [(_EQUAL, 0, 1, _CLONE3), _refused(errno.ENOSYS)]
+    for call in CONDITIONAL:
+        tests = [line for choice in call.choices for line in _choice(choice)]
+        lines += [(_EQUAL, 0, len(tests) + 1, call.numbers[column]), *tests, _refused(errno.EPERM)]
     for first, last in _ranges(sorted(allowed(machine).values())):
         lines += [(_AT_LEAST, 0, 2, first), (_ABOVE, 1, 0, last), _ALLOWED]
     lines += [_refused(errno.EPERM)]
     return b"".join(struct.pack("<HBBI", *line) for line in lines)
 
 
+def _choice(choice: Sequence[Argument]) -> list[tuple[int, int, int, int]]:
+    """Allowed where all conditions hold; else what follows is next."""
+    words = []  # (offset, mask, value) of 32 bits each; both machines are little-endian
+    for one in choice:
+        for half in range(1 + one.wide):
+            low = 32 * half
+            words.append(
+                (_ARGUMENTS + 8 * one.index + 4 * half, one.mask >> low & 0xFFFFFFFF, one.value >> low & 0xFFFFFFFF)
+            )
+    lines = [_ALLOWED]
+    for offset, mask, value in reversed(words):
+        lines = [(_LOAD, 0, 0, offset), (_AND, 0, 0, mask), (_EQUAL, 0, len(lines), value), *lines]
+    return lines
+
+
 # struct seccomp_data: where its words lie (both machines are little-endian).
-_NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
-# Classic BPF: load a word; jump when equal, greater, greater or equal, any bit in common; return.
-_LOAD, _EQUAL, _ABOVE, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x45, 0x06
+_NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
+# Classic BPF: load a word; keep some of its bits; jump when equal, greater, greater or equal; return.
+_LOAD, _AND, _EQUAL, _ABOVE, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x25, 0x35, 0x06
 _KILL: Final = (_RETURN, 0, 0, 0x80000000)
 _ALLOWED: Final = (_RETURN, 0, 0, 0x7FFF0000)
 

@@ -6,7 +6,7 @@ import enum
 from typing import Final
 
 from hivemind_worker.capsule import messages as m
-from hivemind_worker.capsule.payloads import FROM_CAPSULE, FrameType
+from hivemind_worker.capsule.frame_types import FROM_CAPSULE, FrameType
 
 
 class Phase(enum.Enum):
@@ -32,6 +32,12 @@ _Ready = tuple[FrameType, Phase]
 
 _T = FrameType
 _P = Phase
+
+_TO_TUNNELS = (_T.TUNNEL_DOWNLOAD, _T.TUNNEL_UPLOAD_CREDIT, _T.TUNNEL_CLOSE)
+_TUNNELS = (
+    *_TO_TUNNELS,
+    *(_T.TUNNEL_OPENED, _T.TUNNEL_UPLOAD, _T.TUNNEL_DOWNLOAD_CREDIT, _T.TUNNEL_CLOSED),
+)
 
 TABLE: Final[dict[tuple[Phase, FrameType | _Ready], Phase]] = {
     (_P.WAITING, (_T.READY, _P.IDLE)): _P.IDLE,
@@ -62,6 +68,7 @@ TABLE: Final[dict[tuple[Phase, FrameType | _Ready], Phase]] = {
     (_P.COLLECTING, _T.ACK): _P.COLLECTING,
     (_P.RECEIVING, _T.ACK): _P.RECEIVING,
     (_P.DONE, _T.ACK): _P.DONE,
+    **dict.fromkeys(((_P.RUNNING, frame_type) for frame_type in _TUNNELS), _P.RUNNING),
     # What the worker says crosses what the capsule says: these are harmless there when the task has just ended.
     (_P.COLLECTING, _T.INPUT): _P.COLLECTING,
     (_P.COLLECTING, _T.SIGNAL): _P.COLLECTING,
@@ -72,6 +79,7 @@ TABLE: Final[dict[tuple[Phase, FrameType | _Ready], Phase]] = {
     (_P.DONE, _T.INPUT): _P.DONE,
     (_P.DONE, _T.SIGNAL): _P.DONE,
     (_P.DONE, _T.STOP): _P.DONE,
+    **{(phase, frame_type): phase for phase in (_P.COLLECTING, _P.RECEIVING, _P.DONE) for frame_type in _TO_TUNNELS},
     # ERROR may come whenever something was asked for.
     (_P.IDLE, _T.ERROR): _P.FAILED,
     (_P.LOADING, _T.ERROR): _P.FAILED,
@@ -87,6 +95,7 @@ TABLE: Final[dict[tuple[Phase, FrameType | _Ready], Phase]] = {
     (_P.FAILED, _T.SIGNAL): _P.FAILED,
     (_P.FAILED, _T.STOP): _P.FAILED,
     (_P.FAILED, _T.ACK): _P.FAILED,
+    **dict.fromkeys(((_P.FAILED, frame_type) for frame_type in _TO_TUNNELS), _P.FAILED),
     # A new stream, at any time.
     (_P.WAITING, _T.RESUME): _P.RESUMING,
     (_P.RESUMING, _T.RESUME): _P.RESUMING,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ class Asked:
     inputs: Sequence[str] = ()
     requirements: Sequence[str] = ()
     labels: Sequence[str] = ()
+    secrets: Sequence[str] = ()
 
 
 def task(asked: Asked) -> dict[str, Any]:
@@ -41,6 +43,7 @@ def task(asked: Asked) -> dict[str, Any]:
         "environment": _environment(asked.environment),
         "input_files": dict(_inputs(asked.inputs)),
         "labels": words.pairs("--label", asked.labels),
+        "secrets": secrets(asked.secrets),
     }
     if asked.requirements:
         said["requirements"] = [line for each in asked.requirements for line in _requirements(each)]
@@ -59,6 +62,27 @@ def _environment(given: Sequence[str]) -> dict[str, str]:
     if missing:
         raise click.UsageError(f"--env {missing[0]}: no such variable here; write NAME=VALUE")
     return words.pairs("--env", [each if "=" in each else f"{each}={os.environ[each]}" for each in there])
+
+
+def secrets(given: Sequence[str]) -> dict[str, object]:
+    """Return where the values of secrets come from: NAME from its variable here, NAME=@FILE from a file, NAME=- from
+    standard input. A value itself is refused, and not shown: the list of processes had it already.
+    """
+    found: dict[str, object] = {}
+    for each in given:
+        name, sign, source = each.partition("=")
+        if not sign:
+            found[name] = {"env": name}
+        elif source == "-":
+            found[name] = sys.stdin.read()
+        elif source.startswith("@"):
+            found[name] = {"file": _absolute(source[1:])}
+        else:
+            raise click.UsageError(
+                f"--secret {name}: no value here, where every user of this machine could read it; write --secret NAME "
+                "to take it from the variable, NAME=@FILE from a file, or NAME=- from standard input"
+            )
+    return found
 
 
 def _requirements(given: str) -> Iterator[str]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from hivemind_worker import wiring
 from hivemind_worker.cli import folders, service, tapped
 from hivemind_worker.concurrency import stopping
+from hivemind_worker.filesystem import memory
 from hivemind_worker.settings import schema
 from hivemind_worker.task import errors, resources
 
@@ -28,9 +30,10 @@ async def pool_and_worker(
     the worker's error; where this machine can never meet ``needs``, with :class:`errors.InvalidTask`. ``stop`` at level
     kill makes the end one at once. ``tap`` is given the tasks' output.
     """
+    memory.protect()
     try:
-        with folders.private() as folder:
-            private = _private(settings, folder)
+        with folders.private() as folder, _listen(folder) as listen:
+            private = _private(settings, folder, listen)
             async with service.serving(wiring.build_pool(private)) as address:
                 here = _at(private, address)
                 worker = await wiring.build_worker(
@@ -58,10 +61,22 @@ def _large_enough(capacity: resources.Resources, needs: resources.Resources) -> 
         raise errors.InvalidTask("task", f"asks for more than this machine has to give: {what}")
 
 
-def _private(settings: schema.Settings, folder: Path) -> schema.Settings:
-    """The same settings, with everything that is kept or listened at in ``folder``."""
+@contextlib.contextmanager
+def _listen(folder: Path) -> Iterator[str]:
+    """Have the address of a socket in ``folder``: a port would be open to every user of this machine."""
     socket = folder / "pool.sock"
-    listen = f"unix:{socket}" if len(str(socket).encode()) <= _SOCKET_PATH else "127.0.0.1:0"
+    if len(str(socket).encode()) <= _SOCKET_PATH:
+        yield f"unix:{socket}"
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"unix:/proc/self/fd/{handle}/{socket.name}"
+    finally:
+        os.close(handle)
+
+
+def _private(settings: schema.Settings, folder: Path, listen: str) -> schema.Settings:
+    """The same settings, with everything that is kept in ``folder``, and listened at ``listen``."""
     storage = {"state_dir": folder, "work_dir": folder / "work", "log_dir": folder / "log"}
     pool = {"listen": listen, "store": None, "artifact_dir": None}
     security = {"tls_ca_file": None, "tls_cert_file": None, "tls_key_file": None, "insecure": False}

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from hivemind_worker.filesystem import private_dir
+
 PREFIX = "hivemind-run-"
 
 
@@ -48,7 +50,7 @@ def _locked_folder() -> tuple[Path, int]:
     Another, where the sweep of another command came between making and locking it.
     """
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        folder = private_dir.temporary(PREFIX)
         with contextlib.suppress(FileNotFoundError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:

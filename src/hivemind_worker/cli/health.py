@@ -42,7 +42,7 @@ def command(state_dir: str | None, address: str, config: str | None) -> None:
     for name, where in found.items():
         answer = finding.ask(where, SECONDS)
         if answer.report is None:
-            click.echo(f"hivemind: {answer.trouble}", err=True)
+            look.report(f"hivemind: {answer.trouble}")
         else:
             _show(name.removesuffix("-http"), where, answer.report, shown)
         well = well and answer.report is not None and answer.report["status"] == "healthy"

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.settings import state_lock
 from hivemind_worker.task import errors
 
@@ -22,8 +23,8 @@ def folder(state_dir: Path) -> Iterator[state_lock.StateLock]:
     written or locked.
     """
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(state_dir / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        private_dir.make(state_dir)
+        handle = private_file.open_fd(state_dir / FILE_NAME, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise errors.BadSettings(
             f"state_dir {state_dir} cannot be written ({error.strerror}): make it writable, or set another"

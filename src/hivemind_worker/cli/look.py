@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
+from hivemind_worker.telemetry import untrusted
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -28,8 +30,8 @@ class Look:
         click.echo(_json.dumps(said))
 
     def line(self, text: str) -> None:
-        """Print a line of what was asked for."""
-        click.echo(printable(text))
+        """Print a line of what was asked for; should it have several, none but the first begins at the margin."""
+        click.echo(untrusted.message(text))
 
     def note(self, text: str) -> None:
         """Say something beside it, on standard error; not with --quiet. Never fails."""
@@ -47,7 +49,7 @@ class Look:
         On a terminal the columns named in ``prose`` are wrapped. All others are whole or not there: an id cut short is
         no use to anybody. What lacks room is left out, and that is said; so is what is empty.
         """
-        cleaned = [[printable(cell) for cell in row] for row in rows]
+        cleaned = [[untrusted.line(cell) for cell in row] for row in rows]
         if self.quiet:
             for row in cleaned:
                 click.echo(row[0])
@@ -92,16 +94,7 @@ def report(text: str) -> None:
     What is under way must not end by that, or never end: the note of a signal is one of these lines.
     """
     with contextlib.suppress(OSError):
-        click.echo(printable(text), err=True)
-
-
-def printable(text: str) -> str:
-    """Return text that cannot move the cursor or colour the terminal: names and errors come from tasks."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode() for each in text
-    )
+        click.echo(untrusted.message(text), err=True)
 
 
 def _switch(flag: str, field: str, text: str, *more: str) -> Callable[[F], F]:
@@ -139,10 +132,7 @@ def _draw(heads: Sequence[str], rows: Sequence[Sequence[str]], prose: Collection
 
     screen = console.Console()
     filled = [at == 0 or not rows or any(row[at] for row in rows) for at in range(len(heads))]
-    widths = [
-        max(cells.cell_len(line) for row in (heads, *rows) for line in row[at].split("\n")) if filled[at] else 0
-        for at in range(len(heads))
-    ]
+    widths = [max(cells.cell_len(row[at]) for row in (heads, *rows)) if filled[at] else 0 for at in range(len(heads))]
     flowing = {at for at, head in enumerate(heads) if head in prose}
     shown = fitting(widths, flowing, screen.width)
     drawn = table.Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))

@@ -56,8 +56,9 @@ async def _until(stop: stopping.Stop) -> None:
 @command.command("backup")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @options.of(*_PLACES)
+@click.option("--with-key", is_flag=True, help="Also the key of tasks' secrets: keep such a backup as secret as those.")
 @look.options()
-def backup(folder: Path, **given: Any) -> None:
+def backup(folder: Path, with_key: bool, **given: Any) -> None:  # noqa: FBT001  (click's own signature)
     """Back this machine's pool up into DIR, also while it serves.
 
     What DIR has of an earlier backup is not copied again, and that stays until the new one is whole. The exit code is 1
@@ -66,7 +67,7 @@ def backup(folder: Path, **given: Any) -> None:
     from hivemind_worker.nodepool import backup as pool_backup  # noqa: PLC0415  (slow to import)
 
     shown = look.current()
-    summary = pool_backup.make(_folders(given), folder)
+    summary = pool_backup.make(_folders(given), folder, with_key=with_key)
     if shown.json:
         shown.object(_plain(summary))
     else:
@@ -97,6 +98,12 @@ def restore(folder: Path, replace: bool, **given: Any) -> None:  # noqa: FBT001 
         for path in summary.set_aside:
             shown.note(f"set aside: {path}")
         shown.note(f"restored {summary.files} files, as of {words.moment(summary.made_at)}; start: hivemind pool")
+    if summary.unreadable:
+        folders = _folders(given)
+        shown.note(
+            f"{summary.unreadable} tasks have secrets, and the key that can read them is not in the backup: put it at "
+            f"{folders.store}.key before you start the pool, or they end as invalid_task"
+        )
     _say_missing(summary.missing, shown)
 
 

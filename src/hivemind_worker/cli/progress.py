@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from hivemind_worker.cli import look
+from hivemind_worker.telemetry import untrusted
 
 LARGE = 8 * 1024 * 1024
 """Bytes from which on a file gets a bar: smaller ones are over before one could read it."""
@@ -33,7 +34,7 @@ def bars(shown: look.Look) -> Iterator[Callable[[str, int, int], None]]:
         if of < LARGE:
             return
         if what not in known:
-            known[what] = drawn.add_task(look.printable(what), total=of)
+            known[what] = drawn.add_task(untrusted.line(what), total=of)
         drawn.update(known[what], completed=done)
 
     with drawn:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
-from hivemind_worker.cli import asking, look, options, progress, words
+from hivemind_worker.cli import asking, exit_codes, look, options, progress, words
 from hivemind_worker.client import asynchronous, shapes
 from hivemind_worker.task import outcome
+from hivemind_worker.telemetry import untrusted
 
 
 @click.command("results")
@@ -26,14 +27,16 @@ def command(task_id: str, names: Sequence[str], directory: str | None, **given: 
     """
     shown = look.current()
 
-    async def ask(client: asynchronous.AsyncClient) -> tuple[tuple[outcome.ResultFile, ...], list[Path]]:
+    async def ask(client: asynchronous.AsyncClient) -> tuple[tuple[outcome.ResultFile, ...], shapes.Downloaded]:
         files = await client.results(task_id)
         if not files:
             ended = (await client.task(task_id)).ended
             shown.note(f"task {task_id} has no result files" if ended else f"task {task_id} has not ended")
         if names:
             files = tuple(file for file in files if file.name in names)
-        return files, await client.download(task_id, directory, names or None) if directory is not None else []
+        if directory is None:
+            return files, shapes.Downloaded()
+        return files, await client.download(task_id, directory, names or None)
 
     with progress.bars(shown) as told:
         files, paths = asking.pool(given, ask, told)
@@ -42,7 +45,11 @@ def command(task_id: str, names: Sequence[str], directory: str | None, **given: 
             shown.object(shapes.result_as_json(file))
     elif directory is not None:
         for path in paths:
-            shown.line(str(path))
+            shown.line(untrusted.line(str(path)))
     elif files:
         rows = [(file.name, words.size(file.artifact.size), file.artifact.sha256) for file in files]
         shown.table(("name", "size", "sha256"), rows)
+    for skipped in paths.skipped:
+        look.report(f"hivemind: not fetched: {untrusted.line(skipped.why)}")
+    if paths.skipped:
+        sys.exit(exit_codes.FAILURE)

@@ -15,6 +15,7 @@ import click
 
 import hivemind_worker
 from hivemind_worker.cli import exit_codes, look
+from hivemind_worker.filesystem import umask
 from hivemind_worker.task import errors
 
 # Each verb's file, and its line in the help: shown without importing the file. A test holds them against the files.
@@ -79,6 +80,7 @@ def command() -> None:
 
 def run(arguments: Sequence[str], name: str = "hivemind") -> NoReturn:
     """Do what the command line says, and end this process with the exit code that tells how it went."""
+    umask.restrict()
     shown = look.Look()
     _have_standard_streams()
     try:
@@ -128,7 +130,7 @@ def _told(error: Exception, shown: look.Look) -> int:
     if shown.debug:
         import traceback  # noqa: PLC0415  (rarely needed, and every command waits for what is imported)
 
-        traceback.print_exception(error)
+        look.report("".join(traceback.format_exception(error)).rstrip())
     elif isinstance(error, errors.HiveMindError | TimeoutError):
         look.report(f"hivemind: {error}")
     else:

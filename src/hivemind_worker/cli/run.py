@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from hivemind_worker.cli import (
 )
 from hivemind_worker.client import asynchronous, inputs, shapes
 from hivemind_worker.concurrency import stopping
+from hivemind_worker.containers import image_access
 from hivemind_worker.settings import schema
 from hivemind_worker.task import outcome
+from hivemind_worker.telemetry import untrusted
 
 
 class _Run(click.Command):
@@ -54,6 +57,8 @@ class _Run(click.Command):
 @click.option("--timeout", type=float, metavar="S", help="Seconds after which it is ended (exit code 124).")
 @click.option("--env", "environment", multiple=True, metavar="NAME[=VALUE]",
               help="A variable for the task; without a value, the one it has here.")  # fmt: skip
+@click.option("--secret", "secrets", multiple=True, metavar="NAME[=@FILE|=-]",
+              help="A variable that only the task sees: its value from here, a file, or standard input.")  # fmt: skip
 @click.option("--input", "paths", multiple=True, metavar="PATH", help="A file or folder for the task to read.")
 @click.option("--results", "directory", metavar="DIR", help="Fetch the result files into this folder.")
 @click.option(
@@ -64,6 +69,7 @@ class _Run(click.Command):
     help="A Python package that the script needs, such as 'numpy>=2'; may be given several times.",
 )
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label of the task.")
+@streams.option
 @options.of(*options.TO_POOL, "log_level", "cache_dir", groups=("docker", "images", "packages"))
 @look.options()
 def command(**given: Any) -> None:
@@ -85,12 +91,14 @@ def command(**given: Any) -> None:
         inputs=given.pop("paths"),
         requirements=given.pop("requirements"),
         labels=given.pop("labels"),
+        secrets=given.pop("secrets"),
     )
     directory = given.pop("directory")
+    writer = streams.Writer(shown, raw=given.pop("raw"))
     prepared = inputs.prepare(describing.task(asked), Path())
     own = not given.get("node_pool_address")
     with progress.bars(shown) as told:
-        task = asyncio.run(_run(options.load(given), prepared, shown, directory, told, own=own))
+        task = asyncio.run(_run(options.load(given), prepared, shown, writer, directory, told, own=own))
     if shown.json:
         shown.object(task.as_json())
     else:
@@ -102,6 +110,7 @@ async def _run(
     settings: schema.Settings,
     prepared: inputs.Prepared,
     shown: look.Look,
+    writer: streams.Writer,
     directory: str | None,
     told: wiring.Progress,
     *,
@@ -112,23 +121,27 @@ async def _run(
     with service.signals(stop, shown.more, stopping.StopLevel.CANCEL):
         run = _run_here if own else _run_there
         try:
-            return await run(settings, prepared, shown, directory, told, stop)
+            return await run(settings, prepared, shown, writer, directory, told, stop)
         except stopping.Stopped:
             raise KeyboardInterrupt from None
+        finally:
+            with contextlib.suppress(OSError):  # whoever read it has gone
+                writer.finish()
 
 
 async def _run_there(
     settings: schema.Settings,
     prepared: inputs.Prepared,
     shown: look.Look,
+    writer: streams.Writer,
     directory: str | None,
     told: wiring.Progress,
     stop: stopping.Stop,
 ) -> shapes.Task:
     async with wiring.build_client(settings, told) as client:
         task_id = await _submit(client, prepared, shown, stop)
-        task = await following.follow(client, task_id, stop, lambda output: streams.write(shown, output), shown.note)
-        await _fetch(client, task, directory, stop)
+        task = await following.follow(client, task_id, stop, writer.write, shown.note)
+        await _fetch(client, task, directory, shown, stop)
         return task
 
 
@@ -136,6 +149,7 @@ async def _run_here(
     settings: schema.Settings,
     prepared: inputs.Prepared,
     shown: look.Look,
+    writer: streams.Writer,
     directory: str | None,
     told: wiring.Progress,
     stop: stopping.Stop,
@@ -146,7 +160,9 @@ async def _run_here(
         unwritten.append(error)
         stop.request(stopping.StopLevel.CANCEL, f"nobody reads the output: {error.strerror}")
 
-    tap = tapped.Tap(lambda output: streams.write(shown, output), gone)
+    tap = tapped.Tap(writer.write, gone)
+    if image := prepared.task.docker_image:
+        settings = settings.model_copy(update={"images": image_access.of_owner(settings.images, image)})
     async with (
         embedded.pool_and_worker(settings, prepared.task.needs, stop, tap, shown.note) as here,
         wiring.build_client(here, told) as client,
@@ -155,7 +171,7 @@ async def _run_here(
         tap.open()
         task = await following.follow(client, task_id, stop, None, shown.note)
         await tap.close()
-        await _fetch(client, task, directory, stop)
+        await _fetch(client, task, directory, shown, stop)
     if tap.left_out_bytes:
         shown.note(f"hivemind: {tap.left_out_bytes} bytes of output were left out: they were not read fast enough")
     if unwritten:
@@ -173,10 +189,12 @@ async def _submit(
 
 
 async def _fetch(
-    client: asynchronous.AsyncClient, task: shapes.Task, directory: str | None, stop: stopping.Stop
+    client: asynchronous.AsyncClient, task: shapes.Task, directory: str | None, shown: look.Look, stop: stopping.Stop
 ) -> None:
     if directory is not None and task.result and task.result.results:
-        await stop.until(stopping.StopLevel.CANCEL, client.download(task.id, directory))
+        fetched = await stop.until(stopping.StopLevel.CANCEL, client.download(task.id, directory))
+        for skipped in fetched.skipped:
+            shown.note(f"hivemind: not fetched: {untrusted.line(skipped.why)}")
 
 
 def _tell(task: shapes.Task, directory: str | None, shown: look.Look) -> None:
@@ -191,6 +209,6 @@ def _tell(task: shapes.Task, directory: str | None, shown: look.Look) -> None:
         left = words.count(len(result.results), "result file")
         shown.note(f"hivemind: {left} left behind; --results DIR fetches them")
     for skipped in result.skipped if result else ():
-        shown.note(f"hivemind: not among the results: {skipped.name}: {skipped.why}")
+        shown.note(f"hivemind: not among the results: {untrusted.line(f'{skipped.name}: {skipped.why}')}")
     if result:
         shown.more(f"hivemind: {task.id} {words.ending(task)} in {result.usage.wall_seconds:.2f} s, {result.isolation}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hivemind_worker.cli import exit_codes, folders, look, rereading
 from hivemind_worker.concurrency import stopping
+from hivemind_worker.filesystem import memory
 from hivemind_worker.settings import schema
 from hivemind_worker.telemetry import logs
 
@@ -43,6 +44,7 @@ def run(
         await sweeping
         return exit_codes.INTERRUPTED if signal.SIGINT in received else exit_codes.OK
 
+    memory.protect()
     with logging(settings.settings, name, shown) as written:
         settings.takers.append(lambda now: written.level(_level(now, shown)))
         return asyncio.run(within())

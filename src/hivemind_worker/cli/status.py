@@ -10,6 +10,7 @@ import click
 from hivemind_worker.cli import asking, look, options, words
 from hivemind_worker.client import asynchronous, shapes
 from hivemind_worker.task import outcome, spec
+from hivemind_worker.telemetry import untrusted
 
 SHOWN_SECONDS = 0.005
 """What took less would read as 0.00; `--json` has it all."""
@@ -32,8 +33,14 @@ def command(ids: Sequence[str], **given: Any) -> None:
         elif shown.quiet:
             shown.line(str(task.status))
         else:
-            for name, value in _rows(task):
-                shown.line(f"{name + ':':<13}{value}".rstrip())
+            show(task, shown)
+
+
+def show(task: shapes.Task, shown: look.Look) -> None:
+    """Print all that there is to say of a task. An error may have lines; a name that has some is shown as one."""
+    for name, value in _rows(task):
+        text = value if name == "error" else untrusted.line(value)
+        shown.line(f"{name + ':':<13}{text}".rstrip())
 
 
 def _rows(task: shapes.Task) -> Iterator[tuple[str, str]]:
@@ -70,9 +77,17 @@ def _attempt(task: shapes.Task) -> str:
     return f"{task.attempt} of {task.max_attempts}" if task.attempt else ""
 
 
+_NODE_CHECKS = {
+    outcome.NodeCheck.PASSED: "the node is sound: it started a capsule of its own after the failure",
+    outcome.NodeCheck.FAILED: "the node is sick: it could not start a capsule of its own either",
+    outcome.NodeCheck.NOT_DONE: "the node could not check itself after the failure",
+}
+
+
 def _of_outcome(said: outcome.Outcome) -> Iterator[tuple[str, str]]:
     yield "isolation", " ".join(each for each in (said.isolation, said.runtime) if each)
     yield "image", said.image_digest
+    yield "node check", _NODE_CHECKS.get(said.node_check, "")
     yield "limits", _limits(said.limits) if said.limits else ""
     yield "limits hit", ", ".join(said.limits_hit)
     yield "flags", ", ".join(sorted(str(flag) for flag in said.flags))
@@ -104,6 +119,9 @@ def _usage(used: outcome.Usage) -> str:
         (_size(used.written_bytes), "written"),
         (words.count(used.processes, "process").replace("processs", "processes") if used.processes else "", ""),
         (_seconds(used.throttled_seconds), "waiting for CPU"),
+        (_size(used.network_sent_bytes), "sent"),
+        (_size(used.network_received_bytes), "received"),
+        (str(used.network_refused or ""), "connections refused"),
     ))  # fmt: skip
 
 

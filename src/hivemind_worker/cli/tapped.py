@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from hivemind_worker.capsule import accounts
+from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.client import following
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import checkpoint, executor
+from hivemind_worker.executors import checkpoint, executor, undead
 from hivemind_worker.task import outcome, plan, state
 
 WAITING_BYTES = 64 * 1024 * 1024
@@ -150,9 +150,18 @@ class TappedExecutor:
         """What the capsules that run use."""
         return await self._inner.usage()
 
+    @property
+    def undead(self) -> tuple[undead.Undead, ...]:
+        """Capsules that could not be killed yet."""
+        return self._inner.undead
+
     async def fitness(self) -> executor.Fitness:
         """Probe this machine."""
         return await self._inner.fitness()
+
+    async def promises(self, plan: plan.RunPlan) -> defence_spec.DefenceSpec | None:
+        """What a task is promised."""
+        return await self._inner.promises(plan)
 
     async def close(self) -> None:
         """Finish removals that are under way."""

@@ -197,10 +197,11 @@ class AsyncClient:
 
     async def download(
         self, task_id: str, directory: str | os.PathLike[str], names: Iterable[str] | None = None
-    ) -> list[Path]:
+    ) -> shapes.Downloaded:
         """Fetch the result files of a task (all, or those named) into ``directory``; returns their paths.
 
-        Each appears whole and checked or not at all, never outside the directory; what broke off is resumed.
+        Each appears whole and checked or not at all, never outside the directory; what broke off is resumed. A file
+        that has no place there is left out, and named in ``skipped`` of what is returned.
         """
         return await fetching.download(self._open, task_id, Path(directory), names, self._progress)
 

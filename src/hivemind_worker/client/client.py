@@ -191,8 +191,8 @@ class Client:
 
     def download(
         self, task_id: str, directory: str | os.PathLike[str], names: Iterable[str] | None = None
-    ) -> list[Path]:
-        """Fetch the result files of a task into ``directory``; returns their paths."""
+    ) -> shapes.Downloaded:
+        """Fetch the result files of a task into ``directory``; returns their paths, in ``skipped`` what has none."""
         return self._do(self._client.download(task_id, directory, names))
 
     def nodes(self) -> tuple[shapes.Node, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import grpc
@@ -52,12 +53,13 @@ async def download(
     directory: Path,
     names: Iterable[str] | None,
     progress: uploading.Progress,
-) -> list[Path]:
+) -> shapes.Downloaded:
     """Fetch result files (all, or those named) into ``directory``, and return where they lie.
 
     What lies there already with the right content is not fetched again; a download that broke off goes on where it
-    was. Raises :class:`errors.UserError` for a name that there is not and for a task that has not ended,
-    :class:`errors.Rejected` for a name that would lead outside the directory: then nothing has been fetched.
+    was. A file whose name would lead outside the directory, or to where another of these files lies, is skipped, and
+    the others are fetched. Raises :class:`errors.UserError` for a name that there is not and for a task that has not
+    ended, :class:`errors.Rejected` where none of the files can be fetched.
     """
     there = {file.name: file for file in await results(pool, task_id)}
     if not there:
@@ -66,10 +68,30 @@ async def download(
     missing = [name for name in wanted if name not in there]
     if missing:
         raise errors.UserError(f"task {task_id} has no result {missing[0]!r}; it has {_listed(list(there))}")
-    places = [(there[name], landing.place(directory, name)) for name in wanted]
-    for file, path in places:
-        await _fetch(pool, task_id, file, landing.Landing(directory, path, file), progress)
-    return [path for _, path in places]
+    fetched = shapes.Downloaded()
+    skipped = list[outcome.SkippedFile]()
+    written = dict[tuple[int, int], str]()
+    for name in wanted:
+        try:
+            path = landing.place(directory, name)
+            _need_other_place(path, name, written)
+            await _fetch(pool, task_id, there[name], landing.Landing(directory, path, there[name]), progress)
+        except landing.NoPlace as refused:
+            skipped.append(outcome.SkippedFile(name, str(refused)))
+            continue
+        fetched.append(path)
+        written[landing.identity(path)] = name
+    fetched.skipped = tuple(skipped)
+    if skipped and not fetched:
+        raise errors.Rejected(f"no result of {task_id} can be fetched into {directory}: {skipped[0].why}")
+    return fetched
+
+
+def _need_other_place(path: Path, name: str, written: Mapping[tuple[int, int], str]) -> None:
+    """Refuse to write over a result of this very download: this file system may take two names for one."""
+    with contextlib.suppress(OSError):
+        if (other := written.get(landing.identity(path))) is not None:
+            raise landing.NoPlace(f"{name!r} and {other!r} are one file on the file system of {path.parent}")
 
 
 async def _ended(pool: connection.Connection, task_id: str) -> None:

@@ -60,13 +60,16 @@ def prepare(given: Mapping[str, object], base: Path) -> Prepared:
 
     Besides what a task may say anyway, ``{"file": "local/path"}`` stands for the content of a local file, in
     ``input_files`` and as ``code``; in ``input_files`` also ``{"folder": "local/path"}`` for all regular files beneath
-    a folder. Raises :class:`errors.InvalidTask`, naming the field.
+    a folder. In ``secrets`` it stands for a value, and ``{"env": "NAME"}`` for a variable of this process. Raises
+    :class:`errors.InvalidTask`, naming the field.
     """
     if not isinstance(given, Mapping):
         raise errors.InvalidTask("task", f"must be an object with fields, not {type(given).__name__}")
     said = dict(given)
     if _names_file(said.get("code")):
         said["code"] = _code(said["code"], base)
+    if isinstance(said.get("secrets"), Mapping):
+        said["secrets"] = _secrets(checks.mapping("secrets", said["secrets"], most=100), base)
     uploads: dict[str, Source] = {}
     if isinstance(said.get("input_files"), Mapping):
         spread = _spread(checks.mapping("input_files", said["input_files"], most=MOST_FILES), base)
@@ -76,7 +79,9 @@ def prepare(given: Mapping[str, object], base: Path) -> Prepared:
 
 def may_read(given: object) -> bool:
     """Tell whether :func:`prepare` may read files for this task, or have much to hash."""
-    return isinstance(given, Mapping) and bool(given.get("input_files") or _names_file(given.get("code")))
+    return isinstance(given, Mapping) and bool(
+        given.get("input_files") or _names_file(given.get("code")) or given.get("secrets")
+    )
 
 
 def _spread(files: Mapping[str, object], base: Path) -> dict[str, object]:
@@ -167,6 +172,32 @@ def _code(content: object, base: Path) -> str:
         return _whole(source).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise errors.InvalidTask("code", "the file is no UTF-8 text") from None
+
+
+def _secrets(given: Mapping[str, object], base: Path) -> dict[str, object]:
+    """The secrets with their values. No refusal shows one."""
+    found: dict[str, object] = {}
+    for name, content in given.items():
+        where = f"secrets[{name[:60]!r}]"
+        if _names_file(content):
+            found[name] = _text(where, _local(where, content, base))
+        elif isinstance(content, Mapping) and content.keys() == {"env"}:
+            variable = content["env"]
+            if not isinstance(variable, str) or variable not in os.environ:
+                raise errors.InvalidTask(where, f"there is no variable {str(variable)[:60]!r} here")
+            found[name] = os.environ[variable]
+        else:
+            found[name] = content
+    return found
+
+
+def _text(where: str, source: Source) -> str:
+    if source.size > checks.ARGUMENT_BYTES:
+        raise errors.InvalidTask(where, f"the file has {source.size} bytes; at most {checks.ARGUMENT_BYTES}")
+    try:
+        return _whole(source).decode()
+    except UnicodeDecodeError:
+        raise errors.InvalidTask(where, "the file is no UTF-8 text: encode it, such as by base64") from None
 
 
 def _whole(source: Source) -> bytes:

@@ -3,40 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Self
 
-from hivemind_worker.task import errors, outcome
+from hivemind_worker.filesystem import umask
+from hivemind_worker.task import errors, outcome, result_names
 
 if sys.platform != "win32":
     import fcntl
 
 _CHUNK = 1024 * 1024
 
-# It can only be read by setting it: once, while nothing of ours runs yet, and to the safer side for that moment.
-_UMASK = os.umask(0o077)
-os.umask(_UMASK)
-
 # What some file system reads as something else than a name: parts of Windows paths, streams and devices.
 _FOREIGN = '\\:*?"<>|' if sys.platform == "win32" else ""
+
+
+_NAMES_FAULT = frozenset({
+    errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ,
+    errno.ELOOP,
+})  # fmt: skip
+"""What a file system says of a name that it cannot have, or that stands for something else already."""
+
+
+class NoPlace(errors.Rejected):
+    """A result's name leads to no place in the folder that is its own; other results may be fetched."""
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Return what tells the file at ``path`` from all others, whatever its name. Raises OSError."""
+    found = path.lstat()
+    return found.st_dev, found.st_ino
 
 
 def place(directory: Path, name: str) -> Path:
     """Return where a result called ``name`` belongs beneath ``directory``.
 
-    Raises :class:`errors.Rejected` for a name that leads elsewhere, whether by itself or through a link that lies in
+    Raises :class:`NoPlace` for a name that leads elsewhere, whether by itself or through a link that lies in
     the directory.
     """
     parts = name.split("/")
-    bad = any(part in {"", ".", ".."} or "\0" in part or any(each in part for each in _FOREIGN) for part in parts)
-    if bad or PurePosixPath(name).is_absolute() or len(name.encode()) > 4_000:
-        raise errors.Rejected(f"the pool names a result {name[:80]!r}, which is no relative path; nothing was fetched")
+    bad = result_names.problem(name)
+    if not bad and any(char in part for part in parts for char in _FOREIGN):
+        bad = f"name: it holds one of {_FOREIGN}"
+    if bad:
+        raise NoPlace(f"the pool names a result {name[:80]!r}, which cannot be fetched: {bad}")
     path = directory.joinpath(*parts)
     if not path.parent.resolve().is_relative_to(directory.resolve()):
-        raise errors.Rejected(f"{path.parent} leads outside {directory} (a link lies there); nothing was fetched")
+        raise NoPlace(f"{path.parent} leads outside {directory} (a link lies there)")
     return path
 
 
@@ -82,12 +99,12 @@ class Landing:
             self.offset, self.done = self._file.artifact.size, True
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            umask.make_output_dir(self._path.parent)
             place(self._directory, self._file.name)  # the folders are there now: look again where they lead
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
             self._handle = os.open(self._part, flags | getattr(os, "O_BINARY", 0), 0o600)
         except OSError as error:
-            raise errors.UserError(f"{self._path} cannot be written: {error.strerror}") from None
+            raise self._refusal(error, "written") from None
         self._lock()
         self._resume()
 
@@ -140,13 +157,21 @@ class Landing:
             os.ftruncate(self._handle, self.offset)
             if sys.platform != "win32":
                 # As if the submitter had made the file: whoever asked for it can read it, and others as umask says.
-                os.fchmod(self._handle, self._file.mode & 0o777 & ~_UMASK | 0o600)
+                os.fchmod(self._handle, self._file.mode & 0o777 & ~umask.USER | 0o600)
                 os.fsync(self._handle)
             self._part.replace(self._path)
         except OSError as error:
-            raise errors.UserError(f"{self._path} cannot be put in its place: {error.strerror}") from None
+            refusal = self._refusal(error, "put in its place")
+            if isinstance(refusal, NoPlace):
+                self._part.unlink(missing_ok=True)
+            raise refusal from None
         self.done = True
         return True
+
+    def _refusal(self, error: OSError, what: str) -> errors.HiveMindError:
+        """Whether this name is to blame, or the folder that the user named."""
+        kind = NoPlace if error.errno in _NAMES_FAULT else errors.UserError
+        return kind(f"{self._path} cannot be {what}: {error.strerror}")
 
     def _begin_again(self) -> None:
         os.lseek(self._handle, 0, os.SEEK_SET)

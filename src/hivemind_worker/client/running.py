@@ -91,6 +91,7 @@ async def submit(pool: connection.Connection, run: Run, progress: uploading.Prog
     seconds = connection.CALL_SECONDS + run.request.wait_seconds
     try:
         async with asyncio.timeout(run.unanswered_seconds):
+            await submission.need_features(pool, [run.prepared])
             if run.prepared.uploads:
                 await uploading.upload(pool, run.prepared.uploads, progress)
             return await pool.ask(call, run.request, "submitting a task", seconds)
@@ -137,8 +138,8 @@ class ThreadCaller:
             channel.close()
 
     def submit(self, run: Run) -> calls.pb.SubmitTasksResponse | None:
-        """Send a task without files and return the answer; None where the call failed, however it did."""
-        if run.prepared.uploads:
+        """Send a task without files and secrets and return the answer; None where the call failed, however it did."""
+        if run.prepared.uploads or run.prepared.task.secrets:
             return None
         with contextlib.suppress(grpc.RpcError, calls.Garbled, ValueError):  # the last: closed by another thread
             answer: calls.pb.SubmitTasksResponse = self._stub().SubmitTasks(run.request, timeout=run.call_seconds)

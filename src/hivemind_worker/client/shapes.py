@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hivemind_worker.task import errors, outcome, resources, state
 from hivemind_worker.wire import calls, translate
+
+
+class Downloaded(list[Path]):
+    """Paths of the files that were fetched, in order; ``skipped`` names those that were not, and why."""
+
+    def __init__(self, paths: Iterable[Path] = (), skipped: Iterable[outcome.SkippedFile] = ()) -> None:
+        super().__init__(paths)
+        self.skipped = tuple(skipped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,7 @@ class Task:
             "node_id": self.node_id or None,
             "image_digest": (said.image_digest or None) if said else None,
             "isolation": (said.isolation or None) if said else None,
+            "node_check": str(said.node_check) if said else None,
             "limits": dataclasses.asdict(said.limits) if said and said.limits else None,
             "limits_hit": list(said.limits_hit) if said else [],
             "flags": sorted(str(flag) for flag in said.flags) if said else [],

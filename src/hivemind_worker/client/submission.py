@@ -33,6 +33,7 @@ async def submit(
     uploads = {sha256: source for each in prepared for sha256, source in each.uploads.items()}
     if uploads:
         await uploading.upload(pool, uploads, progress)
+    await need_features(pool, prepared)
     call = key or uuid.uuid4().hex
     ids: list[str] = []
     for number, batch in enumerate(batches(to_message(each, traceparent) for each in prepared)):
@@ -43,6 +44,18 @@ async def submit(
             raise errors.Rejected(f"submitting tasks: the pool took none of them: {said}")
         ids += answer.task_ids
     return ids
+
+
+async def need_features(pool: connection.Connection, prepared: Iterable[inputs.Prepared]) -> None:
+    """Make sure that the pool knows what these tasks need; one that does not would run them without.
+
+    Raises :class:`errors.Rejected`.
+    """
+    if not any(each.task.secrets for each in prepared):
+        return
+    answer = await pool.ask(pool.pool.GetPoolInfo, calls.pb.GetPoolInfoRequest(), "asking the pool")
+    if "secrets" not in answer.features:
+        raise errors.Rejected("this pool's version knows no secrets of tasks, and would run them without: upgrade it")
 
 
 def to_message(each: inputs.Prepared, traceparent: str) -> calls.pb.Task:

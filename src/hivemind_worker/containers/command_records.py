@@ -19,6 +19,7 @@ from typing import Final
 
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import leftovers
+from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.task import errors
 
 FOLDER: Final = "commands"
@@ -51,7 +52,8 @@ class Record:
 
     def begin(self) -> None:
         """Write it, locked from the moment it has its name. Blocks on the disk. Raises OSError."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_dir.make_enterable(self._path.parent.parent)
+        private_dir.make(self._path.parent)
         content = {"node_id": self._command.node_id, "docker_host": self._command.docker_host}
         new, self._lock = self._unnamed()
         os.write(self._lock, json.dumps(content).encode())
@@ -61,7 +63,7 @@ class Record:
         """Make the file of a record that has no name yet, and lock it; another, where a sweep came between the two."""
         while True:
             path = self._path.with_name(f".{secrets.token_hex(_UNNAMED_BYTES)}")
-            lock = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            lock = private_file.open_fd(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             fcntl.flock(lock, fcntl.LOCK_EX)
             if os.fstat(lock).st_nlink:
                 return path, lock

@@ -18,17 +18,16 @@ import aiodocker.stream
 import aiohttp
 from yarl import URL
 
-from hivemind_worker.containers import pull_progress, references, unsure
+from hivemind_worker.containers import created, hardening, pull_progress, references, unsure
 from hivemind_worker.task import errors
 
 CALL_SECONDS = 60.0
 """Deadline of an ordinary call. An engine under load answered within 2 s where this was measured; a hung one never."""
 
 _STDOUT, _STDERR = 1, 2
-_UNREACHABLE = 900  # aiodocker's own status for "no connection"
+_UNREACHABLE, _NOT_FOUND = 900, 404  # the first is aiodocker's own, for "no connection"
 CONFLICT = 409
 """Status of a refusal because a name is taken or a thing is in use."""
-_NOT_FOUND = 404
 
 
 class Refused(errors.NodeFault):
@@ -56,6 +55,7 @@ class Engine:
         self._host, self.patience = host, patience
         self._docker: aiodocker.Docker | None = None
         self.unsure = unsure.Unsure(Refused)
+        self.inspector = created.Inspector(self)
 
     async def connect(self) -> Mapping[str, Any]:
         """Connect and agree on a version of the API; what the engine says of itself (`version`). Raises EngineLost."""
@@ -89,13 +89,11 @@ class Engine:
 
     async def info(self) -> Mapping[str, Any]:
         """What the engine says of its machine (`docker info`)."""
-        found: Mapping[str, Any] = await self._json("say what it is", "info")
-        return found
+        return dict(await self._json("say what it is", "info"))
 
     async def image(self, reference: str) -> Mapping[str, Any]:
         """What the engine knows of an image. Raises NotThere when it has none of that name."""
-        found: Mapping[str, Any] = await self._json("look at an image", f"images/{reference}/json")
-        return found
+        return dict(await self._json("look at an image", f"images/{reference}/json"))
 
     async def image_sizes(self) -> Mapping[str, int]:
         """How many bytes each image has to itself, by its id: what its removal frees, layers of others not counted."""
@@ -137,10 +135,13 @@ class Engine:
                 finally:
                     response.close()
 
-    async def create(self, name: str, body: Mapping[str, Any]) -> str:
-        """Create a container; its id. Raises NotThere when the image is gone."""
+    async def create(
+        self, name: str, body: Mapping[str, Any], image: hardening.Image | None = None, *, is_own: bool = False
+    ) -> str:
+        """Create a container; its id. Raises NotThere when the image is gone. See `created` for the other words."""
         with self.unsure.making(name):
             made = await self._json("create a container", "containers/create", "POST", params={"name": name}, body=body)
+            self.inspector.expect(str(made["Id"]), created.Expected(body, image, is_own=is_own))
             return str(made["Id"])
 
     async def attach(self, container: str) -> Attached:
@@ -161,7 +162,8 @@ class Engine:
         return Attached(stream)
 
     async def start(self, container: str) -> None:
-        """Start a container that was created."""
+        """Start a container that was created. Raises SpecMismatch where it is another than it was to be."""
+        await self.inspector.check(container)
         await self._empty("start a container", f"containers/{container}/start", "POST")
 
     async def kill(self, container: str) -> None:
@@ -184,15 +186,13 @@ class Engine:
 
     async def inspect(self, container: str) -> Mapping[str, Any]:
         """All the engine knows of a container. Raises NotThere."""
-        found: Mapping[str, Any] = await self._json("look at a container", f"containers/{container}/json")
-        return found
+        return dict(await self._json("look at a container", f"containers/{container}/json"))
 
     async def stats(self, container: str) -> Mapping[str, Any]:
         """One reading of what a running container uses, without the engine's second of waiting for another."""
         query = {"stream": "0", "one-shot": "1"}
         path = f"containers/{container}/stats"
-        found: Mapping[str, Any] = await self._json("say what a container uses", path, params=query)
-        return found
+        return dict(await self._json("say what a container uses", path, params=query))
 
     async def remove(self, container: str) -> None:
         """Remove a container with its unnamed volumes, killing it first if it runs; nothing if it is gone."""
@@ -203,11 +203,17 @@ class Engine:
                 if refused.status != CONFLICT:  # "removal is already in progress"
                     raise
 
+    async def keeps_log(self, container: str) -> bool:
+        """Whether what a container writes is kept: with the log driver `none` the engine would read none of it."""
+        with contextlib.suppress(Refused):
+            await self._empty("read a log", f"containers/{container}/logs", "GET", params={"stdout": "1", "tail": "1"})
+            return True
+        return False
+
     async def containers(self, label: str = "") -> list[Mapping[str, Any]]:
         """All containers that bear the label `name=value`, of anybody without one; ended ones included."""
         query = {"all": "1", "filters": json.dumps({"label": [label]} if label else {})}
-        found: list[Mapping[str, Any]] = await self._json("list containers", "containers/json", params=query)
-        return found
+        return list(await self._json("list containers", "containers/json", params=query))
 
     async def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         """Make a named volume; nothing if there is one of that name."""
@@ -241,8 +247,7 @@ class Engine:
     async def networks(self, name: str) -> list[Mapping[str, Any]]:
         """All networks whose name holds `name`."""
         query = {"filters": json.dumps({"name": [name]})}
-        found: list[Mapping[str, Any]] = await self._json("list networks", "networks", params=query)
-        return found
+        return list(await self._json("list networks", "networks", params=query))
 
     async def create_network(self, body: Mapping[str, Any]) -> str:
         """Make a network; its id."""
@@ -273,11 +278,10 @@ class Engine:
         )
         return str(made["Id"])
 
-    async def images(self, label: str = "") -> list[Mapping[str, Any]]:
-        """All images that have a name or are nobody's base, or those with the label, `name` or `name=value`."""
-        query = {"filters": json.dumps({"label": [label]})} if label else {}
-        found: list[Mapping[str, Any]] = await self._json("list images", "images/json", params=query)
-        return found
+    async def images(self, label: str = "", *, bases: bool = False) -> list[Mapping[str, Any]]:
+        """All images that have a name, or the label `name` or `name=value`; with ``bases`` what is only a base, too."""
+        query = {"filters": json.dumps({"label": [label]})} if label else {"all": str(int(bases))}
+        return list(await self._json("list images", "images/json", params=query))
 
     async def written(self, container: str) -> int:
         """How many bytes a container has written to its own file system. The engine counts them: not to be hurried."""

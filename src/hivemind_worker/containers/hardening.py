@@ -12,12 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hivemind_worker.capsule import system_calls
+from hivemind_worker.capsule import system_calls, users
 from hivemind_worker.task import outcome, plan, spec
-from hivemind_worker.task.resources import GIB, MIB
+from hivemind_worker.task.resources import MIB
 
 USER = 65534
-"""uid and gid of every task: `nobody` by convention, owner of nothing."""
+"""uid and gid of what is filled from outside: `nobody` by convention. Tasks have those of their slots, see `users`."""
+
+RIGHTS = ("CHOWN", "KILL", "SETGID", "SETPCAP", "SETUID")
+"""What hivemind-init starts with, as root: to give the workspace to the task, become its own user, start the task under
+the task's, take all of these from both, and signal the task. Then it has KILL in effect; the task has nothing."""
 
 PROGRAM_FOLDER = "/.hivemind"
 PROGRAM = f"{PROGRAM_FOLDER}/hivemind-init"
@@ -27,7 +31,7 @@ LABEL = "io.hivemind"
 NODE_LABEL = f"{LABEL}.node-id"
 ROLE_LABEL = f"{LABEL}.role"
 FILLER = "filler"
-"""What one of our objects is for: `capsule`, `filler`, `builder`, `program`, `workspace`, `packages`, `environment`."""
+"""What one of our objects is for: `capsule`, `filler`, `inspector`, `program`, `workspace`, `environment`."""
 
 KEEPER_LABEL = f"{LABEL}.keeper"
 """On what outlives a node's process: which node made it."""
@@ -44,8 +48,11 @@ FILES = 1024
 """Open files of one process."""
 
 
-BUILDER_MEMORY = 2 * GIB
-"""Memory of a container in which packages are installed: uv took 0.3 GB for the largest tried (torch)."""
+INSPECTOR_LIMITS = outcome.Limits(512 * MIB, 2 * spec.CPU_PERIOD, 0.0, 64 * MIB, 64)
+"""Of a container in which an image's Python says what it is: it took 20 MB where 400 packages were to be named."""
+
+NO_VOLUMES = frozenset({"/", "/dev", "/dev/shm", "/proc"})  # noqa: S108 - the capsule's own
+"""Folders that no image may declare as volumes: nothing of ours could cover the engine's volume there."""
 
 _LEAST_QUOTA = 1_000  # the engine refuses less than 1 ms
 _PAGE_SLACK = MIB
@@ -67,7 +74,8 @@ class Image:
 class Surroundings:
     """What is the same for all tasks of this node.
 
-    ``network`` is the id of the engine's network for tasks with egress; ``runtime`` the engine's, empty for its own.
+    ``network`` is the id of the engine's network for tasks with egress, empty where the worker's filter is used;
+    ``runtime`` the engine's, empty for its own.
     """
 
     node_id: str
@@ -89,14 +97,17 @@ def workspace_in_memory(limits: outcome.Limits) -> bool:
     return limits.disk_bytes <= limits.memory_bytes // 2
 
 
-def body(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str = "") -> dict[str, Any]:
+def body(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str = "", slot: int = 0) -> dict[str, Any]:
     """What the engine is asked to create for one attempt. `workspace` names a volume, when it is not in memory.
+
+    The capsule runs under the users of the `slot`.
 
     Raises ValueError when a workspace too large for memory comes without a volume.
     """
     limits = asked.limits
     if not workspace and not workspace_in_memory(limits):
         raise ValueError(f"{limits.disk_bytes} bytes of disk do not fit into {limits.memory_bytes} of memory")
+    pair = users.of_slot(slot)
     labels = {
         NODE_LABEL: around.node_id,
         ROLE_LABEL: "capsule",
@@ -108,9 +119,9 @@ def body(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str
     return {
         "Image": image.id,
         "Hostname": "capsule",
-        "User": f"{USER}:{USER}",
+        "User": "0:0",  # only until hivemind-init has become a user of its own
         "Entrypoint": [PROGRAM],
-        "Cmd": [],
+        "Cmd": ["--owner", plan.WORKSPACE, "--users", str(pair.init), str(pair.task)],
         "WorkingDir": "/",
         "Env": [],
         "Labels": labels,
@@ -122,11 +133,11 @@ def body(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str
         "OpenStdin": True,
         "StdinOnce": False,  # a worker that comes back attaches again
         "Tty": False,
-        "HostConfig": _host(around, asked, image, workspace),
+        "HostConfig": _host(around, asked, image, workspace, pair.task),
     }
 
 
-def _host(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str) -> dict[str, Any]:
+def _host(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str, uid: int) -> dict[str, Any]:
     limits = asked.limits
     mounts = [_volume(around.program_volume, PROGRAM_FOLDER, read_only=True)]
     if workspace:
@@ -135,15 +146,15 @@ def _host(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: st
         "NetworkMode": network_mode(around, asked),
         "Privileged": False,
         "CapDrop": ["ALL"],
+        "CapAdd": list(RIGHTS),
         "SecurityOpt": ["no-new-privileges:true", f"seccomp={profile(image.machine)}"],
         "ReadonlyRootfs": True,
         "Mounts": mounts,
-        "Tmpfs": tmpfs(limits, image.volumes, in_memory=not workspace),
+        "Tmpfs": tmpfs(limits, image.volumes, uid, in_memory=not workspace),
         "IpcMode": "private",
         "PidMode": "",
         "UTSMode": "",
         "CgroupnsMode": "private",
-        "ShmSize": min(_SCRATCH, limits.memory_bytes // 4),
         "Memory": limits.memory_bytes,
         "MemorySwap": limits.memory_bytes,  # the sum of both: no swap
         "CpuPeriod": spec.CPU_PERIOD,
@@ -174,25 +185,23 @@ def _gpus(asked: plan.RunPlan) -> dict[str, Any]:
 
 
 def network_mode(around: Surroundings, asked: plan.RunPlan) -> str:
-    """`none`, or the network for tasks with egress by its id. Raises ValueError where this node has none."""
-    if asked.network is plan.Network.NONE:
-        return "none"
-    if not around.network:
-        raise ValueError("this node gives no task a network: its owner has not allowed egress")
-    return around.network
+    """`none`, or the owner's network by its id: a task with egress has it only where he wants that and no filter."""
+    return "none" if asked.network is plan.Network.NONE else around.network or "none"
 
 
-def tmpfs(limits: outcome.Limits, image_volumes: Sequence[str], *, in_memory: bool) -> dict[str, str]:
-    """Every folder a task can write to that lies in memory, each with a cap of bytes and of files.
+def tmpfs(limits: outcome.Limits, image_volumes: Sequence[str], uid: int, *, in_memory: bool) -> dict[str, str]:
+    """Every folder a task can write to that lies in memory, each with a cap of bytes and of files; `uid`: the task's.
 
     The volumes an image declares become small ones too: else the engine makes uncapped ones of the host's disk.
     """
     scratch = max(MIB, min(_SCRATCH, limits.memory_bytes // 4, limits.disk_bytes))
     folders = {path: _tmpfs(scratch, "mode=1777") for path in image_volumes if _overlayable(path)}
     folders["/tmp"] = _tmpfs(scratch, "mode=1777")  # noqa: S108 - the task's own
-    folders["/run"] = _tmpfs(MIB, "noexec", "mode=0755", f"uid={USER}", f"gid={USER}")
+    # In place of the engine's own, which has no cap of files.
+    folders["/dev/shm"] = _tmpfs(min(_SCRATCH, limits.memory_bytes // 4), "noexec", "mode=1777")  # noqa: S108
+    folders["/run"] = _tmpfs(MIB, "noexec", "mode=0755", f"uid={uid}", f"gid={uid}")
     if in_memory:
-        folders[plan.WORKSPACE] = _tmpfs(limits.disk_bytes, "mode=0700", f"uid={USER}", f"gid={USER}")
+        folders[plan.WORKSPACE] = _tmpfs(limits.disk_bytes, "mode=0700", f"uid={uid}", f"gid={uid}")
     return folders
 
 
@@ -213,48 +222,37 @@ def filler(around: Surroundings, image: str, mounts: Mapping[str, str]) -> dict[
     }
 
 
-def builder(
-    around: Surroundings, image: Image, argv: Sequence[str], volumes: Mapping[str, tuple[str, bool]]
+def inspector(
+    around: Surroundings, image: Image, argv: Sequence[str], limits: outcome.Limits | None = None
 ) -> dict[str, Any]:
-    """A container in which packages are put into an image: it has a network, can write, and runs nothing of a task.
+    """A golden container in which a program of ours runs by a program of the image's author: to be believed in nothing.
 
-    `volumes`: name → folder and whether it can only be read. Root inside, without any capability: what it writes must
-    be out of the tasks' reach. The engine's own bridge: it works wherever containers have a network at all.
+    As fenced as a task's: its user, no network, no capability, a read-only root; nothing of ours is mounted in it.
     """
+    limits = limits or INSPECTOR_LIMITS
+    asked = plan.RunPlan(
+        task_id="inspector",
+        attempt=0,
+        image="",
+        argv=(),
+        limits=limits,
+        caps=plan.Caps(0, 0, 0, 0, 0, 0.0),
+        grace_seconds=0.0,
+    )
+    golden = body(around, asked, image)
+    mounts = [mount for mount in golden["HostConfig"]["Mounts"] if mount["Target"] != PROGRAM_FOLDER]
     return {
-        "Image": image.id,
-        "Hostname": "builder",
-        "User": "0:0",
+        **golden,
+        "User": f"{USER}:{USER}",  # no task's, and without a right from the start: hivemind-init is not in it
         "Entrypoint": list(argv),
         "Cmd": [],
-        "WorkingDir": "/",
-        "Labels": {NODE_LABEL: around.node_id, ROLE_LABEL: "builder", f"{LABEL}.boot-id": around.boot_id},
-        "Healthcheck": {"Test": ["NONE"]},
-        "StopSignal": "SIGKILL",
-        "AttachStdin": True,
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "OpenStdin": True,
         "StdinOnce": True,  # without its worker it ends
-        "Tty": False,
+        "Labels": {NODE_LABEL: around.node_id, ROLE_LABEL: "inspector", f"{LABEL}.boot-id": around.boot_id},
         "HostConfig": {
-            "NetworkMode": "bridge",
-            "Privileged": False,
-            "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges:true", f"seccomp={profile(image.machine)}"],
-            "Mounts": [_volume(name, folder, read_only=only) for name, (folder, only) in volumes.items()],
-            "Tmpfs": {"/tmp": _tmpfs(_SCRATCH, "mode=1777"), "/run": _tmpfs(MIB, "noexec", "mode=0755")},  # noqa: S108
-            "IpcMode": "private",
-            "CgroupnsMode": "private",
-            "Memory": BUILDER_MEMORY,
-            "MemorySwap": BUILDER_MEMORY,
-            "CpuShares": 512,  # half the weight of a task: those that run go first
-            "PidsLimit": 512,
-            "OomScoreAdj": OOM_SCORE,
-            "LogConfig": {"Type": "none", "Config": {}},
-            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-            "AutoRemove": False,
-            "Init": False,
+            **golden["HostConfig"],
+            "CapAdd": [],
+            "Mounts": mounts,
+            "Tmpfs": tmpfs(limits, image.volumes, USER, in_memory=True),
         },
     }
 
@@ -283,4 +281,5 @@ def _volume(name: str, folder: str, *, read_only: bool) -> dict[str, Any]:
 
 def _overlayable(path: str) -> bool:
     """Not what we mount ourselves, nor the root."""
-    return path.rstrip("/") not in {"", "/tmp", "/run", plan.WORKSPACE, PROGRAM_FOLDER, "/dev", "/dev/shm", "/proc"}  # noqa: S108
+    own = {"", "/tmp", "/run", plan.WORKSPACE, PROGRAM_FOLDER}  # noqa: S108
+    return path.rstrip("/") not in own and path.rstrip("/") not in NO_VOLUMES

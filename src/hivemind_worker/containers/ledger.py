@@ -16,6 +16,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.telemetry import logs
 
 log = logs.StructuredLogger(__name__)
@@ -56,10 +57,11 @@ class Ledger:
         said = {"kind": kind, "name": name, "image_id": image_id, "since": time.time()}
         fresh = self._folder / f"{uuid.uuid4().hex}.new"
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fresh.write_text(json.dumps(said), encoding="utf-8")
+            private_dir.make_enterable(self._folder.parent)
+            private_dir.make(self._folder)
+            private_file.write(fresh, json.dumps(said))
             fresh.replace(self._path(name))
-        except OSError as error:
+        except (OSError, private_dir.NotPrivate) as error:
             log.log_system_event("image_not_noted", {"image": name}, level="warning", error=error)
             with contextlib.suppress(OSError):
                 fresh.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import tarfile
 from hivemind_worker.capsule import init
 from hivemind_worker.concurrency import clock
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening
+from hivemind_worker.containers import hardening, own_image
 from hivemind_worker.task import errors
 
 _FOLDER = hardening.PROGRAM_FOLDER
@@ -37,8 +37,8 @@ class Program:
     async def ensure(self, image: hardening.Image) -> str:
         """Return the volume's name, made, filled and verified.
 
-        That takes 120 ms and is done once per engine: a second, empty volume made afterwards says that it was. Any
-        image serves: a container of it is created, never started, and removed. Raises ImageUnavailable when there
+        That takes 120 ms and is done once per engine: a second, empty volume made afterwards says that it was. A
+        container of our own image is created for it, never started, and removed. Raises ImageUnavailable when there
         is no program for the image's machine, EngineLost, engine.Refused.
         """
         async with self._lock:
@@ -64,7 +64,7 @@ class Program:
         # No node's label: what all share is nobody's leftover.
         labels = {hardening.ROLE_LABEL: "program", **dict([version.split("=")])}
         await self._engine.create_volume(volume, labels)
-        filler = await self._filler(volume, image)
+        filler = await self._filler(volume)
         try:
             if await self._holds(filler) != content:
                 await self._engine.put_archive(filler, _FOLDER, _tar(content))
@@ -76,9 +76,10 @@ class Program:
         self._doubted = False
         return volume
 
-    async def _filler(self, volume: str, image: hardening.Image) -> str:
+    async def _filler(self, volume: str) -> str:
         """The container that gives access to the volume; its one name makes it a lock between all who would fill it."""
         around = hardening.Surroundings(self._node_id, self._boot_id, volume, "")
+        image = await own_image.ensure(self._engine)  # a task's could have a link in the volume's place
         body = hardening.filler(around, image.id, {volume: _FOLDER})
         name = f"hivemind-filler-{volume.rpartition('-')[2]}"
         deadline = clock.now() + _OTHERS_SECONDS

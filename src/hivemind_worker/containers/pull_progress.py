@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 EVERY_SECONDS: Final = 3.0
 """Seconds between two lines for the task's log: a pull of minutes tells some dozens."""
+
+_DIGEST: Final = re.compile(r"Digest: (sha256:[0-9a-f]{64})")
 
 _THERE: Final = ("Already exists", "Pull complete")
 _LAYER_STATES: Final = (
@@ -22,6 +25,12 @@ def parse(line: bytes) -> Mapping[str, Any]:
     except ValueError:
         found = None
     return found if isinstance(found, dict) else {}
+
+
+def digest(line: Mapping[str, Any]) -> str:
+    """Return the digest of what was pulled, where a line says it."""
+    found = _DIGEST.fullmatch(str(line.get("status", ""))[:100])
+    return found[1] if found else ""
 
 
 class Progress:

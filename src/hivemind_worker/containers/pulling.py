@@ -65,25 +65,31 @@ class Pulling:
         self._terms = terms
         self._credentials = credentials.Credentials(terms.config)
 
-    async def pull(self, reference: str, tell: sharing.Tell) -> None:
-        """Have the image; `tell` is told how far it is. Cancelled, the engine gives up what is half fetched.
+    async def header(self, reference: str) -> str:
+        """Return the credentials for an image's registry, as the engine takes them; empty where there are none."""
+        return await self._credentials.header(reference)
 
-        Raises ImageUnavailable with the registry's words, EngineLost.
+    async def pull(self, reference: str, tell: sharing.Tell, credentials: str = "") -> str:
+        """Have the image, and return its digest; `tell` is told how far it is.
+
+        Cancelled, the engine gives up what is half fetched. Raises ImageUnavailable with the registry's words,
+        EngineLost.
         """
         began = clock.now()
         tell(f"pulling {reference}")
         try:
             async with asyncio.timeout(self._terms.seconds):
-                await self._tries(reference, tell)
+                digest = await self._tries(reference, tell, credentials)
         except TimeoutError as error:
             said = f"image {reference} was not pulled within {self._terms.seconds:.0f} s (pull_timeout)"
             raise errors.ImageUnavailable(said) from error
         tell(f"pulled {reference} in {clock.now() - began:.1f} s")
+        return digest
 
-    async def _tries(self, reference: str, tell: sharing.Tell) -> None:
+    async def _tries(self, reference: str, tell: sharing.Tell, credentials: str) -> str:
         for pause in (*self._terms.pauses, None):
             try:
-                await self._try(reference, tell)
+                return await self._try(reference, tell, credentials)
             except engines.Refused as refused:
                 said = refused.said.strip()[:500]
                 why = cause(said)
@@ -95,16 +101,15 @@ class Pulling:
                 said = str(stalled)
                 if pause is None:
                     raise errors.ImageUnavailable(f"image {reference} cannot be pulled: {said}") from stalled
-            else:
-                return
             seconds = pause * random.uniform(1.0, 1.5)  # noqa: S311 - spreads load
             tell(f"pulling {reference} failed: {said}; trying again in {seconds:.0f} s")
             await asyncio.sleep(seconds)
+        raise AssertionError("the last try has no pause behind it")
 
-    async def _try(self, reference: str, tell: sharing.Tell) -> None:
-        header = await self._credentials.header(reference)
+    async def _try(self, reference: str, tell: sharing.Tell, credentials: str) -> str:
+        digest = ""
         progress = pull_progress.Progress(reference, clock.now())
-        async with contextlib.aclosing(self._engine.pull(reference, header)) as lines:
+        async with contextlib.aclosing(self._engine.pull(reference, credentials)) as lines:
             while True:
                 try:
                     # Cancelled in the middle of a line the generator ends, and with it the engine's own work.
@@ -113,14 +118,18 @@ class Pulling:
                 except TimeoutError:
                     raise _Stalled(f"nothing came for {self._terms.stall_seconds:.0f} s (pull_stall_seconds)") from None
                 if line is None:
-                    return
+                    return digest
+                digest = pull_progress.digest(line) or digest
                 if told := progress.take(line, clock.now()):
                     tell(told)
 
     def _worded(self, reference: str, said: str) -> str:
         hint = ""
         if any(word in said.lower() for word in _LOGIN):
-            found = self._credentials.trouble or "`docker login` as the worker's user lets it in (docker_config)"
+            found = self._credentials.trouble or (
+                "the node's owner lets tasks in with `docker login` as the worker's user, and its registry in "
+                "registry_logins"
+            )
             hint = f"; if it is private: {found}"
         return f"image {reference} cannot be pulled: {said}{hint}"
 

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import string
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from hivemind_worker.capsule import accounts
@@ -36,16 +37,21 @@ class ContainerMonitor:
         return None if found is None else accounts.usage(found, time.time(), before)
 
 
-def read(container: str, root: Path = _ROOT, proc: Path = Path("/proc")) -> accounts.Reading | None:
-    """Read the control groups of a container that runs; None where they cannot be seen from here. Blocks briefly."""
+def groups(container: str, root: Path = _ROOT) -> Mapping[str, Path]:
+    """Return the control groups of a container by controller ("" is v2), as far as they can be seen from here."""
     if not container or set(container) - set(string.hexdigits):
-        return None
-    folders = {
+        return {}
+    return {
         controller: folder
-        for controller in ("", *accounts.CONTROLLERS)
+        for controller in ("", *accounts.CONTROLLERS, accounts.FREEZER)
         for place in _PLACES
         if (folder := root / controller / place.format(id=container)).is_dir()
     }
+
+
+def read(container: str, root: Path = _ROOT, proc: Path = Path("/proc")) -> accounts.Reading | None:
+    """Read the control groups of a container that runs; None where they cannot be seen from here. Blocks briefly."""
+    folders = groups(container, root)
 
     def text(controller: str, file: str) -> str | None:
         with contextlib.suppress(OSError, KeyError):

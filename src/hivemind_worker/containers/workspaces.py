@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from hivemind_worker.concurrency import supervision
 from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening
+from hivemind_worker.containers import hardening, own_image
 from hivemind_worker.task import errors, plan
 
 AHEAD = 4
@@ -35,18 +35,18 @@ class Workspaces:
         self._lock = asyncio.Lock()
         self._counting: asyncio.Task[Mapping[str, int]] | None = None
 
-    async def take(self, image: hardening.Image) -> str:
+    async def take(self) -> str:
         """Return a volume's name; it is the caller's to `give_back`. Raises EngineLost, engine.Refused."""
         async with self._lock:
             while not self._spare:
                 # Goes on when we are cancelled: what is half made when its maker goes would be nobody's.
-                await asyncio.shield(self._jobs.start("make workspaces", self._make(image)))
+                await asyncio.shield(self._jobs.start("make workspaces", self._make()))
             return self._spare.popleft()
 
-    def prepare(self, image: hardening.Image) -> None:
+    def prepare(self) -> None:
         """Make new ones in the background when the last but one is taken."""
         if len(self._spare) <= 1 and not self._lock.locked():
-            self._jobs.start("make workspaces", self._refill(image))
+            self._jobs.start("make workspaces", self._refill())
 
     async def size(self, volume: str) -> int:
         """How many bytes it has on disk. One counting serves all who ask meanwhile. Raises EngineLost."""
@@ -63,12 +63,12 @@ class Workspaces:
         while self._spare:
             await self._engine.remove_volume(self._spare.popleft())
 
-    async def _refill(self, image: hardening.Image) -> None:
+    async def _refill(self) -> None:
         async with self._lock:
             if len(self._spare) <= 1:
-                await self._make(image)
+                await self._make()
 
-    async def _make(self, image: hardening.Image) -> None:
+    async def _make(self) -> None:
         volumes = [f"hivemind-workspace-{uuid.uuid4().hex}" for _ in range(AHEAD)]
         labels = {
             hardening.NODE_LABEL: self._node_id,
@@ -78,14 +78,15 @@ class Workspaces:
         name = f"hivemind-filler-{uuid.uuid4().hex[:24]}"
         try:
             await asyncio.gather(*(self._engine.create_volume(volume, labels) for volume in volumes))
-            await self._give_to_user(name, image, volumes)
+            await self._give_to_user(name, volumes)
         except BaseException:
             with contextlib.suppress(errors.NodeFault):  # what stays is removed by a later look
                 await asyncio.gather(*(self._engine.remove_volume(volume) for volume in volumes))
             raise
         self._spare.extend(volumes)
 
-    async def _give_to_user(self, name: str, image: hardening.Image, volumes: list[str]) -> None:
+    async def _give_to_user(self, name: str, volumes: list[str]) -> None:
+        image = await own_image.ensure(self._engine)  # a task's could turn the folders into links
         around = hardening.Surroundings(self._node_id, self._boot_id, "", "")
         folders = {volume: f"{plan.WORKSPACE}/{at}" for at, volume in enumerate(volumes)}
         try:

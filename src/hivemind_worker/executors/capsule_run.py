@@ -9,31 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from hivemind_worker.artifacts import inputs, results
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import conversation, messages, table
+from hivemind_worker.capsule import tunnel_messages as t
 from hivemind_worker.concurrency import clock, stopping
-from hivemind_worker.executors import checkpoint, executor, logs
+from hivemind_worker.executors import checkpoint, deadlines, executor, logs, outbound, redaction, watchdog
 from hivemind_worker.task import errors, outcome, plan, state
-
-READY_SECONDS: Final = 60.0
-"""From the capsule's start to its first word. 0.2 s usually; a machine that is short of everything needs longer."""
-
-SILENCE_SECONDS: Final = 60.0
-"""While results are collected something must come at least this often."""
-
-OVERTIME_SECONDS: Final = 5.0
-"""The capsule keeps the time limit itself; so much later than it should have we keep it from outside."""
-
-DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""PATH where neither image nor task names one; what container engines give too."""
-
-LIVE_WAITING_BYTES: Final = 16 * 1024 * 1024
-"""Of each stream, where the output is wanted live: a burst of 0.1 s at the speed of a pipe."""
 
 _STREAMS: Final = {messages.Stream.OUT: executor.Stream.STDOUT, messages.Stream.ERR: executor.Stream.STDERR}
 
@@ -55,8 +42,9 @@ class Heard:
     `cut`: the stream ended before its time. `lost`: that was the engine's doing. `overtime`: it did not answer when
     its time was over. `over_disk`: it was killed because its workspace was larger than allowed; said how large.
     `not_begun`: a capsule that was entered again had not been told to start: the attempt can be run anew.
-    ``ran_seconds``: from the start of
-    the task to the end of the conversation, where it did not say itself how long it ran.
+    ``undead``: it was killed, and its stream did not end. ``started``: START was sent. ``reattached``: an earlier
+    process of this node had the capsule. ``elapsed_seconds``: by our clock from START to EXITED, or to the end of the
+    conversation without it; None where nobody knows.
     """
 
     exited: messages.Exited | None = None
@@ -72,8 +60,12 @@ class Heard:
     over_disk: str = ""
     not_begun: bool = False
     fault: str = ""
-    ran_seconds: float = 0.0
+    undead: bool = False
+    started: bool = False
+    reattached: bool = False
+    elapsed_seconds: float | None = None
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
+    traffic: outbound.Traffic | None = None
 
 
 class CapsuleRun:
@@ -84,7 +76,7 @@ class CapsuleRun:
     the conversation is entered again.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is another part of the node, and the last two are there or not
         self,
         *,
         pipe: Pipe,
@@ -95,10 +87,12 @@ class CapsuleRun:
         observer: executor.Observer,
         kill: Callable[[], Awaitable[None]],
         custody: checkpoint.Custody | None = None,
+        relay: outbound.Relay | None = None,
     ) -> None:
         self._pipe = pipe
         self._plan = plan
-        self._spec = spec
+        self._relay = relay
+        self._spec = spec if relay is None else dataclasses.replace(spec, proxy_port=outbound.PORT)
         self._store = store
         self._stop = stop
         self._observer = observer
@@ -109,16 +103,20 @@ class CapsuleRun:
         self.reached = custody.after if custody is not None else None
         """From where another may go on, in this process or the next: None before the task may have begun."""
         self._talk = conversation.Conversation(
-            spec=spec if self._again else None, after=after.after, inside_file=after.inside_file
+            spec=self._spec if self._again else None, after=after.after, inside_file=after.inside_file
         )
+        self._redactor = redaction.Redactor(plan.secrets)
         self._kept = logs.Kept(plan.caps, after.output)
         self._receiver = results.Receiver(store, plan.caps, after.results, observer.stored)
         self._heard = Heard(exited=after.exited)
         self._ready = asyncio.Event()
         self._feed_error: Exception | None = None
-        self._until = clock.now() + READY_SECONDS
+        times = deadlines.Times(plan.limits.timeout_seconds, plan.grace_seconds, plan.caps.results_seconds)
+        self._watchdog = watchdog.Watchdog(times)
+        self._kill_job: asyncio.Task[None] | None = None
         self._mark = clock.now()
-        self._began: float | None = None
+        self.began: float | None = None
+        """When the task was told to start, on the loop's clock; None before, and where nobody knows."""
 
     async def run(self) -> Heard:
         """Hold the conversation to its end. Raises OSError when our disk broke, NoSuchArtifact for a missing input.
@@ -130,6 +128,8 @@ class CapsuleRun:
         resume = b""
         if self._again:
             resume = self._talk.resume(secrets.token_bytes(messages.NONCE_BYTES), self._spec.resume_key)
+        if self._relay is not None:
+            self._relay.attach(self._talk, self._pipe.write)
         feed = asyncio.create_task(self._enter(resume) if self._again else self._feed(), name="feed capsule")
         watch = asyncio.create_task(self._obey(), name="watch stop")
         try:
@@ -139,11 +139,13 @@ class CapsuleRun:
                 self._time("collect")
         finally:
             try:
-                await stopping.settle(feed, watch)
+                await stopping.settle(feed, watch, *filter(None, [self._kill_job]))
             finally:
+                self._heard.traffic = await self._detach()
                 await self._receiver.abort()
-        if self._began is not None and self._heard.exited is None:
-            self._heard.ran_seconds = clock.now() - self._began
+        if self.began is not None and self._heard.elapsed_seconds is None:
+            self._heard.elapsed_seconds = clock.now() - self.began
+        self._pass_on(self._redactor.flush())
         self._heard.logs = self._kept.logs()
         self._heard.truncated = self._kept.truncated
         return self._heard
@@ -151,23 +153,28 @@ class CapsuleRun:
     async def _listen(self) -> None:
         try:
             while not self._over():
-                async with asyncio.timeout_at(self._until):
-                    data = await self._pipe.read()
+                data = await self._watchdog.in_time(self._pipe.read)
                 if not data:
                     self._heard.cut = True
                     self._heard.fault = "the capsule ended without a word"
                     break
+                received_at = clock.now()
                 await self._take(data)
-                if (said := await self._acknowledgement()) is not None:
-                    await self._pipe.write(said)
+                said = await self._acknowledgement()
+                self._watchdog.progress(clock.now() - received_at)
+                if said is not None:
+                    await self._watchdog.in_time(functools.partial(self._pipe.write, said))
         except TimeoutError:
-            self._heard.overtime = self._talk.phase is table.Phase.RUNNING
-            self._heard.fault = f"nothing was heard in time. The story: {self._talk.story()}"
-            await self._kill()
+            self._heard.overtime = self._watchdog.state is deadlines.State.RUNNING
+            self._heard.fault = f"{self._watchdog.expiry}. The story: {self._talk.story()}"
+            self._end()
+            self._heard.undead = not await self._has_died()
         except errors.CapsuleFault as error:
             self._heard.fault = str(error)
-            await self._kill()
-            if self._heard.not_begun and not await self._ended_in_silence():
+            self._end()
+            if not self._heard.not_begun:
+                self._heard.undead = not await self._has_died()
+            elif not await self._ended_in_silence():
                 self._heard.not_begun = False
                 self._heard.fault = "the task began after all, by a word of the worker before this one that came late"
         except errors.EngineLost as error:
@@ -180,7 +187,7 @@ class CapsuleRun:
     async def _ended_in_silence(self) -> bool:
         """Whether a capsule that had not begun said nothing more until its end: START may still have been under way."""
         with contextlib.suppress(TimeoutError, errors.EngineLost):
-            async with asyncio.timeout(OVERTIME_SECONDS):
+            async with asyncio.timeout(deadlines.OVERTIME_SECONDS):
                 return not await self._pipe.read()
         return False
 
@@ -189,6 +196,7 @@ class CapsuleRun:
             return self._talk.acknowledgement()
         if not self._talk.crowded:
             return None
+        self._pass_on(self._redactor.flush())  # what is acknowledged must be kept
         reached = checkpoint.Checkpoint(
             after=self._talk.heard,
             inside_file=self._talk.phase is table.Phase.RECEIVING,
@@ -223,13 +231,14 @@ class CapsuleRun:
                 self._entered(message)
             case messages.Ready():
                 self._time("ready")
+                self._watchdog.enter(deadlines.State.LOADING)
                 self._ready.set()
-                self._until = clock.now() + SILENCE_SECONDS * 60  # uploads of inputs take their time; STOP ends them
             case messages.Output():
-                self._kept.take(message)
-                self._observer.output(_STREAMS[message.stream], message.offset, message.data)
+                self._pass_on(self._redactor.take(message))
             case messages.Exited():
-                self._heard.exited = message
+                self._pass_on(self._redactor.flush())
+                self._exited(message)
+                self._heard.traffic = await self._detach()
                 self._kept.missed(messages.Stream.OUT, message.out_total)
                 self._kept.missed(messages.Stream.ERR, message.err_total)
                 self._time("run")
@@ -242,10 +251,25 @@ class CapsuleRun:
                 raise errors.CapsuleFault(f"the capsule says: {message.text}")
             case messages.Taken():
                 pass  # tasks have no stdin
+            case t.TunnelOpened() | t.TunnelUpload() | t.TunnelDownloadCredit() | t.TunnelClosed():
+                assert self._relay is not None  # else no port, and the conversation lets none of these through
+                self._relay.receive(message)
             case _:
                 await self._receiver.take(message)
-        if self._heard.exited is not None:
-            self._until = clock.now() + SILENCE_SECONDS
+
+    async def _detach(self) -> outbound.Traffic | None:
+        return None if self._relay is None else await self._relay.detach()
+
+    def _exited(self, message: messages.Exited) -> None:
+        self._heard.exited = message
+        if self.began is not None:
+            self._heard.elapsed_seconds = clock.now() - self.began
+        self._watchdog.enter(deadlines.State.COLLECTING)
+
+    def _pass_on(self, outputs: Sequence[messages.Output]) -> None:
+        for output in outputs:
+            self._kept.take(output)
+            self._observer.output(_STREAMS[output.stream], output.offset, output.data)
 
     async def _enter(self, resume: bytes) -> None:
         """Go on with a capsule that another process had talked to."""
@@ -257,11 +281,14 @@ class CapsuleRun:
             self._heard.not_begun = True
             raise errors.CapsuleFault("the task had not begun when the worker before this one ended")
         self._time("resume")
+        assert self._custody is not None
+        self.began = self._custody.start_time()
+        self._heard.started, self._heard.reattached = True, self._custody.began is None
+        if ready.state is messages.State.RUNNING:
+            self._watchdog.reattach(self.began, by_other_process=self._custody.began is None)
+        else:
+            self._watchdog.enter(deadlines.State.COLLECTING)
         if self._heard.exited is None:
-            # Since when it runs is the capsule's to know, and it keeps the limit itself: this is the latest possible.
-            limits = self._spec.limits
-            self._until = clock.now() + (limits.timeout_ms + limits.grace_ms) / 1000 + OVERTIME_SECONDS
-            self._began = clock.now()
             self._observer.phase(state.Phase.RUNNING)
 
     async def _feed(self) -> None:
@@ -273,7 +300,7 @@ class CapsuleRun:
             pass  # the listener learns why
         except (stores.NoSuchArtifact, errors.NodeFault, OSError, ValueError) as error:
             self._feed_error = error
-            await self._end()
+            self._end()
 
     async def _say_files(self) -> None:
         waiting = self._talk.send(self._spec)
@@ -281,21 +308,22 @@ class CapsuleRun:
             async for piece in pieces:
                 if len(waiting) + len(piece.data) > inputs.PIECE:
                     await self._pipe.write(waiting)
+                    self._watchdog.progress()
                     waiting = b""
                 waiting += self._talk.send(piece)
         if not self._may_begin():
             return
         self._time("files")
         if self._custody is not None:
-            capsule = {**self._custody.capsule, "resume_key": self._spec.resume_key.hex()}
+            capsule = self._custody.as_started(clock.now(), self._spec.resume_key)
             await self._custody.keeper.placed(capsule if self._custody.reattachable else {})
             self.reached = checkpoint.Checkpoint() if self._custody.reattachable else None
             self._time("journal")
             if not self._may_begin():
                 return
-        limits = self._spec.limits
-        self._until = clock.now() + (limits.timeout_ms + limits.grace_ms) / 1000 + OVERTIME_SECONDS
-        self._began = clock.now()
+        self._watchdog.enter(deadlines.State.RUNNING)
+        self.began = clock.now()
+        self._heard.started = True
         self._observer.phase(state.Phase.RUNNING)
         await self._pipe.write(waiting + self._talk.send(messages.Start()))
 
@@ -311,15 +339,31 @@ class CapsuleRun:
             grace = self._plan.grace_seconds
             left = self._stop.remaining()
             grace = grace if left is None else min(grace, left)
-            self._until = min(self._until, clock.now() + grace + OVERTIME_SECONDS)
-            with contextlib.suppress(errors.EngineLost, conversation.ConversationError):
-                await self._pipe.write(self._talk.send(messages.Stop(round(grace * 1000))))
-            await self._stop.wait(stopping.StopLevel.KILL, timeout=grace + OVERTIME_SECONDS)
-        await self._end()
+            self._watchdog.stop(grace)
+            with contextlib.suppress(errors.EngineLost, conversation.ConversationError, TimeoutError):
+                said = self._talk.send(messages.Stop(round(grace * 1000)))
+                async with asyncio.timeout(grace + deadlines.OVERTIME_SECONDS):
+                    await self._pipe.write(said)
+            await self._stop.wait(stopping.StopLevel.KILL, timeout=self._watchdog.remaining)
+        self._end()
 
-    async def _end(self) -> None:
-        """Kill it; if the engine does not even answer to that, whoever listens waits no longer."""
-        self._until = min(self._until, clock.now() + OVERTIME_SECONDS)
+    def _end(self) -> None:
+        """Have it killed. Its death shows by the end of its stream, and the watchdog waits no longer than usual."""
+        self._watchdog.enter(deadlines.State.KILLING)
+        if self._kill_job is None:
+            self._kill_job = asyncio.create_task(self._killed(), name="kill capsule")
+
+    async def _has_died(self) -> bool:
+        """Whether the stream of a capsule that is being killed ends in time; what it still says counts no more."""
+        with contextlib.suppress(errors.EngineLost):  # its driver asks the engine
+            try:
+                while await self._watchdog.in_time(self._pipe.read):  # noqa: ASYNC110  (the kill needs its turn)
+                    await asyncio.sleep(0)
+            except TimeoutError:
+                return False
+        return True
+
+    async def _killed(self) -> None:
         with contextlib.suppress(errors.NodeFault):
             await self._kill()
 
@@ -332,37 +376,3 @@ class CapsuleRun:
         """Return the last bytes for a capsule that is not to be killed: what it said is safe, it may end."""
         said = self._talk.acknowledgement(force=True) or b""
         return said + self._talk.send(messages.Close())
-
-
-def spec_of(
-    asked: plan.RunPlan,
-    environment: Mapping[str, str],
-    on_disconnect: messages.OnDisconnect,
-    resume_key: bytes = b"",
-) -> messages.Spec:
-    """Put a plan into the capsule's words. `environment` is what the image or sandbox gives; the plan's wins.
-
-    `resume_key` is the one that a capsule was given before; a new capsule gets a new one.
-    """
-    # HOME: the account of a task has none of its own, and much software insists on a folder it may write to.
-    variables = {"PATH": DEFAULT_PATH, **environment, "HOME": plan.WORKSPACE, **asked.environment}
-    caps = asked.caps
-    return messages.Spec(
-        argv=tuple(word.encode() for word in asked.argv),
-        env=tuple((name.encode(), value.encode()) for name, value in variables.items()),
-        workspace=plan.WORKSPACE.encode(),
-        limits=messages.Limits(
-            timeout_ms=max(1, round(asked.limits.timeout_seconds * 1000)),
-            grace_ms=round(asked.grace_seconds * 1000),
-            output_head=max(caps.output_head_bytes, caps.output_live_bytes),
-            # Also what waits inside while we are slower than the task: beyond it the middle is given up.
-            output_tail=max(caps.output_tail_bytes, min(caps.output_live_bytes, LIVE_WAITING_BYTES)),
-            results_bytes=caps.results_bytes,
-            results_apparent=caps.results_bytes,
-            results_count=caps.results_count,
-            results_depth=caps.results_depth,
-            results_ms=max(1, round(caps.results_seconds * 1000)),
-        ),
-        on_disconnect=on_disconnect,
-        resume_key=resume_key or secrets.token_bytes(messages.MAX_KEY_BYTES),
-    )

@@ -10,11 +10,11 @@ import base64
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from hivemind_worker.artifacts import results
 from hivemind_worker.capsule import messages
-from hivemind_worker.executors import logs
+from hivemind_worker.executors import logs, start_time
 from hivemind_worker.task import outcome
 
 
@@ -70,13 +70,26 @@ class Keeper(Protocol):
 class Custody:
     """Who keeps the records of an attempt, where its capsule is, how far an earlier process came.
 
-    Not ``reattachable``: its capsule ends with this process, so that no other will go on with it.
+    Not ``reattachable``: its capsule ends with this process, so that no other will go on with it. ``began``: when this
+    process started the task, on the loop's clock.
     """
 
     keeper: Keeper
     capsule: Mapping[str, str] = dataclasses.field(default_factory=dict)
     after: Checkpoint | None = None
     reattachable: bool = True
+    began: float | None = None
+
+    def start_time(self) -> float | None:
+        """When the task was started, by this process or an earlier one, on the monotonic clock; None: nobody knows."""
+        return start_time.decode(self.capsule.get(_BEGAN, "")) if self.began is None else self.began
+
+    def as_started(self, now: float, resume_key: bytes) -> Mapping[str, str]:
+        """Return what is written down of the capsule as its task is about to be started."""
+        return {**self.capsule, "resume_key": resume_key.hex(), _BEGAN: start_time.encode(now)}
+
+
+_BEGAN: Final = "began"
 
 
 def encode(checkpoint: Checkpoint) -> bytes:

@@ -1,17 +1,18 @@
-"""Runs plans in containers: one fresh capsule each, four calls to the engine before the task, none after it."""
+"""Runs plans in containers: one fresh capsule each, five calls to the engine before the task, none after it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Awaitable, Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from hivemind_worker.artifacts import store as stores
-from hivemind_worker.capsule import accounts, messages
-from hivemind_worker.concurrency import backoff, clock, stopping, supervision
+from hivemind_worker.capsule import accounts, defence_spec, messages
+from hivemind_worker.concurrency import clock, stopping, supervision
 from hivemind_worker.containers import (
     command_records,
     environments,
@@ -19,8 +20,11 @@ from hivemind_worker.containers import (
     images,
     ledger,
     networks,
+    own_image,
     preloading,
     program,
+    promised,
+    pulled,
     pulling,
     sweeper,
     usage,
@@ -29,16 +33,24 @@ from hivemind_worker.containers import (
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.executors import (
     capsule_run,
+    capsule_spec,
     checkpoint,
+    conclusion,
+    container_removal,
     disk_watch,
     engine_defences,
     executor,
     inquest,
     live,
+    outbound,
+    run_call,
+    slots,
     taking_up,
+    undead,
     verdict,
 )
-from hivemind_worker.settings import schema
+from hivemind_worker.sandbox import workshop
+from hivemind_worker.settings import paths, schema
 from hivemind_worker.supplies import answers as answering
 from hivemind_worker.supplies import sources as sourcing
 from hivemind_worker.task import errors, outcome, plan, state
@@ -46,15 +58,11 @@ from hivemind_worker.telemetry import logs
 
 log = logs.StructuredLogger(__name__)
 T = TypeVar("T")
-
+_Attempt = run_call.RunCall
 REMOVAL_SECONDS: Final = 60.0
 """How long `close` waits for removals under way; what is left is removed at the next start, by its label."""
 
-REMOVAL_PAUSE_SECONDS: Final = 30.0
-"""Longest mean gap between two tries to remove something from an engine that does not answer is half of this."""
-
-
-_CONTAINER, _ID, _WORKSPACE, _DIGEST = "container", "id", "workspace", "image_digest"
+_CONTAINER, _ID, _WORKSPACE, _DIGEST, _SLOT = "container", "id", "workspace", "image_digest", slots.KEY
 """What a keeper is told of a capsule, so that the next process finds it: names, and the image for the report."""
 
 
@@ -67,25 +75,15 @@ class _Capsule:
     workspace: str = ""
     stream: engines.Attached | None = None
     found: bool = False  # made by an earlier process of this node
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One call of `run`."""
-
-    plan: plan.RunPlan
-    setting: verdict.Setting
-    stop: stopping.Stop
-    observer: executor.Observer
-    timings: dict[str, float]
-    custody: checkpoint.Custody | None
+    id: str = ""
+    slot: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Supply:
-    """Where packages come from, what was asked before, which images are ours, how images are pulled.
+    """Where packages come from, what was asked before, which images are ours, how they are pulled, the way out.
 
-    ``record``: of a single command, which has no node that would come back and remove what it left.
+    ``record``: of a command, which has no node that would come back and tidy. ``access``: which images tasks may run.
     """
 
     sources: sourcing.Sources = dataclasses.field(default_factory=sourcing.Sources)
@@ -93,12 +91,14 @@ class Supply:
     ours: ledger.Ledger | None = None
     pulls: pulling.Terms = dataclasses.field(default_factory=pulling.Terms)
     record: command_records.Record | None = None
+    way: outbound.Gateway | None = None
+    access: pulled.Access = dataclasses.field(default_factory=pulled.Access)
 
 
 class DockerExecutor:
     """An executor on one container engine. `open` first; one event loop.
 
-    `network` names the engine's network for tasks with egress, and is empty where the owner allows none.
+    `network` names the engine's network for tasks with egress, where the owner wants that instead of the filter.
     """
 
     def __init__(
@@ -113,27 +113,29 @@ class DockerExecutor:
         pull_policy: schema.PullPolicy = schema.PullPolicy.IF_MISSING,
         supply: Supply | None = None,
     ) -> None:
-        self._engine = engine
-        self._store = store
+        self._engine, self._store = engine, store
         self._around = hardening.Surroundings(node_id, boot_id, "", "", runtime=runtime)
         self._jobs = supervision.Jobs("containers", _job_failed)
         supply = supply or Supply()
-        self._images = images.Images(engine=engine, policy=pull_policy, terms=supply.pulls, ours=supply.ours)
+        self._images = images.Images(
+            engine=engine, policy=pull_policy, terms=supply.pulls, ours=supply.ours, access=supply.access
+        )
         self._preloader = preloading.TaskPreloader(pulls=self._images, jobs=self._jobs)
         self._program = program.Program(engine=engine, node_id=node_id, boot_id=boot_id)
         self._workspaces = workspaces.Workspaces(engine=engine, jobs=self._jobs, node_id=node_id, boot_id=boot_id)
-        self._egress = networks.Egress(engine=engine, name=network)
+        self._bridge = networks.Egress(engine=engine, name=network) if network else None
+        self._way = supply.way
         self._environments = environments.Environments(
             engine=engine,
             jobs=self._jobs,
             around=self._around,
             sources=supply.sources,
             answers=supply.answers,
+            workshop=workshop.Workshop(cache=supply.answers.cache or paths.cache_dir(), sources=supply.sources),
             ours=supply.ours,
         )
-        self._numbers = itertools.count()
-        self._live = live.Live(self._jobs)
-        self._closing = stopping.Stop()
+        self._numbers, self._slots, self._undead = itertools.count(), slots.Slots(), undead.Registry()
+        self._live, self._closing = live.Live(self._jobs), stopping.Stop()
         self._sweeper = sweeper.Sweeper(engine, node_id, boot_id, supply.record)
 
     @property
@@ -153,6 +155,7 @@ class DockerExecutor:
     async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:
         """Connect, and remove what an earlier life of this node left behind, but what is covered. Raises EngineLost."""
         await self._engine.connect()
+        self._slots.reserve_of(covered)
         spared = {capsule.get(what, "") for capsule in covered for what in (_CONTAINER, _WORKSPACE)}
         await self._sweeper.open(spared)
 
@@ -180,6 +183,9 @@ class DockerExecutor:
         setting = verdict.Setting(self.isolation, self._around.runtime or "default", "", plan.limits)
         its = _Attempt(plan, setting, stop, observer, {}, custody)
         try:
+            if self._bridge is None:
+                with_way, relay = outbound.prepare(self._way, plan, observer.note)
+                its = dataclasses.replace(its, plan=with_way, relay=relay)
             if custody is not None and custody.after is not None:
                 ended = await self._again(its, custody)
                 if ended is not None:
@@ -208,31 +214,33 @@ class DockerExecutor:
         ensuring = self._jobs.start("ensure program", self._program.ensure(image))
         volume = await stop.until(stopping.StopLevel.CANCEL, _result(ensuring))
         around = dataclasses.replace(self._around, program_volume=volume, capsule_version=volume)
-        if asked.network is not plan.Network.NONE:
-            around = dataclasses.replace(around, network=await self._egress.id())
-        capsule = _Capsule(hardening.name(around, asked, next(self._numbers)))
+        if asked.network is not plan.Network.NONE and self._bridge is not None:
+            around = dataclasses.replace(around, network=await self._bridge.id())
+        capsule = _Capsule(hardening.name(around, asked, next(self._numbers)), slot=self._slots.take())
         try:
             if not hardening.workspace_in_memory(asked.limits):
-                capsule.workspace = await stop.until(stopping.StopLevel.CANCEL, self._workspaces.take(image))
-                self._workspaces.prepare(image)
+                capsule.workspace = await stop.until(stopping.StopLevel.CANCEL, self._workspaces.take())
+                self._workspaces.prepare()
             its.observer.phase(state.Phase.STARTING)
-            body = hardening.body(around, asked, image, capsule.workspace)
-            container = await stop.until(stopping.StopLevel.CANCEL, self._start(capsule, body, its.timings))
+            body = hardening.body(around, asked, image, capsule.workspace, capsule.slot or 0)
+            container = await stop.until(stopping.StopLevel.CANCEL, self._start(its, image, capsule, body))
             if its.custody is not None:
                 where = {_CONTAINER: capsule.name, _ID: container, _WORKSPACE: capsule.workspace, _DIGEST: image.digest}
-                its = dataclasses.replace(its, custody=checkpoint.Custody(its.custody.keeper, where))
-            spec = capsule_run.spec_of(asked, image.environment, messages.OnDisconnect.KEEP)
+                custody = checkpoint.Custody(its.custody.keeper, {**where, _SLOT: str(capsule.slot)})
+                its = dataclasses.replace(its, custody=custody)
+            spec = capsule_spec.spec_of(asked, image.environment, messages.OnDisconnect.KEEP)
             return (await self._converse(its, spec, capsule, container))[0]
         finally:
-            self._jobs.start(f"remove {capsule.name}", self._remove(capsule))
+            self._jobs.start(f"remove {capsule.name}", self._remove(capsule, asked))
 
     async def _again(self, its: _Attempt, custody: checkpoint.Custody) -> outcome.Outcome | None:
         """Go on with a capsule of an earlier process; None, with the capsule gone, where the task had not begun."""
         if not custody.capsule.get(_ID):  # of another driver: the engine has nothing to say of it
             return verdict.crashed(its.setting, "the worker ended while the task ran, and its capsule was no container")
-        where = {_CONTAINER: "", _ID: "", _WORKSPACE: "", _DIGEST: "", "resume_key": "", **custody.capsule}
+        where = {_CONTAINER: "", _ID: "", _WORKSPACE: "", _DIGEST: "", _SLOT: "0", "resume_key": "", **custody.capsule}
         its = dataclasses.replace(its, setting=dataclasses.replace(its.setting, image_digest=where[_DIGEST]))
-        capsule = _Capsule(where[_CONTAINER], workspace=where[_WORKSPACE], found=bool(where[_CONTAINER]))
+        known = bool(where[_CONTAINER])
+        capsule = _Capsule(where[_CONTAINER], None, where[_WORKSPACE], None, known, where[_ID], int(where[_SLOT]))
         try:
             its.observer.phase(state.Phase.PREPARING)
             its.observer.phase(state.Phase.STARTING)
@@ -242,18 +250,20 @@ class DockerExecutor:
                 return verdict.crashed(its.setting, why)
             capsule.stream = found.stream
             key = bytes.fromhex(where["resume_key"])
-            spec = capsule_run.spec_of(its.plan, {}, messages.OnDisconnect.KEEP, key)
+            spec = capsule_spec.spec_of(its.plan, {}, messages.OnDisconnect.KEEP, key)
             ended, not_begun = await self._converse(its, spec, capsule, where[_ID])
             return None if not_begun else ended
         finally:
-            self._jobs.start(f"remove {capsule.name}", self._remove(capsule))
+            self._jobs.start(f"remove {capsule.name}", self._remove(capsule, its.plan))
 
-    async def _start(self, capsule: _Capsule, body: Mapping[str, Any], timings: dict[str, float]) -> str:
+    async def _start(self, its: _Attempt, image: hardening.Image, capsule: _Capsule, body: Mapping[str, Any]) -> str:
         # The creation goes on when we are cancelled: only a container whose creation has ended can be removed for sure.
-        capsule.made = self._jobs.start(f"create {capsule.name}", self._engine.create(capsule.name, body))
-        container = await _timed(timings, "create", asyncio.shield(capsule.made))
-        capsule.stream = await _timed(timings, "attach", self._engine.attach(container))
-        await _timed(timings, "start", self._engine.start(container))
+        is_own = its.plan.image == own_image.REFERENCE
+        creating = self._engine.create(capsule.name, body, image, is_own=is_own)
+        capsule.made = self._jobs.start(f"create {capsule.name}", creating)
+        container = capsule.id = await _timed(its.timings, "create", asyncio.shield(capsule.made))
+        capsule.stream = await _timed(its.timings, "attach", self._engine.attach(container))
+        await _timed(its.timings, "start", self._engine.start(container))
         return container
 
     async def _converse(
@@ -277,12 +287,14 @@ class DockerExecutor:
                 store=self._store,
                 stop=inner,
                 observer=its.observer,
-                kill=lambda: self._engine.kill(container),
+                kill=lambda: container_removal.kill(self._engine, container),
                 custody=custody,
+                relay=its.relay,
             )
 
         key = (asked.task_id, asked.attempt)
-        self._live.begin(key, asked.limits.memory_bytes, lambda: usage.read(container), lambda: self._ask(container))
+        ask = functools.partial(usage.ask, self._engine, container)
+        self._live.begin(key, asked.limits.memory_bytes, lambda: usage.read(container), ask)
         seen = None
         try:
             run = conversation(custody)
@@ -290,14 +302,16 @@ class DockerExecutor:
             while custody is not None and run.reached is not None and heard.cut and not heard.stopped:
                 if not await self._enter_again(capsule, container, inner, heard):
                     break
-                run = conversation(dataclasses.replace(custody, after=run.reached))
+                began = run.began if custody.after is None else None  # an earlier process knew it, and wrote it down
+                run = conversation(dataclasses.replace(custody, after=run.reached, began=began))
                 heard = await run.run()
         finally:
             seen = self._live.end(key)
             if watch is not None:
                 await stopping.settle(watch)
+        self._undead.heard(asked, heard.undead)
         heard.over_disk = disk_watch.verdict(watch, inner)
-        if heard.exited is None and not heard.stopped and not heard.lost and not heard.not_begun:
+        if inquest.is_unexplained(heard):
             await inquest.ask_why(self._engine, container, heard)
         assert capsule.stream is not None
         if heard.fault and capsule.stream.complaint:
@@ -306,9 +320,7 @@ class DockerExecutor:
         if counted.memory_kills is None and inquest.suspicious(heard):
             killed = await usage.killed_for_memory(self._engine, container)
             counted = dataclasses.replace(counted, memory_kills=int(killed))
-        ended = verdict.judge(its.setting, heard, its.stop, counted, its.timings)
-        if custody is not None and not heard.not_begun:
-            await custody.keeper.ended(ended)
+        ended = await conclusion.conclude(its.setting, asked, heard, its.stop, counted, its.timings, custody)
         if heard.exited is not None and not heard.fault:
             with contextlib.suppress(errors.NodeFault):  # it is removed by force anyway
                 await capsule.stream.write(run.goodbye())
@@ -334,47 +346,37 @@ class DockerExecutor:
         capsule.stream = found.stream
         return True
 
-    async def _ask(self, container: str) -> accounts.Reading | None:
-        return await usage.ask(self._engine, container)
-
     async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
         """What the capsules that run use; see `executor.Executor.usage`."""
         return await self._live.usage()
 
-    async def _remove(self, capsule: _Capsule) -> None:
+    @property
+    def undead(self) -> tuple[undead.Undead, ...]:
+        """See `executor.Executor.undead`."""
+        return self._undead.all
+
+    async def _remove(self, capsule: _Capsule, run: plan.RunPlan) -> None:
         if capsule.stream is not None:
             await capsule.stream.close()
         if capsule.made is not None:
             await asyncio.wait({capsule.made})
-        pauses = backoff.Backoff(self._closing, cap=REMOVAL_PAUSE_SECONDS)
-        while True:
-            try:
-                if capsule.made is not None or capsule.found:
-                    await self._engine.remove(capsule.name)
-                if capsule.workspace:
-                    await self._workspaces.give_back(capsule.workspace)
-            except errors.NodeFault:
-                if not await pauses.pause():
-                    raise  # what stays is removed at the next start, by its label
-            else:
-                return
+
+        async def remove_all() -> None:
+            if capsule.made is not None or capsule.found:
+                await self._engine.remove(capsule.name)
+            if capsule.workspace:
+                await self._workspaces.give_back(capsule.workspace)
+
+        await container_removal.remove(capsule.id, remove_all, run, self._undead, self._closing)
+        self._slots.release(capsule.slot)
 
     async def fitness(self) -> executor.Fitness:
         """Ask the engine what it is and which of our defences it has."""
-        try:
-            version = await self._engine.connect()
-            info = await self._engine.info()
-        except errors.NodeFault as error:
-            return executor.Fitness(usable=False, isolation=self.isolation, runtime="", why=str(error))
-        runtime = self._around.runtime or str(info.get("DefaultRuntime", ""))
-        known = runtime in (info.get("Runtimes") or {runtime: None})
-        return executor.Fitness(
-            usable=known,
-            isolation=self.isolation,
-            runtime=f"Docker {version.get('Version', '?')} ({runtime})",
-            why="" if known else f"the engine has no runtime {runtime}; set docker_runtime to one it has",
-            defences=engine_defences.read(info),
-        )
+        return await engine_defences.fitness(self._engine, self._around.runtime, self._engine.inspector.differences)
+
+    async def promises(self, plan: plan.RunPlan) -> defence_spec.DefenceSpec | None:
+        """What a task with this plan is promised; see `executor.Executor.promises`."""
+        return await promised.promised(self._engine, self._around, plan)
 
 
 async def _result(job: asyncio.Task[T]) -> T:

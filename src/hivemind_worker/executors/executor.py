@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from hivemind_worker.capsule import accounts
+from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import checkpoint
+from hivemind_worker.executors import checkpoint, undead
 from hivemind_worker.task import outcome, plan, state
 
 
@@ -44,12 +44,16 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Defence:
-    """One line of what fences a task here: what, whether it is in force, why not, and what to do about it."""
+    """One line of what fences a task here: what, whether it is in force, why not, and what to do about it.
+
+    ``id``: of one that was tried in a capsule (`capsule/defences.IDS`), or is to be: then this is only what was read.
+    """
 
     check: str
     in_force: bool
     why: str = ""
     fix: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Fitness:
     runtime: str
     why: str = ""
     defences: tuple[Defence, ...] = ()
+    differences: tuple[str, ...] = ()
+    """What a capsule was made otherwise than it was asked; stays until a capsule of ours was made as it was asked."""
 
 
 class Executor(Protocol):
@@ -114,8 +120,18 @@ class Executor(Protocol):
         Never raises. Quick enough to be asked every second: what takes long to find out is as old as it was said last.
         """
 
+    @property
+    def undead(self) -> tuple[undead.Undead, ...]:
+        """Capsules whose tasks have ended and which nothing has killed yet; each goes from here when it is gone."""
+
     async def fitness(self) -> Fitness:
         """Probe this machine: can tasks be run, and which defences are in force."""
+
+    async def promises(self, plan: plan.RunPlan) -> defence_spec.DefenceSpec | None:
+        """What a task with this plan is promised, for `proving.prove` to try; None where nothing is fenced.
+
+        Raises as ``open``.
+        """
 
     async def close(self) -> None:
         """Finish removals that are under way and let go of the engine."""

@@ -32,9 +32,15 @@ async def count(engine: engines.Engine, container: str, heard: capsule_run.Heard
     return found or accounts.Reading()
 
 
+def is_unexplained(heard: capsule_run.Heard) -> bool:
+    """Whether only the engine may know why the conversation broke off."""
+    known = heard.stopped or heard.overtime or heard.lost or heard.not_begun
+    return heard.exited is None and not known
+
+
 def suspicious(heard: capsule_run.Heard) -> bool:
     """Whether the engine must be asked about memory: the task, or the capsule itself, was killed by someone."""
-    if heard.stopped:
+    if heard.stopped or heard.overtime:
         return False
     exited = heard.exited
     return exited is None or (exited.why is messages.Why.OWN and exited.status != 0)

@@ -11,10 +11,26 @@ from pathlib import Path
 from typing import Final
 
 from hivemind_worker.artifacts import store as stores
-from hivemind_worker.capsule import accounts, messages
+from hivemind_worker.capsule import accounts, defence_spec, messages, users
 from hivemind_worker.concurrency import clock, stopping, supervision
-from hivemind_worker.executors import capsule_run, checkpoint, disk_watch, executor, live, verdict
-from hivemind_worker.sandbox import environments, launch, life, limits, outliving, probe, usage, workspaces
+from hivemind_worker.executors import (
+    capsule_run,
+    capsule_spec,
+    checkpoint,
+    conclusion,
+    disk_watch,
+    executor,
+    live,
+    outbound,
+    rlimits,
+    run_call,
+    sandbox_defences,
+    sandbox_removal,
+    slots,
+    undead,
+    verdict,
+)
+from hivemind_worker.sandbox import environments, launch, life, limits, outliving, probe, promised, usage, workspaces
 from hivemind_worker.sandbox import process as processes
 from hivemind_worker.settings import paths
 from hivemind_worker.supplies import answers as answering
@@ -28,12 +44,9 @@ MIB: Final = 1024 * 1024
 REMOVAL_SECONDS: Final = 60.0
 SWEEP_SECONDS: Final = 60.0  # between two looks at what an earlier life of this node left, as of containers
 
-_FILES: Final = 1024
 _SCRATCH: Final = 64 * MIB
 _NAME, _PID, _WORKSPACE, _GROUPS = "sandbox", "pid", "workspace", "groups"
 """What a keeper is told of a sandbox, so that the next worker finds it."""
-
-_UNLIMITED: Final = 2**64 - 1
 
 
 @dataclasses.dataclass(slots=True)
@@ -43,21 +56,16 @@ class _Held:
     workspace: workspaces.Workspace | None = None
     group: limits.Group | None = None
     starting: asyncio.Task[processes.Sandbox | outliving.Sandbox] | None = None
-    found: outliving.Sandbox | None = None
-    """One that an earlier worker had made."""
+    slot: int | None = None
+    pair: users.Users | None = None  # the slot's, when we are root
+    found: outliving.Sandbox | None = None  # one that an earlier worker had made
     environment: environments.Environment | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One call of `run`."""
+class _Attempt(run_call.RunCall):
+    """One call of `run`, and what it holds."""
 
-    plan: plan.RunPlan
-    setting: verdict.Setting
-    stop: stopping.Stop
-    observer: executor.Observer
-    timings: dict[str, float]
-    custody: checkpoint.Custody | None
     held: _Held
 
 
@@ -78,7 +86,9 @@ class ProcessExecutor:
         sources: sourcing.Sources | None = None,
         lasting: Path | None = None,
         node_id: str = "",
+        way: outbound.Gateway | None = None,
     ) -> None:
+        self._way = way
         self._node_id = node_id if lasting is not None or not node_id else life.one_command()
         self._closing = stopping.Stop()
         self._sweeping: asyncio.Task[None] | None = None
@@ -89,6 +99,7 @@ class ProcessExecutor:
         self._ground: probe.Ground | None = None
         self._jobs = supervision.Jobs("sandboxes", _job_failed)
         self._live = live.Live(self._jobs)
+        self._slots, self._undead = slots.Slots(), undead.Registry()
         self._cache = cache or paths.cache_dir()
         self._environments = environments.Environments(
             folder=self._cache,
@@ -113,8 +124,10 @@ class ProcessExecutor:
     async def open(self, covered: Collection[Mapping[str, str]] = ()) -> None:
         """Make one sandbox, to be sure, and remove what a dead worker left. Raises IsolationMissing."""
         ground = await self._ready()
-        if self._lasting is not None:
-            await self._bury(self._lasting, {each.get(_NAME, "") for each in covered})
+        self._slots.reserve_of(covered)
+        claimed = {each.get(_NAME, "") for each in covered}
+        if self._lasting is not None and not await sandbox_removal.drop_unclaimed(self._lasting, claimed):
+            self._lasting = None
         if self._node_id and self._holder_folder is not None:
             await self._sweep()
             if self._lasting is None:  # an earlier life may have had one
@@ -125,16 +138,6 @@ class ProcessExecutor:
         await asyncio.to_thread(limits.sweep, ground.groups)
         await workspaces.sweep(self._scratch, ground.drop_to)
         await asyncio.to_thread(environments.sweep, self._cache)
-
-    async def _bury(self, lasting: outliving.Held, covered: Collection[str]) -> None:
-        """End the sandboxes of an earlier worker that nobody goes on with."""
-        try:
-            for name in await lasting.open():
-                if name not in covered:
-                    await lasting.ask({"do": "drop", "name": name})
-        except (errors.CapsuleFault, OSError) as error:
-            log.log_system_event("sandboxes_end_with_us", {"why": str(error)}, level="warning")
-            self._lasting = None
 
     async def _sweep(self, *, own_too: bool = False) -> None:
         """End the processes that earlier lives of this node have left, whatever the moment they were killed in."""
@@ -150,10 +153,10 @@ class ProcessExecutor:
 
     async def close(self) -> None:
         """Finish removals that are under way."""
+        self._closing.request(stopping.StopLevel.DRAIN, "the executor closes")
         await self._environments.close()
         await self._jobs.close(REMOVAL_SECONDS)
         if self._sweeping is not None:
-            self._closing.request(stopping.StopLevel.DRAIN, "the executor closes")
             await stopping.settle(self._sweeping)
             await self._sweep(own_too=True)
         if self._lasting is not None:
@@ -171,11 +174,13 @@ class ProcessExecutor:
         held = _Held()
         its = _Attempt(plan, setting, stop, observer, {}, custody, held)
         try:
+            with_way, relay = outbound.prepare(self._way, plan, observer.note)
+            its = dataclasses.replace(its, plan=with_way, relay=relay)
             if custody is not None and custody.after is not None:
                 ended = await self._again(its, custody)
                 if ended is not None:
                     return ended
-                self._jobs.start("remove sandbox", _remove(held))
+                self._jobs.start("remove sandbox", self._remove(held, plan))
                 held = _Held()
                 its = dataclasses.replace(its, custody=checkpoint.Custody(custody.keeper), held=held)
             observer.phase(state.Phase.PREPARING)
@@ -184,9 +189,10 @@ class ProcessExecutor:
         except stopping.Stopped:
             return verdict.stopped(setting, stop, its.timings)
         except (errors.HiveMindError, ValueError, OSError) as error:
+            self._ground = None  # what sandboxes are made of may have changed
             return verdict.failed(setting, error, its.timings)
         finally:
-            self._jobs.start("remove sandbox", _remove(held))
+            self._jobs.start("remove sandbox", self._remove(held, plan))
 
     async def _ready(self) -> probe.Ground:
         if self._ground is None:
@@ -195,15 +201,17 @@ class ProcessExecutor:
 
     async def _in_capsule(self, ground: probe.Ground, its: _Attempt) -> outcome.Outcome:
         asked, stop, timings, held = its.plan, its.stop, its.timings, its.held
-        if asked.network is not plan.Network.NONE or asked.gpus:
-            raise errors.IsolationMissing("sandboxes give no network and no GPU; this task needs a node with Docker")
+        if asked.gpus:
+            raise errors.IsolationMissing("sandboxes give no GPU; this task needs a node with Docker")
         began = clock.now()
+        held.slot = self._slots.take()
+        held.pair = None if ground.drop_to is None else users.of_slot(held.slot)
         in_memory = "memory" not in ground.groups.enforced or asked.limits.disk_bytes <= asked.limits.memory_bytes // 2
         if not in_memory:
-            held.workspace = await asyncio.to_thread(workspaces.Workspace.made, self._scratch, ground.drop_to)
-        scratch = max(MIB, min(_SCRATCH, asked.limits.memory_bytes // 4, asked.limits.disk_bytes))
+            owner = None if held.pair is None else held.pair.task
+            held.workspace = await asyncio.to_thread(workspaces.Workspace.made, self._scratch, owner)
         folder = None if held.workspace is None else held.workspace.folder
-        room = launch.Room(asked.limits.disk_bytes, scratch, folder)
+        room = launch.Room(asked.limits.disk_bytes, _scratch_bytes(asked.limits), folder)
         if ground.groups.folders:
             held.group = limits.Group.planned(ground.groups)
             await held.group.make(asked.limits)
@@ -232,8 +240,8 @@ class ProcessExecutor:
             its = dataclasses.replace(its, custody=checkpoint.Custody(its.custody.keeper, _where(sandbox, held)))
         elif its.custody is not None:
             its = dataclasses.replace(its, custody=checkpoint.Custody(its.custody.keeper, reattachable=False))
-        spec = capsule_run.spec_of(asked, {"PATH": furnishing.path}, keep)
-        spec = dataclasses.replace(spec, rlimits=_rlimits(asked.limits, ground.groups))
+        spec = capsule_spec.spec_of(asked, {"PATH": furnishing.path}, keep)
+        spec = dataclasses.replace(spec, rlimits=rlimits.of(asked.limits, ground.groups))
         return (await self._converse(its, spec, sandbox))[0]
 
     async def _start(
@@ -241,10 +249,12 @@ class ProcessExecutor:
     ) -> processes.Sandbox | outliving.Sandbox:
         """One that outlives us where somebody keeps its record, and it can."""
         if self._lasting is None or its.custody is None:
-            return await processes.start(furnishing, room, ground.machine, bwrap=ground.bwrap, drop_to=ground.drop_to)
+            return await processes.start(
+                furnishing, room, ground.machine, bwrap=ground.bwrap, drop_to=ground.drop_to, pair=its.held.pair
+            )
         workspace, environment = its.held.workspace, its.held.environment
         locks = [each.lock for each in (workspace, environment) if each is not None]
-        return await outliving.start(self._lasting, ground, furnishing, room, locks)
+        return await outliving.start(self._lasting, ground, furnishing, room, locks, its.held.pair)
 
     async def _again(self, its: _Attempt, custody: checkpoint.Custody) -> outcome.Outcome | None:
         """Go on with a sandbox of an earlier worker; None where the task had not begun."""
@@ -254,6 +264,7 @@ class ProcessExecutor:
         its.observer.phase(state.Phase.PREPARING)
         its.observer.phase(state.Phase.STARTING)
         groups = json.loads(where[_GROUPS])
+        held.slot = int(where[slots.KEY]) if slots.KEY in where else None
         held.group = limits.Group({name: Path(folder) for name, folder in groups.items()}) if groups else None
         try:
             if folder := where[_WORKSPACE]:
@@ -262,7 +273,7 @@ class ProcessExecutor:
         except (errors.CapsuleFault, OSError) as error:
             return verdict.crashed(its.setting, f"the worker had ended while the task ran, and meanwhile {error}")
         key = bytes.fromhex(where["resume_key"])
-        spec = capsule_run.spec_of(its.plan, {}, messages.OnDisconnect.KEEP, key)
+        spec = capsule_spec.spec_of(its.plan, {}, messages.OnDisconnect.KEEP, key)
         ended, not_begun = await self._converse(its, spec, sandbox)
         return None if not_begun else ended
 
@@ -284,8 +295,9 @@ class ProcessExecutor:
             store=self._store,
             stop=inner,
             observer=its.observer,
-            kill=sandbox.kill,
+            kill=lambda: sandbox_removal.kill(sandbox, held.group),
             custody=its.custody,
+            relay=its.relay,
         )
         group, key = held.group, (asked.task_id, asked.attempt)
         self._live.begin(
@@ -298,13 +310,12 @@ class ProcessExecutor:
             seen = self._live.end(key)
             if watch is not None:
                 await stopping.settle(watch)
+        self._undead.heard(asked, heard.undead)
         heard.over_disk = disk_watch.verdict(watch, inner)
         if heard.fault and sandbox.complaint:
             heard.fault += f" It complained: {sandbox.complaint}"
         counted = (accounts.Reading() if group is None else await asyncio.to_thread(group.read)).at_least(seen)
-        ended = verdict.judge(its.setting, heard, its.stop, counted, its.timings)
-        if its.custody is not None and not heard.not_begun:
-            await its.custody.keeper.ended(ended)
+        ended = await conclusion.conclude(its.setting, asked, heard, its.stop, counted, its.timings, its.custody)
         return ended, heard.not_begun
 
     async def _environment(self, ground: probe.Ground, its: _Attempt) -> launch.Furnishing:
@@ -313,6 +324,28 @@ class ProcessExecutor:
         its.held.environment = await its.stop.until(stopping.StopLevel.CANCEL, ensuring)
         its.timings["environment"] = clock.now() - began
         return its.held.environment.furnish(ground.furnishing)
+
+    @property
+    def undead(self) -> tuple[undead.Undead, ...]:
+        """Sandboxes that could not be killed yet; see `executor.Executor.undead`."""
+        return self._undead.all
+
+    async def _remove(self, held: _Held, run: plan.RunPlan) -> None:
+        sandbox: processes.Sandbox | outliving.Sandbox | None = held.found
+        if held.starting is not None:
+            await asyncio.wait({held.starting})
+            if not held.starting.cancelled() and held.starting.exception() is None:
+                sandbox = held.starting.result()
+        if sandbox is not None:
+            await sandbox_removal.end(sandbox, held.group, run, self._undead, self._closing)
+            await sandbox.close()
+        if held.environment is not None:
+            held.environment.release()
+        if held.group is not None:
+            await held.group.remove()
+        if held.workspace is not None:
+            await held.workspace.remove()
+        self._slots.release(held.slot)
 
     async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
         """What the capsules that run use; see `executor.Executor.usage`."""
@@ -324,76 +357,38 @@ class ProcessExecutor:
             ground = await self._ready()
         except errors.IsolationMissing as error:
             return executor.Fitness(usable=False, isolation=self.isolation, runtime="bubblewrap", why=str(error))
-        groups = ground.groups
-
-        def limited(what: str, controller: str, instead: str) -> executor.Defence:
-            if controller in groups.enforced:
-                return executor.Defence(what, in_force=True)
-            return executor.Defence(what, in_force=False, why=f"{groups.why_not}; {instead}",
-                                    fix="run the worker as a service with Delegate=yes, or use Docker")  # fmt: skip
-
         lacking = await asyncio.to_thread(outliving.missing)
-        no_python = "" if ground.python else "no python3 in /usr, and the worker's own is not readable for tasks"
         return executor.Fitness(
             usable=True,
             isolation=self.isolation,
             runtime="bubblewrap",
-            defences=(
-                executor.Defence("namespaces and system call filter", in_force=True),
-                limited("memory limit", "memory", "each process alone is limited instead (RLIMIT_DATA)"),
-                limited("process limit", "pids", "limited per user instead (RLIMIT_NPROC)"),
-                limited("processor quota", "cpu", "tasks share all processors"),
-                executor.Defence(executor.OUTLIVES, not lacking, lacking,
-                                 "set KillMode=process in its unit, or use Docker" if lacking else ""),
-                executor.Defence("python3 for tasks", bool(ground.python), no_python,
-                                 "install the distribution's python3" if no_python else ""),
-            ),
-        )  # fmt: skip
+            defences=sandbox_defences.read(ground.groups, lacking, has_python=bool(ground.python)),
+        )
+
+    async def promises(self, plan: plan.RunPlan) -> defence_spec.DefenceSpec | None:
+        """What a task with this plan is promised; see `executor.Executor.promises`."""
+        ground = await self._ready()
+        sizes = {each.resource: each.hard for each in rlimits.of(plan.limits, ground.groups)}
+        room = launch.Room(plan.limits.disk_bytes, _scratch_bytes(plan.limits))
+        return promised.promised(ground, plan, room, sizes[resource.RLIMIT_NOFILE], sizes[resource.RLIMIT_FSIZE])
 
 
-def _rlimits(asked: outcome.Limits, groups: limits.Parents) -> tuple[messages.ResourceLimit, ...]:
-    """Limits per process; those of control groups that are missing are made up for as far as it goes."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    files = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
-    size = asked.disk_bytes + MIB
-    found = [
-        messages.ResourceLimit(resource.RLIMIT_NOFILE, files, files),
-        messages.ResourceLimit(resource.RLIMIT_CORE, 0, 0),
-        messages.ResourceLimit(resource.RLIMIT_FSIZE, size, size),
-    ]
-    if "memory" not in groups.enforced:
-        found.append(messages.ResourceLimit(resource.RLIMIT_DATA, asked.memory_bytes, asked.memory_bytes))
-    if "pids" not in groups.enforced:
-        found.append(messages.ResourceLimit(resource.RLIMIT_NPROC, asked.pids, asked.pids))
-    return tuple(found)
+def _scratch_bytes(asked: outcome.Limits) -> int:
+    return max(MIB, min(_SCRATCH, asked.memory_bytes // 4, asked.disk_bytes))
 
 
 def _where(sandbox: outliving.Sandbox, held: _Held) -> Mapping[str, str]:
     """What the next worker needs to find it all again."""
     groups = {} if held.group is None else {name: str(folder) for name, folder in held.group.folders.items()}
     folder = "" if held.workspace is None else str(held.workspace.folder)
-    return {_NAME: sandbox.name, _PID: str(sandbox.pid), _WORKSPACE: folder, _GROUPS: json.dumps(groups)}
+    return {_NAME: sandbox.name, _PID: str(sandbox.pid), _WORKSPACE: folder, _GROUPS: json.dumps(groups),
+            slots.KEY: str(held.slot)}  # fmt: skip
 
 
 async def _result(
     starting: asyncio.Task[processes.Sandbox | outliving.Sandbox],
 ) -> processes.Sandbox | outliving.Sandbox:
     return await asyncio.shield(starting)
-
-
-async def _remove(held: _Held) -> None:
-    if held.starting is not None:
-        await asyncio.wait({held.starting})
-        if not held.starting.cancelled() and held.starting.exception() is None:
-            await held.starting.result().close()
-    if held.found is not None:
-        await held.found.close()
-    if held.environment is not None:
-        held.environment.release()
-    if held.group is not None:
-        await held.group.remove()
-    if held.workspace is not None:
-        await held.workspace.remove()
 
 
 def _job_failed(name: str, error: BaseException) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from hivemind_worker.capsule import accounts, messages
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import capsule_run
+from hivemind_worker.executors import capsule_run, evidence
 from hivemind_worker.task import errors, outcome
 
 NODE_SHUTDOWN = str(outcome.Reason.NODE_SHUTDOWN)
@@ -16,6 +16,13 @@ NODE_SHUTDOWN = str(outcome.Reason.NODE_SHUTDOWN)
 
 # How the C library words ENOSPC, EFBIG and EDQUOT, which is how the capsule tells them.
 _NO_ROOM = ("No space left", "File too large", "Quota exceeded", "Disk quota")
+
+
+_UNPROVEN = frozenset({outcome.Reason.INTERNAL, outcome.Reason.ENGINE_LOST})
+"""Reasons for which the node is blamed, although a task or its image may have caused what is seen of them."""
+
+_UNSURE = outcome.NodeCheck.NOT_DONE
+"""On an end that `node_check` is to look into."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,9 +44,10 @@ def judge(
 ) -> outcome.Outcome:
     """Say how an attempt ended that got as far as its capsule."""
     exited, done = heard.exited, heard.done
-    status, reason, error = _ending(heard, stop, counted)
+    facts = facts_of(setting, heard, stop, counted)
+    status, reason, error = _ending(heard, stop, facts)
     capped = heard.results.capped or (done is not None and bool(done.capped))
-    hit = [name for name, was in _limits(heard, counted, capped=capped) if was]
+    hit = [name for name, was in _limits(heard, facts, capped=capped) if was]
     flags = {
         outcome.Flag.OUTPUT_TRUNCATED: heard.truncated,
         outcome.Flag.RESULTS_TRUNCATED: capped,
@@ -69,6 +77,28 @@ def judge(
         isolation=setting.isolation,
         runtime=setting.runtime,
         timings={**timings, **heard.timings},
+        node_check=_UNSURE if reason in _UNPROVEN else outcome.NodeCheck.NOT_NEEDED,
+    )
+
+
+def facts_of(
+    setting: Setting, heard: capsule_run.Heard, stop: stopping.Stop, counted: accounts.Reading
+) -> evidence.Facts:
+    """Put together what is known of an attempt without its capsule's word."""
+    peak, limit = counted.peak_memory_bytes, setting.limits.memory_bytes
+    return evidence.Facts(
+        timeout=setting.limits.timeout_seconds,
+        started=heard.started,
+        elapsed=heard.elapsed_seconds,
+        stop_level=stop.level,
+        reattached=heard.reattached,
+        overtime=heard.overtime,
+        lost=heard.lost,
+        over_disk=bool(heard.over_disk),
+        memory_kills=counted.memory_kills,
+        limit_hits=counted.limit_hits,
+        peak_share=None if peak is None or not limit else peak / limit,
+        forks_refused=counted.forks_refused,
     )
 
 
@@ -96,7 +126,11 @@ def failed(setting: Setting, error: BaseException, timings: Mapping[str, float])
     elif isinstance(error, errors.DependencyFailed):
         reason = outcome.Reason.DEPENDENCY_FAILED
     said = str(error) or type(error).__name__
-    return _without_capsule(setting, outcome.Status.FAILED, reason, said, timings)
+    ended = _without_capsule(setting, outcome.Status.FAILED, reason, said, timings)
+    if isinstance(error, errors.SpecMismatch):  # a look at the container is the evidence
+        return dataclasses.replace(ended, node_check=outcome.NodeCheck.FAILED)
+    is_unproven = isinstance(error, (errors.NodeFault, errors.IsolationMissing, OSError))
+    return dataclasses.replace(ended, node_check=_UNSURE) if is_unproven else ended
 
 
 def crashed(setting: Setting, why: str) -> outcome.Outcome:
@@ -105,11 +139,25 @@ def crashed(setting: Setting, why: str) -> outcome.Outcome:
 
 
 def usage(heard: capsule_run.Heard, counted: accounts.Reading) -> outcome.Usage:
-    """Put the kernel's accounts and the capsule's own together; the accounts, which see every process, go first."""
-    exited = heard.exited
+    """Put the kernel's accounts, the capsule's own and those of the way out together."""
+    used = _usage(heard, counted)
+    if (traffic := heard.traffic) is None:
+        return used
+    return dataclasses.replace(
+        used,
+        network_sent_bytes=traffic.sent_bytes,
+        network_received_bytes=traffic.received_bytes,
+        network_connections=traffic.connections,
+        network_refused=traffic.refused,
+    )
+
+
+def _usage(heard: capsule_run.Heard, counted: accounts.Reading) -> outcome.Usage:
+    """The kernel's accounts, which see every process, go before the capsule's own."""
+    exited, elapsed = heard.exited, heard.elapsed_seconds
     if exited is None:
         return outcome.Usage(
-            wall_seconds=heard.ran_seconds,
+            wall_seconds=elapsed or 0.0,
             cpu_seconds=counted.cpu_seconds,
             peak_memory_bytes=counted.peak_memory_bytes,
             read_bytes=counted.read_bytes,
@@ -119,7 +167,7 @@ def usage(heard: capsule_run.Heard, counted: accounts.Reading) -> outcome.Usage:
         )
     cpu = (exited.utime_us + exited.stime_us) / 1e6
     return outcome.Usage(
-        wall_seconds=exited.wall_us / 1e6,
+        wall_seconds=exited.wall_us / 1e6 if elapsed is None else min(exited.wall_us / 1e6, elapsed),
         cpu_seconds=max(cpu, counted.cpu_seconds or 0.0),
         # What a process had mapped may be more than its limit: pages of files that others use too are charged to them.
         peak_memory_bytes=counted.peak_memory_bytes or exited.maxrss_bytes,
@@ -133,49 +181,52 @@ def usage(heard: capsule_run.Heard, counted: accounts.Reading) -> outcome.Usage:
 _Ending = tuple[outcome.Status, outcome.Reason | None, str]
 
 
-def _ending(heard: capsule_run.Heard, stop: stopping.Stop, counted: accounts.Reading) -> _Ending:
+def _ending(heard: capsule_run.Heard, stop: stopping.Stop, facts: evidence.Facts) -> _Ending:
     exited, done = heard.exited, heard.done
     if heard.over_disk and stop.level < stopping.StopLevel.CANCEL:
         return outcome.Status.FAILED, outcome.Reason.DISK_LIMIT, heard.over_disk
     if exited is None:
-        return _stopped(stop) if heard.stopped else (outcome.Status.FAILED, *_broken_off(heard, counted))
-    if exited.why is messages.Why.STOP or (heard.stopped and done is None):
+        return _stopped(stop) if heard.stopped else (outcome.Status.FAILED, *_broken_off(heard, facts))
+    why = exited.why if evidence.credible(exited.why, facts) else messages.Why.OWN
+    if why is messages.Why.STOP or (heard.stopped and done is None):
         return _stopped(stop)
-    if exited.why is messages.Why.OWN and exited.status == 0:
-        why = heard.fault if done is None else done.error
+    if why is messages.Why.TIMEOUT:
+        return outcome.Status.FAILED, outcome.Reason.TIMEOUT, "the time limit was over"
+    if exited.status == 0:
+        error = heard.fault if done is None else done.error
         if heard.lost:
-            return outcome.Status.FAILED, outcome.Reason.ENGINE_LOST, why
-        if done is None or why:
-            return outcome.Status.FAILED, outcome.Reason.RESULTS_REJECTED, f"the results could not be taken: {why}"
+            return outcome.Status.FAILED, outcome.Reason.ENGINE_LOST, error
+        if done is None or error:
+            return outcome.Status.FAILED, outcome.Reason.RESULTS_REJECTED, f"the results could not be taken: {error}"
         return outcome.Status.COMPLETED, None, ""
-    return outcome.Status.FAILED, *_failure(exited, counted)
+    reason, error = _failure(exited, facts)
+    claim = evidence.contradiction(exited.why, facts)
+    return outcome.Status.FAILED, reason, f"{error}; {claim}" if claim else error
 
 
-def _broken_off(heard: capsule_run.Heard, counted: accounts.Reading) -> tuple[outcome.Reason, str]:
+def _broken_off(heard: capsule_run.Heard, facts: evidence.Facts) -> tuple[outcome.Reason, str]:
     """Why a capsule ended that has not told of its task's end."""
     if heard.overtime:
         return outcome.Reason.TIMEOUT, "the time limit was kept from outside: the capsule no longer answered"
     if heard.lost:
         return outcome.Reason.ENGINE_LOST, heard.fault
-    if counted.memory_kills:
+    if evidence.proved(outcome.Reason.OOM, facts):
         return outcome.Reason.OOM, "all memory was used up, files in /tmp and in a small workspace included"
-    if heard.refused_file and any(word in heard.refused_file for word in _NO_ROOM):
-        return outcome.Reason.DISK_LIMIT, f"the inputs do not fit: {heard.refused_file}"
-    if heard.refused_file:
+    if heard.refused_file and evidence.proved(outcome.Reason.INVALID_TASK, facts):
+        if any(word in heard.refused_file for word in _NO_ROOM):
+            return outcome.Reason.DISK_LIMIT, f"the inputs do not fit: {heard.refused_file}"
         return outcome.Reason.INVALID_TASK, f"an input cannot be written: {heard.refused_file}"
     return outcome.Reason.INTERNAL, heard.fault
 
 
-def _failure(exited: messages.Exited, counted: accounts.Reading) -> tuple[outcome.Reason, str]:
-    """Why a task failed: a code alone proves nothing about memory, the kernel's records do."""
-    if exited.why is messages.Why.TIMEOUT:
-        return outcome.Reason.TIMEOUT, "the time limit was over"
-    if exited.why is messages.Why.DISCONNECT:
-        return outcome.Reason.WORKER_CRASH, "the worker lost the capsule while the task ran"
+def _failure(exited: messages.Exited, facts: evidence.Facts) -> tuple[outcome.Reason, str]:
+    """Why a task failed that ended by itself: a code alone proves nothing about memory, the kernel's records do."""
     how = f"exit code {exited.status}" if exited.signal is None else f"signal {exited.signal}"
-    if counted.memory_kills:
+    if evidence.proved(outcome.Reason.OOM, facts):
         return outcome.Reason.OOM, f"out of memory ({how})"
-    if counted.forks_refused:
+    if facts.memory_kills:
+        return outcome.Reason.INTERNAL, f"this machine ran out of memory, the task was not at its limit ({how})"
+    if evidence.proved(outcome.Reason.PIDS_LIMIT, facts):
         return outcome.Reason.PIDS_LIMIT, f"the limit of processes was reached ({how})"
     return outcome.Reason.NONZERO_EXIT, f"{exited.error} ({how})" if exited.error else how
 
@@ -191,12 +242,12 @@ def _stopped(stop: stopping.Stop) -> tuple[outcome.Status, outcome.Reason, str]:
     return outcome.Status.CANCELLED, outcome.Reason.CANCELLED, why
 
 
-def _limits(heard: capsule_run.Heard, counted: accounts.Reading, *, capped: bool) -> list[tuple[str, bool]]:
-    exited = heard.exited
+def _limits(heard: capsule_run.Heard, facts: evidence.Facts, *, capped: bool) -> list[tuple[str, bool]]:
+    said = heard.exited is not None and heard.exited.why is messages.Why.TIMEOUT
     return [
-        ("memory", bool(counted.memory_kills)),
-        ("pids", bool(counted.forks_refused)),
-        ("timeout", heard.overtime or (exited is not None and exited.why is messages.Why.TIMEOUT)),
+        ("memory", evidence.proved(outcome.Reason.OOM, facts)),
+        ("pids", evidence.proved(outcome.Reason.PIDS_LIMIT, facts)),
+        ("timeout", heard.overtime or (said and evidence.proved(outcome.Reason.TIMEOUT, facts))),
         ("disk", bool(heard.over_disk) or any(word in heard.refused_file for word in _NO_ROOM)),
         ("results", capped),
         ("output", heard.truncated),

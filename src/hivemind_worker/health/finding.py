@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hivemind_worker.filesystem import private_dir, private_file
+
 WORKER = "worker-http"
 POOL = "pool-http"
 
@@ -19,8 +21,8 @@ POOL = "pool-http"
 def told(note: Path, address: str) -> Iterator[None]:
     """Have ``note`` say ``address`` within this block."""
     part = note.with_name(f"{note.name}.part")
-    note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part.write_text(f"{address}\n", encoding="ascii")
+    private_dir.make(note.parent)
+    private_file.write(part, f"{address}\n")
     part.replace(note)
     try:
         yield

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from hivemind_worker.filesystem import private_file
 from hivemind_worker.journal import reader, records
 
 LEAST_LINES = 1_000
@@ -40,7 +41,7 @@ def prepare(path: Path, lines: Iterable[bytes], boot_id: str) -> Path:
     Raises OSError; nothing has changed then.
     """
     prepared = path.with_name(path.name + ".new")
-    with prepared.open("wb") as file:
+    with private_file.open_binary(prepared, "wb") as file:
         file.write(records.header(boot_id))
         for line in lines:
             file.write(line)

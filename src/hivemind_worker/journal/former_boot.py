@@ -14,6 +14,7 @@ import os
 import re
 from pathlib import Path
 
+from hivemind_worker.filesystem import private_file
 from hivemind_worker.journal import compaction
 
 MAX_BOOTS = 16
@@ -42,8 +43,8 @@ def keep(journal: Path, boot_id: str) -> tuple[str, ...]:
     boots = (boot_id, *recorded)
     boots = (*boots[: MAX_BOOTS - 1], *boots[MAX_BOOTS - 1 :][-1:])
     prepared = path.with_name(f"{path.name}.new")
-    with prepared.open("w", encoding="ascii") as file:
-        file.writelines(f"{boot}\n" for boot in boots)
+    with private_file.open_binary(prepared, "wb") as file:
+        file.writelines(f"{boot}\n".encode() for boot in boots)
         file.flush()
         os.fsync(file.fileno())
     prepared.replace(path)

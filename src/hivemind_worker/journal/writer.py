@@ -17,6 +17,7 @@ from concurrent import futures
 from pathlib import Path
 from typing import TypeVar
 
+from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.journal import compaction, former_boot, reader, records
 from hivemind_worker.task import errors
 
@@ -70,6 +71,11 @@ class Journal:
         self.broken = ""
         """Why the disk took something not, until ``mend`` finds that there is room again; empty when it does."""
 
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self._path
+
     async def open(self) -> reader.Recovered:
         """Read what is there, set aside what cannot be read, and make ready to append. Raises OSError."""
         recovered = await self.on_thread(self._open)
@@ -77,7 +83,7 @@ class Journal:
         return recovered
 
     def _open(self) -> reader.Recovered:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_dir.make(self._path.parent)
         found = reader.read(self._path, self._boot_id)
         held = tuple(found.holdings.records())
         why = found.strange or ("lines are damaged" if found.damaged else "")
@@ -85,7 +91,7 @@ class Journal:
         if set_aside is not None and found.strange:
             self._path.rename(set_aside)  # needs no room
         elif set_aside is not None:
-            set_aside.write_bytes(self._path.read_bytes())
+            private_file.write(set_aside, self._path.read_bytes())
         former = former_boot.keep(self._path, found.boot_id)
         worth_it = compaction.worth_it(found.holdings.lines, len(held))
         if why or found.outdated or not self._path.exists() or worth_it:
@@ -255,7 +261,7 @@ class Journal:
         """Whether there is room for more than the last corner of a page."""
         beside = self._path.with_name(self._path.name + ".probe")
         try:
-            with beside.open("wb") as file:
+            with private_file.open_binary(beside, "wb") as file:
                 file.write(bytes(PROBE_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
@@ -370,7 +376,7 @@ class _File:
 
 def _opened(path: Path) -> _File:
     """Open a journal that holds whole records alone, and learn what stands in it. Raises OSError."""
-    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    fd = private_file.open_fd(path, os.O_RDWR | os.O_APPEND)
     file = _File(fd)
     try:
         with path.open("rb") as lines:

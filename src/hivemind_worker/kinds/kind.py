@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Protocol
 
+from hivemind_worker.settings import schema
 from hivemind_worker.task import names, outcome, plan, resources, spec
 from hivemind_worker.telemetry import tracing
 
@@ -31,6 +32,31 @@ class NodeLimits:
     grace_seconds: float
     caps: plan.Caps
     most: resources.Resources
+
+
+RESULTS_DEPTH = 32
+"""Deepest folder in results: what hivemind-init promises at most."""
+
+RESULTS_SECONDS = 600.0
+"""Longest that collecting results may take: 4 GiB at 7 MB/s, slower than any disk that works."""
+
+
+def limits(settings: schema.Limits, default_image: str, most: resources.Resources) -> NodeLimits:
+    """What the settings allow one task, on a node that has ``most`` for it."""
+    return NodeLimits(
+        default_image=default_image,
+        timeout_seconds=settings.task_timeout,
+        grace_seconds=settings.grace_seconds,
+        caps=plan.Caps(
+            output_head_bytes=settings.output_head_bytes,
+            output_tail_bytes=settings.output_tail_bytes,
+            results_bytes=settings.results_limit_bytes,
+            results_count=settings.results_limit_count,
+            results_depth=RESULTS_DEPTH,
+            results_seconds=RESULTS_SECONDS,
+        ),
+        most=most,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +119,7 @@ def make_plan(
             "HIVEMIND_ATTEMPT": str(attempt),
             "HIVEMIND_RESULTS": plan.RESULTS,
         },
+        secrets=task.secrets,
         network=task.network,
         grace_seconds=node.grace_seconds,
         gpus=task.required.gpus,
@@ -111,6 +138,7 @@ def _description(task: spec.TaskSpec, task_id: str, attempt: int, limits: outcom
         "args": list(task.args),
         "input_files": sorted(task.input_files),
         "environment": sorted(task.environment),
+        "secrets": sorted(task.secrets),
         "labels": dict(task.labels),
         "network": str(task.network),
         "limits": {

@@ -23,6 +23,7 @@ from hivemind_worker.node import (
     status,
     transfers,
     turns,
+    undead,
 )
 from hivemind_worker.pool_client import client, session
 from hivemind_worker.task import attempt_id, errors, names, outcome, plan, resources, spec, state
@@ -77,8 +78,7 @@ class Attempt:
         self._kept = safekeeping.Safekeeping(means.books, run, started=found is not None and found.started)
         self._ready: tuple[plan.RunPlan, resources.Resources] | None = None
         self._refused: Exception | None = None
-        self._has_room = False
-        self._noted = 0
+        self._has_room, self._noted = False, 0
         self._inputs: tuple[outcome.Artifact, ...] = ()
         # Begun where there is something to tell: a task may be short and silent.
         self._news_due: asyncio.TimerHandle | None = None
@@ -108,7 +108,7 @@ class Attempt:
             return
         if self._found is None:
             assert self._message is not None
-            self._kept.accept(self._message.SerializeToString())
+            self._kept.accept(self._message)
         try:
             self._ready = self._planned()
             if self._capsule is not None:
@@ -149,7 +149,7 @@ class Attempt:
         try:
             try:
                 ended = await self._to_its_end()
-                if ended.try_again and ended.reason is not outcome.Reason.NODE_SHUTDOWN:
+                if outcome.is_node_sick(ended.reason, ended.node_check):
                     self._means.room.rest()
                 # Before anything else is awaited: another's end could take away a file of the same content.
                 artifacts = {file.artifact for file in ended.results}
@@ -158,7 +158,7 @@ class Attempt:
             finally:
                 self._means.keeping.done(self._inputs)
                 self._means.keeping.end(self.about)
-                self._means.room.leave(self.about)
+                undead.leave(self._means.room, self.about, self._means.executor.undead)
             now = clock.now()
             self._enter(state.Phase.REPORTING)
             if self._found is None or self._found.ended is None:
@@ -264,7 +264,7 @@ class Attempt:
         elif self._found is not None:
             # It has not begun: whether it is still ours the pool says when it has heard that we hold it.
             await self.stop.until(stopping.StopLevel.CANCEL, self._means.line.known())
-            self._kept.accept(self._found.message.SerializeToString(), self._found.preparations + 1)
+            self._kept.accept(self._found.message, self._found.preparations + 1)
             await self._kept.accepted()
         if any(file.artifact is not None for file in ready.files):
             fetching = self._fetched(ready, here=custody.after is not None)
@@ -278,12 +278,12 @@ class Attempt:
         assert message is not None
         names.task_id(message.id)
         task = translate.task_from_message(message)
-        # A pool that counts no attempts hands out the first, as far as the task can see.
-        attempt, trace = max(message.attempt, 1), str(self.trace)
+        attempt, trace = max(message.attempt, 1), str(self.trace)  # a pool that counts none hands out the first
         ready = kind.make_plan(kinds.of(task), task, message.id, attempt, self._means.limits, trace)
         needs = _needs(task, ready)
         if self._capsule is not None:
             return ready, needs  # what runs already was allowed when it began
+        undead.refuse_like(ready, self._means.executor.undead)
         if ready.network is not plan.Network.NONE and not self._means.allow_egress:
             raise errors.InvalidTask("network", f"{str(ready.network)!r} is not allowed by this node's owner")
         if why := self._means.room.reservations.never(needs):

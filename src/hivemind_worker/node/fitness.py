@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from hivemind_worker.capsule import accounts
+from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.concurrency import clock, periodic, stopping
-from hivemind_worker.executors import executor
+from hivemind_worker.executors import executor, proving
 from hivemind_worker.health import checks, overload
-from hivemind_worker.node import room
+from hivemind_worker.node import room, undead
 from hivemind_worker.task import errors, resources, state
 from hivemind_worker.telemetry import logs
 
@@ -28,11 +28,13 @@ ISOLATION: Final = "isolation"
 DISK: Final = "disk"
 CPU: Final = "cpu"
 MEMORY: Final = "memory"
+DEFENCES: Final = "defences"
+TRIAL: Final = "defences_untried"
 
 JOURNAL: Final = "journal"
 OUTBOX: Final = "outbox"
 
-UNFIT: Final = frozenset({ISOLATION, DISK, JOURNAL})
+UNFIT: Final = frozenset({ISOLATION, DEFENCES, DISK, JOURNAL, undead.CAUSE})
 """Causes that make the node unhealthy in its own word; by the others it is only busy with other things."""
 
 STANDSTILL: Final = 12
@@ -60,6 +62,8 @@ class Limits:
     overload_cpu_percent: float = 90.0
     overload_memory_percent: float = 90.0
     unhealthy: checks.Thresholds = field(default_factory=checks.Thresholds)
+    defence_interval: float = 3600.0
+    accepted_defences: frozenset[str] = frozenset()
 
 
 def of(its: upkeep.Monitoring) -> Limits:
@@ -74,6 +78,8 @@ def of(its: upkeep.Monitoring) -> Limits:
             memory_percent=its.unhealthy_memory_percent,
             disk_percent=its.unhealthy_disk_percent,
         ),
+        defence_interval=its.defence_interval,
+        accepted_defences=frozenset(its.accept_missing_defences),
     )
 
 
@@ -100,7 +106,12 @@ class Fitness:
         self._also = also
         self._before: Turnover | None = None
         self.isolation = checks.healthy("not looked at yet")
-        self.defences: tuple[executor.Defence, ...] = ()
+        self._read_defences: tuple[executor.Defence, ...] = ()
+        self.verdicts: tuple[defence_spec.Verdict, ...] = ()
+        """What the last trial of the defences found."""
+        self.is_differing = False
+        """Whether a capsule was made otherwise than it was asked, and none of ours as it was asked since."""
+        self._unready: dict[str, str] = {}
         self.changed = asyncio.Event()
         self._room = held
         self._runs = runs
@@ -130,6 +141,11 @@ class Fitness:
                     log.log_system_event("look_failed", level="warning", error=error)
 
     @property
+    def undead_count(self) -> int:
+        """How many capsules cannot be killed."""
+        return len(self._runs.undead)
+
+    @property
     def machine(self) -> readings.Machine | None:
         """The machine as last seen."""
         return None if self._monitor is None else self._monitor.current
@@ -152,15 +168,34 @@ class Fitness:
             self._judge(await asyncio.to_thread(self._monitor.collect), found)
         if self._also is not None:
             found |= await self._also()
+        undead.reserve(self._room, self._runs.undead)
+        found[undead.CAUSE] = undead.unready_reason(self._runs.undead)
         self._looked_at = clock.now()
-        self._hold(found)
+        self._hold({**found, **self._unready})
+
+    @property
+    def defences(self) -> tuple[executor.Defence, ...]:
+        """What fences tasks, as it was tried; what was only read before that."""
+        return proving.merged(self._read_defences, proving.rows(self.verdicts))
+
+    def await_trial(self, why: str) -> None:
+        """Take no task before `defences_tried`."""
+        self._unready = self._causes = {TRIAL: why}
+        self._room.suspend(self._unready)
+
+    def defences_tried(self, verdicts: tuple[defence_spec.Verdict, ...], missing: str) -> None:
+        """Act at once upon a trial of the defences; ``missing``: what is not in force, empty for nothing."""
+        self.verdicts = verdicts
+        self._unready = {DEFENCES: missing} if missing else {}
+        others = {cause: why for cause, why in self._room.holds.items() if cause not in {DEFENCES, TRIAL}}
+        self._hold({**others, **self._unready})
 
     async def _fenced(self) -> str:
         """Why tasks cannot be fenced now; empty where they can."""
         try:
             async with asyncio.timeout(self.limits.probe_seconds):
                 said = await self._runs.fitness()
-            self.defences = said.defences
+            self._read_defences, self.is_differing = said.defences, bool(said.differences)
             why = "" if said.usable else said.why or "it says that it cannot be used"
         except TimeoutError:
             why = f"no answer within {self.limits.probe_seconds:g} s (health_probe_seconds)"
@@ -225,9 +260,10 @@ class Fitness:
         if before.keys() == now.keys():
             return
         self.changed.set()
-        if now:
-            log.log_system_event("node_not_fit", {"why": list(now.values())}, level="warning")
-        else:
+        troubles = [why for cause, why in now.items() if cause != TRIAL]
+        if troubles:
+            log.log_system_event("node_not_fit", {"why": troubles}, level="warning")
+        elif before.keys() - {TRIAL}:
             log.log_system_event("node_fit_again", {"was": list(before.values())})
 
 

@@ -6,6 +6,7 @@ import collections
 import time
 from typing import TYPE_CHECKING
 
+from hivemind_worker.capsule import defence_spec
 from hivemind_worker.concurrency import clock
 from hivemind_worker.node import fitness, status
 from hivemind_worker.task import outcome, resources
@@ -29,6 +30,11 @@ class Measuring:
         """An attempt has ended."""
         self._meters.count(metrics.WORKER_ENDED, str(ended.status), str(ended.reason or ""))
         self._meters.count(metrics.WORKER_CPU_USED, by=ended.usage.cpu_seconds or 0.0)
+        if (used := ended.usage).network_connections:
+            self._meters.count(metrics.WORKER_EGRESS_BYTES, "sent", by=used.network_sent_bytes or 0)
+            self._meters.count(metrics.WORKER_EGRESS_BYTES, "received", by=used.network_received_bytes or 0)
+            self._meters.count(metrics.WORKER_EGRESS_CONNECTIONS, by=used.network_connections)
+            self._meters.count(metrics.WORKER_EGRESS_REFUSED, by=used.network_refused or 0)
         for step, seconds in ended.timings.items():
             self._meters.observe(metrics.WORKER_STEP, seconds, step)
 
@@ -47,8 +53,11 @@ class Measuring:
         meters.set(metrics.WORKER_BEAT_AGE, time.time() - (clock.now() - heard_at) if heard_at else 0.0)
         meters.set_all(metrics.WORKER_HELD, collections.Counter(each.phase for each in now.attempts))
         meters.set_all(metrics.WORKER_HOLDS, dict.fromkeys(now.holds, 1))
+        in_force = {each.id: each.state is not defence_spec.State.BROKEN for each in fit.verdicts}
+        meters.set_all(metrics.WORKER_DEFENCES, in_force)
         meters.set_all(metrics.WORKER_CAPACITY, _amounts(now.capacity))
         meters.set_all(metrics.WORKER_RESERVED, _amounts(now.reserved))
+        meters.set(metrics.WORKER_UNDEAD, fit.undead_count)
         used = [each.usage for each in now.attempts if each.usage is not None]
         meters.set(metrics.WORKER_TASK_CPU, sum(each.cpu_percent or 0.0 for each in used) / 100.0)
         meters.set(metrics.WORKER_TASK_MEMORY, sum(each.now.memory_bytes or 0 for each in used))

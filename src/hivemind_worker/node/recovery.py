@@ -16,7 +16,7 @@ from hivemind_worker.journal import reader, records
 from hivemind_worker.node import safekeeping
 from hivemind_worker.task import attempt_id, errors, outcome
 from hivemind_worker.telemetry import logs
-from hivemind_worker.wire import calls, translate
+from hivemind_worker.wire import calls, secret_values, translate
 
 MAX_PREPARATIONS = 3
 """How many processes may be killed while they prepare one attempt (pull its image, make its environment)."""
@@ -106,6 +106,7 @@ def _read(key: records.Key, held: records.Held, books: safekeeping.Books) -> Fou
             return Found(message, run, translate.outcome_from_message(result), started=started)
         if held.accepted is None:
             return None
+        secret_values.from_records(message, books.key)
         if held.started is None:
             tries = held.accepted.preparations
             crashed = KILLED_WHILE_PREPARED.format(tries) if tries >= MAX_PREPARATIONS else ""
@@ -115,7 +116,7 @@ def _read(key: records.Key, held: records.Held, books: safekeeping.Books) -> Fou
         data = books.outbox.checkpoint(run)
         after = checkpoint.Checkpoint() if data is None else checkpoint.decode(data)
         return Found(message, run, capsule=held.started.capsule, after=after, started=True)
-    except (errors.Rejected, ValueError, OSError) as error:
+    except (errors.Rejected, errors.BadSettings, ValueError, OSError) as error:
         log.log_task_event("record_unreadable", key.task_id, {"why": str(error)}, level="error")
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 from hivemind_worker.node import admission
 from hivemind_worker.task import errors, resources
@@ -14,6 +15,13 @@ REST_SECONDS = 1.0
 
 WAIT_SECONDS = 300.0
 """How long an attempt waits for room where nobody says: the reference document's own number."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Undead:
+    """The key of what stays reserved for an attempt that has ended, whose own key is ``of``."""
+
+    of: Hashable
 
 
 class Room:
@@ -33,6 +41,7 @@ class Room:
             collections.OrderedDict()
         )
         self._closed: set[str] = set()
+        self._undead: set[Hashable] = set()
         self._rest: asyncio.TimerHandle | None = None
 
     def take_now(self, key: Hashable, needs: resources.Resources) -> bool:
@@ -114,6 +123,17 @@ class Room:
     def _rested(self) -> None:
         self._rest = None
         self.changed.set()
+
+    def keep_undead(self, needs: Mapping[Hashable, tuple[resources.Resources, Sequence[str]]]) -> None:
+        """Have what cannot be killed keep its resources and GPUs, and give back those of what is gone, by its key."""
+        for key in self._undead - needs.keys():
+            self.reservations.release(_Undead(key))
+        for key in needs.keys() - self._undead:
+            self.reservations.keep(_Undead(key), *needs[key])
+        if self._undead != needs.keys():
+            self._undead = set(needs)
+            self._let_in()
+            self.changed.set()
 
     def close(self, why: str) -> None:
         """Take no further tasks, for as long as this reason holds."""

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from hivemind_worker.artifacts import outbox as outboxes
 from hivemind_worker.artifacts import spool as spools
 from hivemind_worker.executors import checkpoint
+from hivemind_worker.filesystem import sealed
 from hivemind_worker.journal import records, writer
 from hivemind_worker.node import fitness
 from hivemind_worker.task import attempt_id, errors, outcome, plan
 from hivemind_worker.telemetry import logs
-from hivemind_worker.wire import budget, translate
+from hivemind_worker.wire import budget, calls, secret_values, translate
 
 log = logs.StructuredLogger(__name__)
 
@@ -42,6 +43,7 @@ class Books:
 
     journal: writer.Journal
     outbox: outboxes.Outbox
+    key: sealed.Key
 
     @property
     def unready_reasons(self) -> Mapping[str, str]:
@@ -84,12 +86,19 @@ class Safekeeping:
         self.staged_names: set[str] = set()
         """Half-written files that its checkpoints have named: not to be removed before its end is written down."""
 
-    def accept(self, task: bytes, preparations: int = 1) -> None:
+    def accept(self, message: calls.pb.Task, preparations: int = 1) -> None:
         """Begin to write down that the attempt is ours; ``placed`` waits until that is written.
 
         ``preparations``: how many processes have prepared it, this one included.
         """
         about, run_id = self._about, self._run.run_id
+        try:
+            task = secret_values.for_records(message, self._books.key)
+        except (OSError, errors.BadSettings) as error:
+            self._accepted = asyncio.get_running_loop().create_future()
+            self._accepted.set_exception(writer.JournalBroken(f"secrets cannot be sealed: {error}"))
+            self._accepted.exception()  # whoever waits for it hears of it
+            return
         accepted = records.Accepted(about.task_id, about.attempt, task, about.store_epoch, run_id, preparations)
         self._accepted = self._books.journal.begin(accepted, within=START_SECONDS)
 

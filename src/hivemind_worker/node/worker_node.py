@@ -13,6 +13,7 @@ from hivemind_worker import kinds
 from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.concurrency import stopping, supervision
 from hivemind_worker.executors import executor
+from hivemind_worker.filesystem import sealed
 from hivemind_worker.health import report
 from hivemind_worker.journal import records, writer
 from hivemind_worker.kinds import kind
@@ -20,6 +21,7 @@ from hivemind_worker.node import (
     admission,
     attempt,
     checkup,
+    defences,
     fitness,
     heartbeat,
     intake,
@@ -110,7 +112,7 @@ class WorkerNode:
         self._pool = pool
         self._executor = runs
         self._files = files
-        self._books = safekeeping.Books(journal, unsent)
+        self._books = safekeeping.Books(journal, unsent, sealed.Key(journal.path.with_name("worker.key")))
         self._troubles = status.Troubles()
         self._monitor = watched
         self._lock = lock
@@ -119,6 +121,8 @@ class WorkerNode:
         self._room.has_backlog = lambda: unsent.full
         unsent.on_change = self._room.changed.set
         self._fitness = fitness.Fitness(terms.fitness, self._room, runs, watched, self._turnover, self._books.troubles)
+        # A worker of one command runs its owner's own task, and somebody waits for it.
+        self._trials = None if watched is None else defences.DefenceTrials(runs, self._fitness)
         self._told = measuring.Measuring()
         self._line = session.Session(pool)
         self._keeping = keeping.Keeping(files)
@@ -148,6 +152,7 @@ class WorkerNode:
                 runs.isolation,
                 *sorted(kinds.KINDS),
                 *((plan.Network.EGRESS,) if terms.allow_egress else ()),
+                plan.SECRETS,
             ),
             labels=terms.labels,
             state_lock_id="" if lock is None else lock.id,
@@ -183,6 +188,8 @@ class WorkerNode:
         loops.add("heartbeat", "link", self._heartbeat.run)
         loops.add("intake", "link", self._intake.run)
         loops.add("fitness", "link", self._fitness.run)
+        if self._trials is not None:
+            loops.add("defences", "link", self._trials.run)
         if self._past_lease is not None:
             loops.add("past lease", "link", self._past_lease.run)
         for name, loop in self._beside.items():

@@ -16,17 +16,27 @@ from hivemind_worker.task import plan, resources
 EGRESS = str(plan.Network.EGRESS)
 """The capability word of a node whose owner lets tasks reach the network."""
 
+SECRETS = plan.SECRETS
+
+NEEDS_SECRETS = ("capability:secrets", "yes")
+"""In a shape's selector: no label has such a key, so that only what `Site` adds for the capability meets it."""
+
 ANSWER_BYTES = room_index.ANSWER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a task wants of its node; tasks of one shape fit the same nodes."""
+    """What a task wants of its node; tasks of one shape fit the same nodes.
+
+    ``suspect_image``: of a task that has failed, nobody knows why; its image. A node where such tasks failed is offered
+    no more of them for a while, and all others as before.
+    """
 
     kind: str
     needs: resources.Resources
     selector: tuple[tuple[str, str], ...] = ()
     network: str = str(plan.Network.NONE)
+    suspect_image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,8 @@ def _unsuited(shape: Shape, site: Site) -> str:
     if shape.network == plan.Network.EGRESS and EGRESS not in site.capabilities:
         return "its owner allows no network"
     for key, value in shape.selector:
+        if (key, value) == NEEDS_SECRETS and SECRETS not in site.capabilities:
+            return "its version knows no secrets of tasks"
         if site.labels.get(key) != value:
             return f"it has no label {key}={value}"
     return ""
@@ -195,7 +207,10 @@ class Waiting:
             return
         reason = site.unfit
         if not reason and (seconds := site.rests.get(shape, 0.0)) > 0:
-            reason = f"it handed such a task back, for lack of room or as it stopped: offered again in {seconds:.0f} s"
+            cause = "it handed such a task back, for lack of room or as it stopped"
+            if shape.suspect_image:
+                cause = "this task, or one of its image, failed there for a cause that nobody knows"
+            reason = f"{cause}: offered again in {seconds:.0f} s"
         if reason:
             self._unfit = self._unfit or f"waits for a node to be fit; {site.node_id}: {reason}"
         else:

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from hivemind_worker.filesystem import private_dir, private_file
+
 T = TypeVar("T")
 
 SEGMENT_BYTES = 4 * 1024**2
@@ -151,7 +153,7 @@ class AttemptLogs:
             tail = self._tail(folder)
             new = [chunk for chunk in sorted(chunks, key=_sequence) if chunk.sequence >= tail.next_sequence]
             if new:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                private_dir.make_sub(folder)
             for chunk in new:
                 if chunk.sequence >= tail.next_sequence:  # not a second one of the same number
                     self._write(folder, tail, chunk)
@@ -257,7 +259,7 @@ class AttemptLogs:
         if before is None or before in self._joined:
             return folder
         if not folder.exists() and before.exists():
-            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_dir.make_sub(folder.parent)
             before.rename(folder)
             self._tails.pop(before, None)
             self._tails.pop(folder, None)
@@ -282,7 +284,7 @@ class AttemptLogs:
                 (folder / str(given_up)).unlink(missing_ok=True)
         record = _HEADER.pack(chunk.sequence, chunk.offset, chunk.stream, len(chunk.data)) + chunk.data
         try:
-            with (folder / str(tail.segment)).open("ab") as file:
+            with private_file.open_binary(folder / str(tail.segment), "ab") as file:
                 file.write(record)
         except OSError:
             del self._tails[folder]
@@ -332,7 +334,7 @@ def _recover(folder: Path) -> _Tail:
             tail.count(chunk, after_cut=tail.is_cut and chunk.stream not in begun)
             begun.add(chunk.stream)
     if segments[-1].stat().st_size > tail.size:
-        with segments[-1].open("r+b") as file:
+        with private_file.open_binary(segments[-1], "r+b") as file:
             file.truncate(tail.size)
     return tail
 

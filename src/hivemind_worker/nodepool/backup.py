@@ -24,6 +24,7 @@ from pathlib import Path
 import hivemind_worker
 from hivemind_worker.artifacts import store as artifact_store
 from hivemind_worker.artifacts import writing
+from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.nodepool import attempt_logs, following, locks, manifest
 from hivemind_worker.nodepool.store import database, snapshot
 from hivemind_worker.task import errors
@@ -32,6 +33,7 @@ from hivemind_worker.wire import calls
 CURRENT = "current"
 MANIFEST = "manifest.jsonl"
 STORE = "pool.sqlite"
+KEY = "pool.key"
 OBJECTS = "objects"
 LOGS = "logs"
 
@@ -59,8 +61,10 @@ class Summary:
     missing: tuple[str, ...] = ()
 
 
-def make(pool: Folders, target: Path) -> Summary:
+def make(pool: Folders, target: Path, *, with_key: bool = False) -> Summary:
     """Back a pool up into ``target``, whether it serves or not; what is there of an earlier backup is not copied again.
+
+    ``with_key``: also the key of tasks' secrets, without which those in the backup cannot be read.
 
     Raises :class:`errors.BadSettings` where that cannot be, :class:`errors.StateInUse` where another backup is being
     made there, :class:`database.Damaged` where the store is damaged; then the earlier backup stays the current one.
@@ -73,12 +77,15 @@ def make(pool: Folders, target: Path) -> Summary:
         _clear(target)
         before = _current(target)
         folder = target / f"{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(mode=0o700)
+        private_dir.make_sub(folder)
         made_at = time.time()
         snapshot.take(pool.store, folder / STORE, made_at)
         whole = manifest.Manifest(manifest.Head(snapshot.epoch(folder / STORE), made_at, hivemind_worker.__version__))
         copying = _Copying(pool, target, folder, whole, before)
         copying.all()
+        key = database.key_file(pool.store.resolve())
+        if with_key and key.exists():
+            whole.add(manifest.File(KEY, *copy(key, folder / KEY)))
         whole.write(folder / MANIFEST)
         for path in (folder, target):
             writing.sync_folder(path)
@@ -114,12 +121,12 @@ def copy(source: Path, target: Path, most: int | None = None) -> tuple[int, str]
 
     Raises OSError.
     """
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_dir.make_sub(target.parent)
     part = target.with_name(f"{target.name}.part")
     running = hashlib.sha256()
     size = 0
     try:
-        with source.open("rb", buffering=0) as file, part.open("wb", buffering=0) as copied:
+        with source.open("rb", buffering=0) as file, private_file.open_binary(part, "wb", buffering=0) as copied:
             while piece := file.read(artifact_store.CHUNK if most is None else min(artifact_store.CHUNK, most - size)):
                 running.update(piece)
                 copied.write(piece)
@@ -213,7 +220,7 @@ class _Copying:
         same = earlier.files.get(entry)
         if same is None or (same.size, same.written_ns) != (status.st_size, status.st_mtime_ns):
             return False
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_dir.make_sub(path.parent)
         try:
             path.hardlink_to(folder / entry)
         except OSError:  # a file system without such links
@@ -257,8 +264,8 @@ def _current(target: Path) -> tuple[Path, manifest.Manifest] | None:
 
 def _point(target: Path, name: str) -> None:
     new = target / f"{CURRENT}.part"
-    with new.open("w", encoding="ascii") as file:
-        file.write(f"{name}\n")
+    with private_file.open_binary(new, "wb") as file:
+        file.write(f"{name}\n".encode())
         file.flush()
         os.fsync(file.fileno())
     new.replace(target / CURRENT)

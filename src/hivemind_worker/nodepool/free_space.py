@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hivemind_worker.concurrency import periodic, stopping
+from hivemind_worker.filesystem import private_file
 from hivemind_worker.nodepool import readiness
 from hivemind_worker.task import errors
 from hivemind_worker.task.resources import MIB
@@ -115,7 +116,7 @@ class FreeSpace:
     def _can_write(self) -> bool:
         path = self._probe_folder / f"probe-{uuid.uuid4().hex}.part"
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fd = private_file.open_fd(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             try:
                 os.write(fd, bytes(_PROBE_BYTES))
                 os.fsync(fd)

@@ -7,6 +7,7 @@ import os
 import threading
 from pathlib import Path
 
+from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.task import errors
 
 _TRIES = 5
@@ -69,11 +70,11 @@ class InodeLock:
     def _open(self) -> int:
         try:
             if self._is_folder:
-                self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                private_dir.make(self._path)
             self._check_this_process()
             if self._is_folder:
                 return os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
+            return private_file.open_fd(self._path, os.O_RDWR | os.O_CREAT, several_names=True)
         except OSError as error:
             raise errors.BadSettings(f"{self._path} cannot be written: {error.strerror}") from None
 

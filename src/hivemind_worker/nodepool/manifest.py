@@ -11,9 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hivemind_worker.filesystem import private_file
 from hivemind_worker.task import errors
 
-_PATH = re.compile(r"pool\.sqlite|logs/[0-9a-f]{2}/[0-9a-f]{40}/\d+|objects/[0-9a-f]{2}/[0-9a-f]{64}", re.ASCII)
+_PATH = re.compile(
+    r"pool\.sqlite|pool\.key|logs/[0-9a-f]{2}/[0-9a-f]{40}/\d+|objects/[0-9a-f]{2}/[0-9a-f]{64}", re.ASCII
+)
 
 FORMAT = 1
 """The number of this layout: a program refuses a larger one."""
@@ -57,7 +60,7 @@ class Manifest:
     def write(self, path: Path) -> None:
         """Write it, forced to the disk. Raises OSError."""
         running = hashlib.sha256()
-        with path.open("xb") as file:
+        with private_file.open_binary(path, "xb") as file:
             for line in self._lines():
                 running.update(line)
                 file.write(line)

@@ -10,16 +10,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from hivemind_worker.concurrency import slicing
+from hivemind_worker.filesystem import sealed
 from hivemind_worker.nodepool import assignment, attempt_logs, telling
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, names, outcome, resources
 from hivemind_worker.telemetry import tracing
-from hivemind_worker.wire import budget, calls, translate, verdicts
+from hivemind_worker.wire import budget, calls, secret_values, translate, verdicts
 
 _T = TypeVar("_T")
 
 TASKS_AT_ONCE = 10_000
 """Most tasks, or ids of tasks, in one call."""
+
+FEATURES = ("secrets",)
+"""What a client must not ask of a pool that does not name it."""
 
 TASK_BYTES = budget.MESSAGE_BUDGET - 4 * 1024
 """Largest task: handed out it must fit into a message again, with what the pool adds."""
@@ -164,17 +168,18 @@ def ended(request: calls.pb.ReportTaskResultRequest) -> outcome.Outcome | None:
 
 
 async def new_tasks(
-    messages: Sequence[calls.pb.Task], max_attempts: int
+    messages: Sequence[calls.pb.Task], max_attempts: int, key: sealed.Key | None = None, submitter: str = ""
 ) -> tuple[list[records.NewTask], list[outcome.Artifact]]:
     """Return tasks to be kept, and the uploaded files that they name; others get their turns meanwhile.
 
-    ``max_attempts`` is for those that name no number. Raises :class:`errors.InvalidTask`, naming the field, and which
-    task where there are several.
+    ``max_attempts`` is for those that name no number, ``key`` seals their secrets, ``submitter`` is the address that
+    they came from. Raises
+    :class:`errors.InvalidTask`, naming the field, and which task where there are several.
     """
     if not messages:
         raise errors.InvalidTask("tasks", "there are none")
     tasks, inputs = list[records.NewTask](), list[outcome.Artifact]()
-    shared = _Shared()
+    shared = _Shared(key, submitter)
     async for message in slicing.in_slices(_bounded("tasks", messages, TASKS_AT_ONCE)):
         try:
             tasks.append(_new_task(message, max_attempts, shared))
@@ -198,6 +203,8 @@ def digest(tasks: Sequence[records.NewTask]) -> str:
 class _Shared:
     """Shapes and labels of one submission: most tasks are of few, and each is there once."""
 
+    key: sealed.Key | None = None
+    submitter: str = ""
     shapes: dict[assignment.Shape, assignment.Shape] = dataclasses.field(default_factory=dict)
     labels: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
@@ -205,11 +212,26 @@ class _Shared:
 def _new_task(message: calls.pb.Task, max_attempts: int, shared: _Shared) -> records.NewTask:
     _need_size(message.ByteSize())  # before its texts are read: a wide one takes four times its bytes
     body, fields = _read_task(message, max_attempts, shared)
-    digest = hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
+    whole = body.SerializeToString(deterministic=True)
+    if not body.secrets:
+        digest = hashlib.sha256(whole).hexdigest()
+    else:
+        digest, fields["secrets"] = _sealed(body, whole, shared.key)
+    del whole
     body.traceparent = str(tracing.read(message.traceparent) or tracing.begin())
     kept = body.SerializeToString()
-    _need_size(len(kept))
+    _need_size(len(kept) + len(fields.get("secrets", b"")))  # handed out it has both
     return records.NewTask(body=kept, digest=digest, **fields)
+
+
+def _sealed(body: calls.pb.Task, whole: bytes, key: sealed.Key | None) -> tuple[str, bytes]:
+    """Take a task's secrets out of it; return a digest of the whole by which nobody can guess them, and them sealed."""
+    if key is None:
+        raise errors.InvalidTask("secrets", "this pool has no key to seal them with")
+    try:
+        return key.digest(whole), secret_values.seal(body, key)
+    except (OSError, errors.BadSettings) as error:
+        raise errors.Unavailable(f"the pool cannot seal secrets at present: {error}") from None
 
 
 def _read_task(message: calls.pb.Task, max_attempts: int, shared: _Shared) -> tuple[calls.pb.Task, dict[str, Any]]:
@@ -218,7 +240,8 @@ def _read_task(message: calls.pb.Task, max_attempts: int, shared: _Shared) -> tu
     Of its texts, which may be wide, no copy is left.
     """
     task = translate.task_from_message(message)
-    shape = assignment.Shape(task.kind, task.needs, tuple(sorted(task.node_selector.items())), str(task.network))
+    selector = tuple(sorted([*task.node_selector.items(), *([assignment.NEEDS_SECRETS] if task.secrets else [])]))
+    shape = assignment.Shape(task.kind, task.needs, selector, str(task.network))
     fields = {
         "id": task.id or "",
         "shape": shared.shapes.setdefault(shape, shape),
@@ -227,6 +250,7 @@ def _read_task(message: calls.pb.Task, max_attempts: int, shared: _Shared) -> tu
         "max_attempts": task.max_attempts or max_attempts,
         "labels": shared.labels.setdefault(tuple(sorted(task.labels.items())), task.labels),
         "timeout": task.timeout or 0.0,
+        "submitter": shared.submitter,
     }
     return translate.task_to_message(task), fields
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from hivemind_worker.artifacts import store as artifact_store
 from hivemind_worker.artifacts import writing
+from hivemind_worker.filesystem import private_file
 from hivemind_worker.nodepool import backup, locks, manifest
 from hivemind_worker.nodepool.store import database, history_mark, snapshot
 from hivemind_worker.task import errors
 
-_MODE = 0o400
 _TOLD = 5
 """How many damaged files are named."""
 
@@ -33,6 +33,8 @@ class Summary:
     files: int
     missing: tuple[str, ...] = ()
     set_aside: tuple[Path, ...] = ()
+    unreadable: int = 0
+    """How many tasks have secrets that no key here can read."""
 
 
 def restore(source: Path, pool: backup.Folders, *, replace: bool = False) -> Summary:
@@ -61,12 +63,14 @@ def restore(source: Path, pool: backup.Folders, *, replace: bool = False) -> Sum
         epoch = snapshot.renew(new, time.time(), _reason(whole))
         set_aside = _set_aside(store, pool.logs)
         _place(source, folder, whole, pool)
+        set_aside += _place_key(folder, whole, store)
+        unreadable = 0 if database.key_file(store).exists() else snapshot.sealed_secrets(new)
         with new.open("rb") as file:
             os.fsync(file.fileno())
         history_mark.remove(store)
         new.replace(store)
         writing.sync_folder(store.parent)
-    return Summary(epoch, whole.head.made_at, len(whole.files), tuple(whole.missing), tuple(set_aside))
+    return Summary(epoch, whole.head.made_at, len(whole.files), tuple(whole.missing), tuple(set_aside), unreadable)
 
 
 def _check(source: Path, folder: Path, whole: manifest.Manifest) -> None:
@@ -153,14 +157,26 @@ def _place(source: Path, folder: Path, whole: manifest.Manifest, pool: backup.Fo
     changed = set[Path]()
     for entry in whole.files.values():
         kind, _, name = entry.path.partition("/")
-        if kind == backup.STORE:
+        if kind in {backup.STORE, backup.KEY}:
             continue
         target = pool.logs / name if kind == backup.LOGS else artifacts.path(entry.sha256)
         if kind == backup.OBJECTS and target.is_file() and backup.sum_of(target) == (entry.size, entry.sha256):
             continue
         backup.copy(_path(source, folder, entry), target)
         if kind == backup.OBJECTS:
-            target.chmod(_MODE)
+            private_file.freeze(target)
         changed |= {target.parent, target.parent.parent}
     for path in changed:
         writing.sync_folder(path)
+
+
+def _place_key(folder: Path, whole: manifest.Manifest, store: Path) -> list[Path]:
+    """Put the backup's key in its place, if there is one; a key that is there and another is set aside."""
+    if backup.KEY not in whole.files:
+        return []
+    target, moved = database.key_file(store), list[Path]()
+    if target.exists() and backup.sum_of(target)[1] != whole.files[backup.KEY].sha256:
+        moved.append(target.with_name(target.name + _unused_suffix(target)))
+        target.replace(moved[0])
+    backup.copy(folder / backup.KEY, target)
+    return moved

@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2_grpc  # type: ignore[import-untype
 from hivemind_worker.artifacts import scrub
 from hivemind_worker.artifacts import store as artifact_store
 from hivemind_worker.concurrency import stopping, supervision
+from hivemind_worker.filesystem import private_dir, sealed
 from hivemind_worker.health import report
 from hivemind_worker.nodepool import (
     attempt_logs,
@@ -33,7 +34,7 @@ from hivemind_worker.nodepool import (
     streams,
     task_service,
 )
-from hivemind_worker.nodepool.store import sqlite
+from hivemind_worker.nodepool.store import database, sqlite
 from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
 from hivemind_worker.wire import calls, channels, unparsed
@@ -92,6 +93,7 @@ class NodePool:
                 (artifact_folder or data / "artifacts", "a pool_artifact_dir"),
             )
         ]
+        self._data = data
         self.address = ""
         self._listen = listen
         self._tls = tls
@@ -117,6 +119,7 @@ class NodePool:
             max_attempts=max_attempts,
             preload_images=preload_images,
             streams=budgets or streams.Streams(),
+            key=sealed.Key(database.key_file(store_path or data / "pool.sqlite")),
         )
         ready.listen(lambda is_ready: self._parts.dispatch.pause(paused=not is_ready))
         self._stop = stopping.Stop()
@@ -133,6 +136,7 @@ class NodePool:
         """
         credentials = self._credentials()
         async with contextlib.AsyncExitStack() as undo:
+            await asyncio.to_thread(private_dir.make, self._data)
             for lock in self._locks:
                 lock.take()
                 undo.callback(lock.release)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from hivemind_worker import __version__
+from hivemind_worker.filesystem import sealed
 from hivemind_worker.nodepool import (
     answering,
     attempt_logs,
@@ -29,9 +31,9 @@ from hivemind_worker.nodepool import (
     streams,
 )
 from hivemind_worker.nodepool.store import records, store
-from hivemind_worker.task import errors, outcome
-from hivemind_worker.telemetry import logs
-from hivemind_worker.wire import budget, calls, translate
+from hivemind_worker.task import errors, outcome, result_names
+from hivemind_worker.telemetry import logs, untrusted
+from hivemind_worker.wire import budget, calls, secret_values, translate
 
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
@@ -42,6 +44,10 @@ log = logs.StructuredLogger(__name__)
 
 _MAX_UNSTORED = 1_000
 """Attempts of which it is remembered that the log says already that their output was not stored."""
+
+_MAX_SET_ASIDE = 100
+_SHOWN_NAME = 200
+"""Files of a result that are named when they are set aside, and how much of a name: the rest is counted."""
 
 _Refs: TypeAlias = "RepeatedCompositeFieldContainer[pb.AttemptRef]"
 
@@ -68,6 +74,7 @@ class Parts:
     readiness: readiness.Readiness
     streams: streams.Streams = field(default_factory=streams.Streams)
     preload_images: tuple[str, ...] = ()
+    key: sealed.Key | None = None
     told: measuring.Measuring = field(default_factory=measuring.Measuring)
     live: live.Live = field(default_factory=live.Live)
 
@@ -158,6 +165,15 @@ class NodeManager(calls.NodeManagerServicer):
         task.MergeFromString(await self._parts.store.body(handed.task_id) if handed.body is None else handed.body)
         task.id, task.attempt, task.lease_seconds = handed.task_id, handed.attempt, self._parts.lease_seconds
         task.store_epoch = self._parts.store.epoch
+        if handed.secrets and self._parts.key is not None:
+            try:
+                secret_values.unseal(task, handed.secrets, self._parts.key)
+            except (
+                ValueError,
+                OSError,
+                errors.BadSettings,
+            ) as error:  # the node refuses it, since it lacks what it names
+                log.log_task_event("secrets_unreadable", task.id, {"why": str(error)}, level="error")
 
     @answering.once
     async def ReportTaskResult(
@@ -202,6 +218,7 @@ class NodeManager(calls.NodeManagerServicer):
         for name, artifact in zip(data, artifacts, strict=True):
             result.files.append(translate.file_to_message(outcome.ResultFile(name, artifact)))
         del data
+        await self._set_bad_names_aside(report, result)
         body = result.SerializeToString()
         result.ClearField("logs")
         saved = len(body) - result.ByteSize()
@@ -214,7 +231,26 @@ class NodeManager(calls.NodeManagerServicer):
             body=body,
             summary=result.SerializeToString() if saved > records.MAX_LISTED_LOGS else None,
             missing=missing,
+            run_limit=said.limits.timeout_seconds if said.limits is not None else 0.0,
+            node_check=said.node_check,
         )
+
+    async def _set_bad_names_aside(self, report: records.Report, result: pb.TaskResult) -> None:
+        """Take files from a result that nobody could download by their names; the others are not to go with them."""
+        bad = await asyncio.to_thread(result_names.problems, [file.name for file in result.files])
+        if not bad:
+            return
+        room = max(_MAX_SET_ASIDE - len(result.skipped), 0)
+        for at in sorted(bad)[:room]:
+            name = untrusted.line(result.files[at].name[:_SHOWN_NAME])[:_SHOWN_NAME]
+            result.skipped.add(name=name, why=f"{bad[at]} (set aside by the pool)")
+        if len(bad) > room:
+            result.skipped.add(name="…", why=f"{len(bad) - room} more names cannot be those of files")
+        good = [file for at, file in enumerate(result.files) if at not in bad]
+        result.ClearField("files")
+        result.files.extend(good)
+        details = {"node_id": report.node_id, "files": len(bad), "why": bad[min(bad)]}
+        log.log_task_event("result_names_set_aside", report.task_id, details, level="warning")
 
     async def _output_flags(self, report: records.Report, result: pb.TaskResult) -> list[str]:
         """See to the output of a run that ends: what is here of it survives a power cut, what is not is flagged."""

@@ -12,17 +12,7 @@ import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 from hivemind_worker import __version__
-from hivemind_worker.nodepool import (
-    answering,
-    changes,
-    coverage,
-    files,
-    following,
-    requests,
-    service,
-    streams,
-    telling,
-)
+from hivemind_worker.nodepool import answering, changes, coverage, files, following, requests, service, streams, telling
 from hivemind_worker.nodepool.store import records
 from hivemind_worker.task import errors, outcome, spec
 from hivemind_worker.wire import budget, calls, unparsed
@@ -55,7 +45,8 @@ class TaskManager(calls.TaskManagerServicer):
     async def SubmitTasks(self, request: pb.SubmitTasksRequest, context: calls.Context) -> pb.SubmitTasksResponse:
         """Keep all of these tasks or none; tell of the end of one whose caller waits for it."""
         wait_seconds = requests.wait_seconds(request)
-        tasks, inputs = await requests.new_tasks(request.tasks, self._parts.max_attempts)
+        parts, peer = self._parts, streams.peer(context)
+        tasks, inputs = await requests.new_tasks(request.tasks, parts.max_attempts, parts.key, peer)
         await self._need_inputs(request.tasks, inputs)
         key = requests.key(request.idempotency_key)
         del request, inputs
@@ -384,6 +375,7 @@ class TaskManager(calls.TaskManagerServicer):
             max_inline_bytes=spec.INLINE_BYTES,
             unready_reasons=self._parts.readiness.unready_reasons,
             store_epoch=store.epoch,
+            features=requests.FEATURES,
         )
         try:
             info.nodes = await store.living_nodes()

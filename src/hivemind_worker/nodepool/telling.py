@@ -14,7 +14,9 @@ from hivemind_worker.wire import budget, calls, translate
 pb = calls.pb
 
 _ALL_DRAIN = "every node drains: `hivemind node resume ID` gives one tasks again"
-_ALL_REST = "every node rests for a while: its last attempts failed by its own fault (`hivemind nodes` says which)"
+_ALL_REST = (
+    "every node rests for a while: unrelated tasks failed on it, or it is sick by its own check (`hivemind nodes`)"
+)
 
 
 WAITS_SECONDS = 1.0
@@ -162,7 +164,7 @@ def write_node(info: pb.NodeInfo, known: records.Node, said: live.Live) -> None:
     """As `node`, into a message that is empty."""
     message = known.message
     if known.alive and known.rest_seconds > 0:
-        rests = f"rests for {known.rest_seconds:.0f} s: its last attempts failed by its own fault"
+        rests = f"rests for {known.rest_seconds:.0f} s: unrelated tasks failed on it, or it is sick by its own check"
         message = f"{message}; {rests}" if message else rests
     free = (known.capacity - known.used).at_least(resources.Resources())
     if over := known.used.lacking(known.capacity):

@@ -28,6 +28,9 @@ ALONE_SECONDS = 900.0
 LOOK_SECONDS = 30.0
 """Without any worker it looks so often whether its folder is still there, by which the next one would find it."""
 
+END_SECONDS = 2.0
+"""How long one that was killed is waited for."""
+
 FIRST_SECONDS = 30.0
 """For the worker that started this to come."""
 
@@ -62,7 +65,10 @@ class Holder:
         if program is None:
             return None
         program.kill()
-        return program.wait()
+        try:
+            return program.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:  # others are not to wait for what nothing ends; it is reaped once it does
+            return None
 
     def _start(self, asked: dict[str, Any], files: list[int]) -> dict[str, Any]:
         """`argv` names files by their place: {"file": 3}. The first three are the program's own, `kept` are ours."""
@@ -81,6 +87,7 @@ class Holder:
                 user=user,
                 group=user,
                 extra_groups=None if user is None else [],
+                umask=0o022,
             )
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             for file in files:
@@ -133,6 +140,7 @@ def _heard(holder: Holder, worker: socket.socket) -> bool:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # what is meant for the worker; this goes when nothing is left
     serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])

@@ -1,24 +1,31 @@
 """Bubblewrap: what a sandbox is made of, as a pure list of arguments.
 
 All namespaces are new; the root is an empty memory file system, read-only when it is furnished: the host's programs and
-libraries, a handful of files of /etc, a small /dev, two capped memory file systems. hivemind-init is its first process.
+libraries, a handful of files of /etc, a small /dev. hivemind-init is its first process: it mounts the memory file
+systems, which bubblewrap cannot give a cap of files, sets the filter of system calls, and gives up the rights to do so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from hivemind_worker.capsule import users
 from hivemind_worker.sandbox import life
 from hivemind_worker.task import plan
 
-USER: Final = 65534
-"""uid and gid of a task inside, and outside too when the worker is root: the host's uid 0 is never a task's."""
+USER: Final = users.INSIDE_TASK
+"""uid and gid of a task inside. Outside it has its slot's when the worker is root, else the worker's own.
+
+What a `Making` runs has it outside too, when the worker is root: the host's uid 0 is nobody's.
+"""
 
 PROGRAM: Final = "/.hivemind/hivemind-init"
-_MIB: Final = 1024 * 1024
+FILTER: Final = "/.hivemind/system-calls"
+SHARED_BYTES: Final = 1024 * 1024
+"""Of /dev/shm."""
 
 PASSWD: Final = b"root:x:0:0::/nonexistent:/usr/sbin/nologin\nnobody:x:65534:65534::/workspace:/bin/sh\n"
 GROUP: Final = b"root:x:0:\nnogroup:x:65534:\n"
@@ -51,15 +58,16 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """A sandbox of another sort: it makes what tasks use later. Nothing of a task runs in it; it has the network.
+    """A sandbox of another sort: it makes what tasks use later.
 
     ``argv`` runs in it instead of hivemind-init; ``files`` are copied into it and ``folders`` can be written: place
-    inside → path on the host.
+    inside → path on the host. ``network``: it has the host's; then nothing that an author wrote may run in it.
     """
 
     argv: tuple[str, ...]
-    files: Mapping[str, Path]
-    folders: Mapping[str, Path]
+    files: Mapping[str, Path] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    network: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,48 +80,96 @@ class Fds:
     filter: int
     info: int
     block: int
+    id_map: int
     files: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def own(self) -> tuple[int, ...]:
         """Those of every sandbox, in the order of the fields."""
-        return (self.program, self.passwd, self.group, self.filter, self.info, self.block)
+        return (self.program, self.passwd, self.group, self.filter, self.info, self.block, self.id_map)
 
 
 def arguments(
-    furnishing: Furnishing, room: Room, fds: Fds, bwrap: str = "bwrap", making: Making | None = None
+    furnishing: Furnishing,
+    room: Room,
+    fds: Fds,
+    bwrap: str = "bwrap",
+    making: Making | None = None,
+    *,
+    separate: bool = False,
 ) -> list[str]:
-    """Return the whole command line. Pure."""
-    said = [bwrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts"]
+    """Return the whole command line. Pure.
+
+    ``separate``: its first process and its task have a uid each, by a map that the worker, which is root, writes.
+    """
+    words = [bwrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts"]
     # hivemind-init is made to be the first process; where it does not run, bubblewrap's own is.
-    said += ["--unshare-net", "--as-pid-1"] if making is None else []
-    said += ["--unshare-cgroup-try", "--uid", str(USER), "--gid", str(USER), "--hostname", "capsule"]
-    said += ["--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
-    said += ["--setenv", life.VARIABLE, furnishing.mark] if furnishing.mark else []
+    words += ["--as-pid-1"] if making is None else []
+    words += ["--unshare-net"] if making is None or not making.network else []
+    words += ["--userns-block-fd", str(fds.id_map)] if separate else ["--uid", str(USER), "--gid", str(USER)]
+    words += ["--unshare-cgroup-try", "--hostname", "capsule"]
+    words += ["--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+    words += ["--setenv", life.VARIABLE, furnishing.mark] if furnishing.mark else []
+    # Those that bubblewrap makes itself are for its own user alone, which is not the task's.
+    for parent in _parents((*furnishing.folders, *furnishing.files, *furnishing.elsewhere)):
+        words += ["--perms", "0755", "--dir", parent]
     for folder in furnishing.folders:
-        said += ["--ro-bind", folder, folder]
+        words += ["--ro-bind", folder, folder]
     for link, target in furnishing.links.items():
-        said += ["--symlink", target, link]
+        words += ["--symlink", target, link]
     for file in furnishing.files:
-        said += ["--ro-bind", file, file]
+        words += ["--ro-bind", file, file]
     for place, path in making.folders.items() if making is not None else ():
-        said += ["--bind", str(path), place]
+        words += ["--bind", str(path), place]
     for place, folder in furnishing.elsewhere.items():
-        said += ["--ro-bind", folder, place]
+        words += ["--ro-bind", folder, place]
     for place, fd in fds.files.items():
-        said += ["--perms", "0555", "--ro-bind-data", str(fd), place]
-    said += ["--perms", "0444", "--ro-bind-data", str(fds.passwd), "/etc/passwd"]
-    said += ["--perms", "0444", "--ro-bind-data", str(fds.group), "/etc/group"]
-    said += ["--perms", "0555", "--ro-bind-data", str(fds.program), PROGRAM]
-    said += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    said += ["--perms", "1777", "--size", str(_MIB), "--tmpfs", "/dev/shm"]  # noqa: S108 - the task's own
-    said += ["--perms", "1777", "--size", str(room.scratch_bytes), "--tmpfs", "/tmp"]  # noqa: S108 - the task's own
+        words += ["--perms", "0555", "--ro-bind-data", str(fd), place]
+    words += ["--perms", "0444", "--ro-bind-data", str(fds.passwd), "/etc/passwd"]
+    words += ["--perms", "0444", "--ro-bind-data", str(fds.group), "/etc/group"]
+    words += ["--perms", "0555", "--ro-bind-data", str(fds.program), PROGRAM]
+    words += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    words += ["--info-fd", str(fds.info), "--block-fd", str(fds.block)]
+    if making is None:
+        return words + _with_init(room, fds, separate=separate)
+    for place, size in {"/dev/shm": SHARED_BYTES, "/tmp": room.scratch_bytes}.items():  # noqa: S108
+        words += ["--perms", "1777", "--size", str(size), "--tmpfs", place]
     if room.workspace is None:
-        said += ["--perms", "0700", "--size", str(room.workspace_bytes), "--tmpfs", plan.WORKSPACE]
+        words += ["--perms", "0700", "--size", str(room.workspace_bytes), "--tmpfs", plan.WORKSPACE]
     else:
-        said += ["--bind", str(room.workspace), plan.WORKSPACE]
-    said += ["--remount-ro", "/", "--chdir", "/"]
-    said += ["--seccomp", str(fds.filter), "--info-fd", str(fds.info), "--block-fd", str(fds.block)]
-    return (
-        [*said, "--", PROGRAM] if making is None else [*said, "--setenv", "PATH", furnishing.path, "--", *making.argv]
-    )
+        words += ["--bind", str(room.workspace), plan.WORKSPACE]
+    words += ["--remount-ro", "/", "--chdir", "/", "--seccomp", str(fds.filter)]
+    return [*words, "--setenv", "PATH", furnishing.path, "--", *making.argv]
+
+
+def _parents(places: Iterable[str]) -> list[str]:
+    """Every folder on the way to these, the outer ones first."""
+    return sorted({str(parent) for place in places for parent in Path(place).parents} - {"/"})
+
+
+def _with_init(room: Room, fds: Fds, *, separate: bool) -> list[str]:
+    """What hivemind-init is to find, the rights it starts with, and what it makes of them."""
+    words = ["--perms", "0444", "--ro-bind-data", str(fds.filter), FILTER]
+    for right in ("SYS_ADMIN", "SETPCAP", *(("SETUID", "SETGID", "KILL") if separate else ())):
+        words += ["--cap-add", f"CAP_{right}"]  # in its own user namespace only
+    mounts = {"/dev/shm": _memory(SHARED_BYTES, "1777"), "/tmp": _memory(room.scratch_bytes, "1777")}  # noqa: S108 - the task's
+    if room.workspace is None:
+        mounts[plan.WORKSPACE] = _memory(room.workspace_bytes, "0700")
+    else:
+        words += ["--bind", str(room.workspace), plan.WORKSPACE]
+    for place in mounts:
+        words += ["--dir", place] if place != "/dev/shm" else []  # noqa: S108 - it is in /dev
+    words += ["--remount-ro", "/", "--chdir", "/", "--", PROGRAM]
+    for place, options in mounts.items():
+        words += ["--tmpfs", place, options]
+    words += ["--users", str(users.INSIDE_INIT), str(users.INSIDE_TASK)] if separate else []
+    return [*words, "--filter", FILTER]
+
+
+def max_files(size: int) -> int:
+    """Of a memory file system: one per 4 KiB, so that files without content cost no more than the bytes allowed."""
+    return max(64, size // 4096)
+
+
+def _memory(size: int, mode: str) -> str:
+    return f"size={size},nr_inodes={max_files(size)},mode={mode},uid={USER},gid={USER}"

@@ -55,7 +55,7 @@ def probe(mount: Path = _MOUNT, own: str | None = None) -> Parents:
     if (mount / "cgroup.controllers").exists():
         return _probe_v2(mount / places.get("", "/").lstrip("/"))
     folders = {}
-    for controller in accounts.CONTROLLERS:
+    for controller in (*accounts.CONTROLLERS, accounts.FREEZER):
         folder = mount / controller / places.get(controller, "/").lstrip("/")
         if controller in places and _can_make(folder if folder.is_dir() else mount / controller):
             folders[controller] = folder if folder.is_dir() else mount / controller

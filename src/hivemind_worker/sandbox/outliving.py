@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from hivemind_worker.sandbox import holder, launch, process
+from hivemind_worker.capsule import users
+from hivemind_worker.filesystem import private_dir, private_file
+from hivemind_worker.sandbox import holder, kill_mode, launch, process
 from hivemind_worker.task import errors
 
 T = TypeVar("T")
@@ -31,14 +33,8 @@ _END_SECONDS: Final = 5.0
 _PLACE: Final = 1 << 48  # a number that no size and no open file has: stands for a file's place in the message
 
 
-def missing() -> str:
-    """Say why sandboxes cannot outlive their worker here; empty where they can."""
-    if getattr(sys, "frozen", False):
-        return "this build carries no Python of its own to hold them"
-    unit = next((part for part in _cgroup().split("/")[::-1] if part.endswith(".service")), "")
-    if unit and os.environ.get("INVOCATION_ID") and _kill_mode(unit) != "process":
-        return f"systemd ends everything of {unit} with it (KillMode)"
-    return ""
+missing: Final = kill_mode.missing
+"""Says why there can be none here."""
 
 
 class Ground(Protocol):
@@ -108,7 +104,7 @@ class Held:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _open(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_dir.make(self._folder)
         with self._place() as place:
             try:
                 self._line = self._connected(place)
@@ -149,8 +145,7 @@ class Held:
         with contextlib.suppress(FileNotFoundError):
             (self._folder / SOCKET).unlink()
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            listener.bind(place)
-            (self._folder / SOCKET).chmod(0o600)
+            private_file.bind(listener, place)
             listener.listen(4)
             self._started = subprocess.Popen(
                 # The folder is for whoever looks at the list of processes.
@@ -206,6 +201,11 @@ class Sandbox:
     def complaint(self) -> str:
         """The last of what it said on stderr, where only bubblewrap and hivemind-init speak."""
         return self._complaint.decode(errors="replace").strip()
+
+    @property
+    def pidfds(self) -> tuple[int, ...]:
+        """Its first processes, bubblewrap's included; none once it is closed."""
+        return self._pidfds
 
     async def last_words(self) -> str:
         """What it said on stderr and its exit code, once it has ended by itself."""
@@ -288,25 +288,31 @@ async def dismiss(folder: Path) -> None:
 
 
 async def start(
-    held: Held, ground: Ground, furnishing: launch.Furnishing, room: launch.Room, locks: Sequence[int]
+    held: Held,
+    ground: Ground,
+    furnishing: launch.Furnishing,
+    room: launch.Room,
+    locks: Sequence[int],
+    pair: users.Users | None = None,
 ) -> Sandbox:
     """Make a sandbox that is held, with these locks. Do not cancel it half-way. Raises as `process.start`."""
     name = uuid.uuid4().hex
     with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-        fds, info, block = process.open_files(theirs, ours, ground.machine)
+        fds, info, block, mapped = process.open_files(theirs, ours, ground.machine)
         stdin, to_stdin = process.pipe(theirs, ours, ours_reads=False)
         stdout, from_stdout = process.pipe(theirs, ours, ours_reads=True)
         stderr, from_stderr = process.pipe(theirs, ours, ours_reads=True)
         sent = [stdin, stdout, stderr, *fds.own]
         kept = [to_stdin, from_stdout, from_stderr, *locks]
-        places = launch.Fds(_PLACE + 3, _PLACE + 4, _PLACE + 5, _PLACE + 6, _PLACE + 7, _PLACE + 8)
+        places = launch.Fds(_PLACE + 3, _PLACE + 4, _PLACE + 5, _PLACE + 6, _PLACE + 7, _PLACE + 8, _PLACE + 9)
+        words = launch.arguments(furnishing, room, places, ground.bwrap, separate=pair is not None)
         said, _ = await held.ask(
             {
                 "do": "start",
                 "name": name,
-                "argv": [_placed(word) for word in launch.arguments(furnishing, room, places, ground.bwrap)],
+                "argv": [_placed(word) for word in words],
                 "kept": list(range(len(sent), len(sent) + len(kept))),
-                "user": ground.drop_to,
+                "user": ground.drop_to if pair is None else pair.init,
             },
             [*sent, *kept],
         )
@@ -314,6 +320,8 @@ async def start(
         made = Sandbox(name, 0, held)
         try:
             await _stands(made, info, from_stderr, int(said["pid"]))
+            if pair is not None:
+                process.map_ids(made.pid, pair, mapped)
         except BaseException as error:
             await made.close()
             if isinstance(error, ProcessLookupError):
@@ -321,6 +329,7 @@ async def start(
             raise
         ours.pop_all()
         os.close(info)
+        os.close(mapped)
     made.block = block
     await made.connect(to_stdin, from_stdout, from_stderr)
     return made
@@ -372,17 +381,3 @@ async def _why(made: Sandbox, stderr: int) -> str:
 
 def _placed(word: str) -> str | dict[str, int]:
     return {"file": int(word) - _PLACE} if word.isdigit() and int(word) >= _PLACE else word
-
-
-def _cgroup() -> str:
-    with contextlib.suppress(OSError):
-        return Path("/proc/self/cgroup").read_text(encoding="utf-8").strip()
-    return ""
-
-
-def _kill_mode(unit: str) -> str:
-    try:
-        command = ["systemctl", "show", "--property=KillMode", "--value", unit]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=5).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""

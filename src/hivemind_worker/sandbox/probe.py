@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hivemind_worker.capsule import users
 from hivemind_worker.sandbox import launch, limits, process
 from hivemind_worker.task import errors
 
@@ -47,7 +48,8 @@ async def ground(mark: str = "") -> Ground:
     found = Ground(bwrap, platform.machine(), launch.USER if root else None, furnishing, python, limits.probe())
     room = launch.Room(workspace_bytes=1024 * 1024, scratch_bytes=1024 * 1024)
     try:
-        trial = await process.start(furnishing, room, found.machine, bwrap=bwrap, drop_to=found.drop_to)
+        pair = users.of_slot(0) if root else None
+        trial = await process.start(furnishing, room, found.machine, bwrap=bwrap, drop_to=found.drop_to, pair=pair)
     except LookupError as error:
         raise errors.IsolationMissing(str(error)) from error
     try:

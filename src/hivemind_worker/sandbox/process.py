@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hivemind_worker.capsule import init, system_calls
+from hivemind_worker.capsule import init, system_calls, users
 from hivemind_worker.sandbox import launch
 from hivemind_worker.task import errors
 
@@ -40,6 +40,11 @@ class Sandbox:
     def complaint(self) -> str:
         """The last of what it said on stderr, where only bubblewrap and hivemind-init speak."""
         return self._complaint.decode(errors="replace").strip()
+
+    @property
+    def pidfds(self) -> tuple[int, ...]:
+        """Its first processes, bubblewrap's included; none once it is closed."""
+        return self._pidfds
 
     async def last_words(self) -> str:
         """What it said on stderr and its exit code, once it has ended by itself."""
@@ -105,19 +110,23 @@ async def start(
     bwrap: str,
     drop_to: int | None,
     making: launch.Making | None = None,
+    pair: users.Users | None = None,
 ) -> Sandbox:
-    """Make a sandbox. `drop_to`: the uid and gid bubblewrap runs under, when we are root. Do not cancel it half-way.
+    """Make a sandbox. Do not cancel it half-way.
+
+    `drop_to`: the uid and gid that bubblewrap runs under, when we are root; with a `pair` they are the first one's.
 
     Raises IsolationMissing with bubblewrap's own words, LookupError for a machine there is no program for.
     """
     with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-        fds, info, block = open_files(theirs, ours, machine)
+        fds, info, block, mapped = open_files(theirs, ours, machine)
+        drop_to = drop_to if pair is None else pair.init
         files = {place: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for place, path in _files(making)}
         for fd in files.values():
             theirs.callback(os.close, fd)
         fds = dataclasses.replace(fds, files=files)
         process = await asyncio.create_subprocess_exec(
-            *launch.arguments(furnishing, room, fds, bwrap, making),
+            *launch.arguments(furnishing, room, fds, bwrap, making, separate=pair is not None),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -128,10 +137,13 @@ async def start(
             user=drop_to,
             group=drop_to,
             extra_groups=None if drop_to is None else [],
+            umask=0o022,  # what is made in there is not ours
         )
         theirs.close()
         try:
             pid = await _first_process(process, info)
+            if pair is not None:
+                map_ids(pid, pair, mapped)
             pidfds = []
             for each in (pid, process.pid):
                 pidfds.append(os.pidfd_open(each))
@@ -145,6 +157,7 @@ async def start(
             raise
         ours.pop_all()
         os.close(info)
+        os.close(mapped)
     sandbox = Sandbox(process, pid, tuple(pidfds), block)
     sandbox.listen()
     return sandbox
@@ -154,19 +167,32 @@ def _files(making: launch.Making | None) -> tuple[tuple[str, Path], ...]:
     return () if making is None else tuple(making.files.items())
 
 
-def open_files(theirs: contextlib.ExitStack, ours: contextlib.ExitStack, machine: str) -> tuple[launch.Fds, int, int]:
-    """Open what a sandbox is made with; also our ends: where it says that it stands, and what lets it go.
+def open_files(
+    theirs: contextlib.ExitStack, ours: contextlib.ExitStack, machine: str
+) -> tuple[launch.Fds, int, int, int]:
+    """Open what a sandbox is made with; also our ends: where it says that it stands, what lets it go, what says mapped.
 
     Raises LookupError for a machine there is no program for.
     """
     info_end, info = pipe(theirs, ours, ours_reads=True)
     block_end, block = pipe(theirs, ours, ours_reads=False)
+    mapped_end, mapped = pipe(theirs, ours, ours_reads=False)
     program = os.open(init.binary_path(machine), os.O_RDONLY | os.O_CLOEXEC)
     theirs.callback(os.close, program)
     passwd, group, calls = (
         _content(theirs, data) for data in (launch.PASSWD, launch.GROUP, system_calls.filter_program(machine))
     )
-    return launch.Fds(program, passwd, group, calls, info_end, block_end), info, block
+    return launch.Fds(program, passwd, group, calls, info_end, block_end, mapped_end), info, block, mapped
+
+
+def map_ids(pid: int, pair: users.Users, mapped: int) -> None:
+    """Give a sandbox its two users, and say so to bubblewrap, which waits. For root. Raises ProcessLookupError."""
+    try:
+        for name in ("gid_map", "uid_map"):
+            Path(f"/proc/{pid}/{name}").write_text(pair.id_map)
+        os.write(mapped, b"\n")
+    except (FileNotFoundError, BrokenPipeError):
+        raise ProcessLookupError(f"process {pid} is gone") from None
 
 
 def pipe(theirs: contextlib.ExitStack, ours: contextlib.ExitStack, *, ours_reads: bool) -> tuple[int, int]:

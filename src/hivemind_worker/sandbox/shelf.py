@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_ABOUT: Final = "about.json"
-_MAKING: Final = ".making-"
+from hivemind_worker.supplies import staging
+
+_ABOUT: Final = staging.ABOUT
+_MAKING: Final = staging.MAKING
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ import contextlib
 import fcntl
 import os
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hivemind_worker.filesystem import private_dir
 from hivemind_worker.sandbox import reach
 from hivemind_worker.task import errors
 
@@ -52,7 +52,7 @@ class Workspace:
         while workspace is None:
             # A sweep of another worker may come between making a folder and locking it.
             with contextlib.suppress(FileNotFoundError):
-                workspace = cls._locked_before_a_sweep(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch)))
+                workspace = cls._locked_before_a_sweep(private_dir.workspace(_PREFIX, scratch))
         if owner is not None:
             os.chown(workspace.lock, owner, owner)
         return workspace
@@ -83,7 +83,7 @@ async def sweep(scratch: Path, owner: int | None) -> None:
     Raises BadSettings where it cannot be made, or not be entered by `owner`, the user that sandboxes are made under.
     """
     try:
-        await asyncio.to_thread(scratch.mkdir, mode=0o711, parents=True, exist_ok=True)
+        await asyncio.to_thread(private_dir.make_enterable, scratch)
     except OSError as error:
         raise errors.BadSettings(f"temp_dir {scratch} cannot be made ({error.strerror}): set another") from None
     closed = None if owner is None else await asyncio.to_thread(reach.closed_to_others, scratch)

@@ -18,6 +18,12 @@ _HOST_PORT = re.compile(r"(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.%]+\]):(\d{1,5})")
 _RESOLVED = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract):\S+")
 _URL = re.compile(r"https?://\S+")
 _PATH_URL = re.compile(r"[a-z][a-z0-9+.-]+:(?=/)|(?:sqlite|file):", re.IGNORECASE)
+_IMAGE_PATTERN = re.compile(
+    r"sha256:[0-9a-f]{64}|(?!sha256:|.*//)[A-Za-z0-9*][A-Za-z0-9_.:/*-]{0,500}(?:@sha256:[0-9a-f]{64})?", re.ASCII
+)
+_REGISTRY = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?", re.ASCII
+)
 _ENGINE = re.compile(r"(?:unix|tcp|http|https|npipe)://\S+")
 
 
@@ -61,6 +67,20 @@ def image(text: str) -> str:
         raise ValueError("write an image reference, such as python:3.11-slim") from None
 
 
+def image_pattern(text: str) -> str:
+    """Require a pattern of images, or the digest of one."""
+    if _IMAGE_PATTERN.fullmatch(text) is None:
+        raise ValueError("write an image, such as team/app:1, a pattern, such as team/*, or sha256: with its 64 digits")
+    return text
+
+
+def registry(text: str) -> str:
+    """Require the host of a registry, with its port if it has one, or `public`."""
+    if _REGISTRY.fullmatch(text) is None:
+        raise ValueError("write the host of a registry, such as ghcr.io or registry.example:5000, or public")
+    return text
+
+
 def pairs(given: Any) -> Any:
     """NAME=VALUE pairs from one text with commas, or from a flag given several times; a mapping as it is."""
     if not isinstance(given, (str, list, tuple)):
@@ -100,6 +120,12 @@ def several(given: Any) -> Any:
 
 Names = Annotated[tuple[Name, ...], pydantic.BeforeValidator(several)]
 Images = Annotated[tuple[Image, ...], pydantic.BeforeValidator(several)]
+
+
+ImagePatterns = Annotated[
+    tuple[Annotated[str, pydantic.AfterValidator(image_pattern)], ...], pydantic.BeforeValidator(several)
+]
+Registries = Annotated[tuple[Annotated[str, pydantic.AfterValidator(registry)], ...], pydantic.BeforeValidator(several)]
 
 
 def url(text: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import tempfile
 from pathlib import Path
 
+from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.task import errors
 
 FILE_NAME = "node-id"
@@ -39,11 +39,11 @@ def keep(state_dir: Path, set_name: str = "") -> str:
 
 def _write_once(path: Path, name: str) -> None:
     """Stage the file beside its place and link it there, which fails if another process was first."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, staged = tempfile.mkstemp(prefix=f".{FILE_NAME}-", dir=path.parent)
+    private_dir.make(path.parent)
+    staged = path.with_name(f".{FILE_NAME}-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(f"{name}\n")
+        with private_file.open_binary(staged, "xb") as file:
+            file.write(f"{name}\n".encode())
             file.flush()
             os.fsync(file.fileno())
         try:
@@ -52,6 +52,6 @@ def _write_once(path: Path, name: str) -> None:
             return  # the other one's name is as good; it is read next
         except OSError:
             # A file system without hard links: still whole or not at all, though of two at once the later one stays.
-            Path(staged).replace(path)
+            staged.replace(path)
     finally:
-        Path(staged).unlink(missing_ok=True)
+        staged.unlink(missing_ok=True)

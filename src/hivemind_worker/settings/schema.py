@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal
 import pydantic
 from pydantic import ByteSize, Field
 
+from hivemind_worker.settings import egress as reach
 from hivemind_worker.settings import paths, upkeep
 from hivemind_worker.settings.fields import (
     LIVE,
@@ -144,7 +145,7 @@ class Docker(Group):
     """The engine's address, such as unix:///var/run/docker.sock or tcp://host:2376. When unset, the usual socket."""
 
     docker_network: Name = Field("hivemind", min_length=1, json_schema_extra={"plain": "DOCKER_NETWORK"})
-    """The engine's network for tasks with egress. All other tasks have no network at all."""
+    """The engine's network for tasks with egress where egress_path is bridge. All others have no network at all."""
 
     docker_runtime: Name = ""
     """The engine's runtime for tasks, such as runsc for gVisor. When unset, the engine's own default."""
@@ -154,7 +155,7 @@ class Docker(Group):
     sandbox. A task never runs unfenced."""
 
     allow_egress: bool = False
-    """Whether a task that asks for it may reach the network."""
+    """Whether a task that asks for it (`network: egress`) may reach what egress_allow lists."""
 
     default_image: Image = Field("python:3.11-slim", json_schema_extra=LIVE)
     """The image of a task that names none."""
@@ -177,7 +178,8 @@ class Storage(Group):
     """Where things are kept. Folders are made when they are first needed."""
 
     state_dir: Place = Field(default_factory=paths.state_dir)
-    """What must survive a restart: identity, journal, results not yet delivered, the pool's store."""
+    """What must survive a restart: identity, journal, results not yet delivered, the pool's store. For its user alone:
+    one that is open to others is closed to them, one that others share or could replace is refused."""
 
     work_dir: Place = Field(
         default_factory=lambda known: known["state_dir"] / "work", json_schema_extra={"plain": "WORK_DIR"}
@@ -290,6 +292,7 @@ class Settings(Group):
     security: Security = Field(default_factory=Security)
     logging: Logging = Field(default_factory=Logging)
     images: upkeep.Images = Field(default_factory=upkeep.Images)
+    egress: reach.Egress = Field(default_factory=reach.Egress)
     packages: upkeep.Packages = Field(default_factory=upkeep.Packages)
     monitoring: upkeep.Monitoring = Field(default_factory=upkeep.Monitoring)
     cleanup: upkeep.Cleanup = Field(default_factory=upkeep.Cleanup)

@@ -7,13 +7,37 @@ from typing import ClassVar
 
 from pydantic import ByteSize, Field
 
-from hivemind_worker.settings.fields import LIVE, Address, Amount, Group, Names, Percent, Place, Seconds, Size, Url
+from hivemind_worker.settings.fields import (
+    LIVE,
+    Address,
+    Amount,
+    Group,
+    ImagePatterns,
+    Names,
+    Percent,
+    Place,
+    Registries,
+    Seconds,
+    Size,
+    Url,
+)
 from hivemind_worker.settings.fields import Images as References
 from hivemind_worker.task.resources import GIB
 
 
 class Images(Group):
-    """How images come to this machine."""
+    """How images come to this machine, and which of them tasks may run."""
+
+    allowed_images: ImagePatterns = ()
+    """Images on this machine that tasks may run although none of them fetched it: names, patterns such as team/* (**
+    for any depth; without a tag all tags), or digests. default_image and preload_images are always among them."""
+
+    image_registries: Registries = ("public",)
+    """Registries that tasks may pull from without credentials, as hosts. public: every one whose name is of the
+    internet; those of a private network are to be named."""
+
+    registry_logins: Registries = ()
+    """Registries at which tasks may use this owner's credentials (docker_config): every image that these open."""
 
     preload_images: References = Field((), json_schema_extra=LIVE)
     """Images to have ready before a task asks for them, parted by commas. What the pool announces is added."""
@@ -28,7 +52,8 @@ class Images(Group):
     """A pull of which nothing has arrived for so long is ended and tried again."""
 
     docker_config: Place = Field(Path("~/.docker"), json_schema_extra={"plain": "DOCKER_CONFIG"})
-    """The folder with config.json, from which credentials for registries are read (`docker login` writes them)."""
+    """The folder with config.json, from which credentials for the registries of registry_logins are read (`docker
+    login` writes them)."""
 
 
 class Packages(Group):
@@ -49,7 +74,7 @@ class Packages(Group):
     """A folder of wheels on this machine that are offered beside the index."""
 
     source_builds: bool = False
-    """Whether packages without a wheel may be built from source, which runs their code as the environment is made."""
+    """Whether packages without a wheel may be built from source, each in a capsule of its own, without a network."""
 
     environment_timeout: Seconds = 1800.0
     """Longest that making one environment may take; the task's own time limit begins afterwards."""
@@ -88,6 +113,14 @@ class Monitoring(Group):
 
     health_probe_seconds: Seconds = 5.0
     """Longest that one health check may take; then it counts as failed."""
+
+    defence_interval: Seconds = Field(3600.0, json_schema_extra=LIVE)
+    """Seconds from one trial of what fences tasks to the next. One that is missing is tried again each minute, and the
+    node takes no task until it holds."""
+
+    accept_missing_defences: Names = Field((), json_schema_extra=LIVE)
+    """Ids of defences, parted by commas, without which this node takes tasks nevertheless, as `hivemind doctor --json`
+    names them. Only where all tasks are your own."""
 
     http_listen: Address = "127.0.0.1:0"
     """Where the worker answers /livez, /readyz, /healthz and /metrics, and shows its window to this machine's browsers;

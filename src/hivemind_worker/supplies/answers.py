@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hivemind_worker.filesystem import private_dir, private_file
+
 MOST: Final = 1_000
 """Files that are kept; the oldest go first."""
 
@@ -29,6 +31,8 @@ class Answers:
     """The answers in one folder, made when first needed; without a folder nothing is kept. Calls block briefly."""
 
     def __init__(self, folder: Path | None = None) -> None:
+        self.cache = folder
+        """The folder of this machine's cache that they lie in, with what environments are made of."""
         self._folder = None if folder is None else folder / "answers"
 
     def get(self, asked: str) -> Answer | None:
@@ -45,10 +49,11 @@ class Answers:
         """It was resolved now, to this."""
         if self._folder is None:
             return
-        with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError, private_dir.NotPrivate):
+            private_dir.make_enterable(self._folder.parent)
+            private_dir.make(self._folder)
             fresh = self._folder / f"{uuid.uuid4().hex}.new"
-            fresh.write_text(json.dumps({"key": key, "resolved": time.time()}), encoding="utf-8")
+            private_file.write(fresh, json.dumps({"key": key, "resolved": time.time()}))
             fresh.replace(self._folder / f"{asked}.json")
             self._forget_the_oldest()
 

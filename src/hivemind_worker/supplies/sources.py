@@ -9,7 +9,7 @@ import ssl
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from hivemind_worker.settings import upkeep
 from hivemind_worker.task import errors
@@ -37,7 +37,8 @@ class Sources:
     def secrets(self) -> tuple[str, ...]:
         """What must never be read in a task's log: names and passwords within addresses."""
         found = [urlsplit(address) for address in (self.index_url, self.proxy)]
-        return tuple(each for url in found for each in (url.password, url.username) if each)
+        parts = {part for url in found for part in (url.password, url.username) if part}
+        return tuple(sorted(parts | {unquote(part) for part in parts}, key=len, reverse=True))
 
     def wheel_files(self) -> tuple[Path, ...]:
         """The wheels on this machine, by name. Raises BadSettings when the folder cannot be read. Blocks."""

@@ -10,7 +10,8 @@
     │   └── TooLarge            artifacts/writing: more bytes than were allowed or announced
     ├── OwnerError              the owner of this machine must change something
     │   ├── BadSettings         a setting is wrong; names it and where it came from
-    │   │   └── NoFileLocks     the file system of a folder grants no locks
+    │   │   ├── NoFileLocks     the file system of a folder grants no locks
+    │   │   └── NotPrivate      filesystem/private_dir: others can read or replace what must be its user's alone
     │   ├── IsolationMissing    neither an engine nor a sandbox can fence a task here
     │   ├── StateInUse          another process holds the state directory or the store
     │   │   └── SessionLives    nodepool/store/takeover: the node's id is that of a worker which may live
@@ -21,10 +22,12 @@
     │   ├── Rejected            it answered no; trying again will not help
     │   │   ├── NotImplementedByPeer   it has no such call; do without
     │   │   ├── WrongContent    artifacts/writing: what came is not what its name says
-    │   │   └── TakenOver       artifacts/writing: a newer upload goes on in this one's place
+    │   │   ├── TakenOver       artifacts/writing: a newer upload goes on in this one's place
+    │   │   └── NoPlace         client/landing: a result's name leads to no place of its own
     │   └── UnknownNode         the pool has forgotten us; register again
     ├── NodeFault               this node failed the task; the pool tries elsewhere
     │   ├── EngineLost          the container engine stopped answering
+    │   ├── SpecMismatch        the container engine made another container than it was told to
     │   ├── NoRoom              it had no room for the task: not in time, or not on its disk
     │   │   └── JournalBroken   journal/writer: the disk does not take what must be written down first
     │   ├── Refused             containers/engine: it answered no
@@ -34,6 +37,7 @@
     │       └── ConversationError   capsule/conversation: it said what may not be said then
     ├── ImageUnavailable        the task's image cannot be had here
     ├── DependencyFailed        the task's requirements cannot be installed
+    │   └── SourceNeeded        supplies/making: some have no wheel, and would have to be built
     ├── NoSuchArtifact          artifacts/store: it holds no file of that name
     │   └── DamagedArtifact     artifacts/store: what it held was not its content; set aside
     ├── ImpossibleMove          our own defect: a move that the table does not have
@@ -148,6 +152,10 @@ class NoRoom(NodeFault):
 
 class EngineLost(NodeFault):
     """The container engine stopped answering."""
+
+
+class SpecMismatch(NodeFault):
+    """The container engine made another container than it was told to: its task must not start in it."""
 
 
 class CapsuleFault(NodeFault):

@@ -112,6 +112,20 @@ def environment(value: object) -> dict[str, str]:
     return found
 
 
+def secrets(value: object) -> dict[str, str]:
+    """Require variables as `environment` does. No refusal shows a value."""
+    found: dict[str, str] = {}
+    for name, content in checks.mapping("secrets", value, most=100).items():
+        if _VARIABLE.fullmatch(name) is None:
+            raise errors.InvalidTask(f"secrets[{name[:60]!r}]", "is no variable name")
+        if name.startswith("HIVEMIND_"):
+            raise errors.InvalidTask(f"secrets[{name[:60]!r}]", "HIVEMIND_ variables belong to the worker")
+        found[name] = checks.text(f"secrets[{name!r}]", content, checks.ARGUMENT_BYTES)
+    if sum(len(name) + len(content.encode()) for name, content in found.items()) > checks.ARGUMENTS_BYTES // 2:
+        raise errors.InvalidTask("secrets", f"are larger than {checks.ARGUMENTS_BYTES // 2} bytes")
+    return found
+
+
 def labels(field: str, value: object) -> dict[str, str]:
     """Require labels: short plain keys, short text values."""
     found: dict[str, str] = {}

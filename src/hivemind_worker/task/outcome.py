@@ -66,7 +66,28 @@ def is_nodes_fault(reason: str) -> bool:
     return reason in _NODES_FAULTS
 
 
+def is_node_sick(reason: Reason | None, check: NodeCheck) -> bool:
+    """Whether an end shows that its node would fail the next task as well. Pure.
+
+    Not where the node has checked itself and is sound, nor after a crash or an orderly stop, which are over.
+    """
+    return reason in {Reason.INTERNAL, Reason.ENGINE_LOST} and check is not NodeCheck.PASSED
+
+
 _NODES_FAULTS = frozenset(str(reason) for reason, fault in FAULTS.items() if fault is Fault.NODE)
+
+
+class NodeCheck(enum.StrEnum):
+    """What the node found out about itself after a failure that may be its own: it starts a capsule of its own."""
+
+    NOT_NEEDED = "not_needed"
+    """The cause is known, or the node does not check itself."""
+    NOT_DONE = "not_done"
+    """It could not be checked in time."""
+    PASSED = "passed"
+    """The node's own capsule started: the node is sound, as far as that tells."""
+    FAILED = "failed"
+    """The node's own capsule did not start either: it is the node."""
 
 
 class Flag(enum.StrEnum):
@@ -108,7 +129,7 @@ class Usage:
     """What an attempt used; ``None`` where this node cannot tell.
 
     Times in seconds, amounts in bytes, ``processes`` the highest count seen, ``throttled_seconds`` time spent waiting
-    for CPU quota.
+    for CPU quota. ``network_*``: what went through the node's filter, and how many connections it made and refused.
     """
 
     wall_seconds: float = 0.0
@@ -118,6 +139,10 @@ class Usage:
     written_bytes: int | None = None
     processes: int | None = None
     throttled_seconds: float | None = None
+    network_sent_bytes: int | None = None
+    network_received_bytes: int | None = None
+    network_connections: int | None = None
+    network_refused: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +174,8 @@ class Outcome:
     """Everything a node has to say about one attempt.
 
     ``timings`` maps a step's name to seconds. ``exit_code`` is the task's own (128 + signal where a signal ended it).
-    ``reason`` is ``None`` exactly when ``status`` is completed.
+    ``reason`` is ``None`` exactly when ``status`` is completed. ``node_check``: what the node found out about itself
+    after a failure that may be its own.
     """
 
     status: Status
@@ -168,6 +194,7 @@ class Outcome:
     isolation: str = ""
     runtime: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
+    node_check: NodeCheck = NodeCheck.NOT_NEEDED
 
     def __post_init__(self) -> None:
         """Refuse an outcome that contradicts itself."""

@@ -53,6 +53,10 @@ class Caps:
     output_live_bytes: int = 0
 
 
+SECRETS = "secrets"
+"""The capability word of a node that gives tasks their secrets."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """One attempt of one task, ready to be run.
@@ -71,6 +75,7 @@ class RunPlan:
     caps: Caps
     files: tuple[InputFile, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     network: Network = Network.NONE
     grace_seconds: float = 10.0
     gpus: int = 0

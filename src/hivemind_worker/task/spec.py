@@ -46,7 +46,7 @@ _MARKS: Mapping[str, frozenset[str]] = {
 
 _COMMON_FIELDS = frozenset(
     {
-        *("id", "type", "docker_image", "input_files", "environment", "network"),
+        *("id", "type", "docker_image", "input_files", "environment", "secrets", "network"),
         *("memory_limit", "cpu_quota", "timeout", "disk_limit", "pids_limit", "required_resources"),
         *("priority", "max_attempts", "labels", "node_selector"),
     }
@@ -81,6 +81,7 @@ class TaskSpec:
     processing: processing.Processing | None = None
     input_files: Mapping[str, bytes | StoredFile] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     memory_limit: int | None = None
     cpu_quota: int | None = None
     timeout: float | None = None
@@ -126,6 +127,8 @@ def parse(given: Mapping[str, object]) -> TaskSpec:
         values["processing"] = processing.parse(said)
     # A task says little of what it could, and its submitter, the pool and the node each read it while someone waits.
     values |= {attribute: read(said[name]) for name, (attribute, read) in _READERS.items() if name in said}
+    if "secrets" in values and (twice := values["secrets"].keys() & values.get("environment", {}).keys()):
+        raise errors.InvalidTask(f"secrets[{min(twice)!r}]", "is in environment too: name it once")
     return TaskSpec(kind=kind, **values)
 
 
@@ -258,6 +261,7 @@ _READERS: Mapping[str, tuple[str, Callable[[object], object]]] = {
     "args": ("args", lambda value: checks.words("args", value)),
     "input_files": ("input_files", _input_files),
     "environment": ("environment", names.environment),
+    "secrets": ("secrets", names.secrets),
     "memory_limit": ("memory_limit", _bytes("memory_limit", 6 * resources.MIB)),  # the engine refuses less
     "cpu_quota": ("cpu_quota", _whole("cpu_quota", 1_000, 2**40)),  # the kernel refuses quotas below 1 ms
     "timeout": ("timeout", lambda value: checks.seconds("timeout", value)),

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from hivemind_worker.telemetry import redaction, writing
+from hivemind_worker.telemetry import redaction, untrusted, writing
 from hivemind_worker.telemetry.lean import structlog
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -225,25 +225,18 @@ def _human(_: Any, __: str, event: structlog.typing.EventDict) -> str:
     at = dt.datetime.fromisoformat(event["timestamp"]).astimezone()
     details = dict(event["details"])
     trace = details.pop("trace", None)
-    parts = [f"{at:%H:%M:%S}", f"{event['level']:<7}", _printable(event["event_type"])]
+    parts = [f"{at:%H:%M:%S}", f"{event['level']:<7}", untrusted.line(event["event_type"])]
     if event.get("task_id"):
-        parts.append(f"task={_printable(event['task_id'])}")
-    parts += [f"{_printable(name)}={_shown(value)}" for name, value in details.items() if name != "room"]
-    lines = [" ".join(parts), *(f"    {_printable(line)}" for line in (trace or "").splitlines())]
+        parts.append(f"task={untrusted.line(event['task_id'])}")
+    parts += [f"{untrusted.line(name)}={_shown(value)}" for name, value in details.items() if name != "room"]
+    lines = [" ".join(parts), *(f"    {untrusted.line(line)}" for line in (trace or "").splitlines())]
     return "\n".join(lines)
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, str):
-        return _printable(value) if value and " " not in value else f"'{_printable(value)}'"
-    return _printable(json.dumps(value, ensure_ascii=False))
-
-
-def _printable(text: str) -> str:
-    """Text that cannot move the cursor, colour the terminal or begin a line: what does is shown as its escape."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+        return untrusted.line(value) if value and " " not in value else f"'{untrusted.line(value)}'"
+    return untrusted.line(json.dumps(value, ensure_ascii=False))
 
 
 def _trace(error: BaseException) -> str:

@@ -68,6 +68,15 @@ WORKER_STEP = _seconds(
     "hivemind_worker_step_seconds", "How long each step of an attempt took (prepare, create, start, run, …).", "step"
 )
 WORKER_CPU_USED = _count("hivemind_worker_task_cpu_seconds_total", "CPU time of tasks that ended here.")
+WORKER_EGRESS_BYTES = _count(
+    "hivemind_worker_egress_bytes_total", "Bytes of tasks that ended here through the filter.", "direction"
+)
+WORKER_EGRESS_CONNECTIONS = _count(
+    "hivemind_worker_egress_connections_total", "Connections of tasks that ended here to their proxy."
+)
+WORKER_EGRESS_REFUSED = _count(
+    "hivemind_worker_egress_refused_total", "What tasks that ended here asked of their proxy and were refused."
+)
 WORKER_CAPACITY = _gauge("hivemind_worker_capacity", "What tasks may use together: cores, bytes, devices.", "resource")
 WORKER_RESERVED = _gauge("hivemind_worker_reserved", "What is reserved for attempts now.", "resource")
 WORKER_BEATS = _count("hivemind_worker_heartbeats_total", "Heartbeats, by whether the pool answered.", "result")
@@ -75,6 +84,10 @@ WORKER_BEAT_AGE = _gauge(
     "hivemind_worker_pool_last_answer_timestamp_seconds", "When the pool last answered, since the epoch; 0: never."
 )
 WORKER_HOLDS = _gauge("hivemind_worker_not_ready", "1 for each reason for which the node takes no task.", "cause")
+WORKER_DEFENCES = _gauge(
+    "hivemind_worker_defence_in_force", "1 for each defence that held when it was last tried, else 0.", "defence"
+)
+WORKER_UNDEAD = _gauge("hivemind_worker_undead_capsules", "Capsules that cannot be killed; they keep their resources.")
 WORKER_TASK_CPU = _gauge("hivemind_worker_tasks_cpu_cores", "Cores that running tasks use together.")
 WORKER_TASK_MEMORY = _gauge("hivemind_worker_tasks_memory_bytes", "Memory that running tasks use together.")
 WORKER_MEMORY = _gauge("hivemind_worker_resident_memory_bytes", "Memory of the worker's own process.")
@@ -89,9 +102,10 @@ HOST_GPU_MEMORY = _gauge("hivemind_worker_host_gpu_memory_bytes", "Memory of eac
 
 WORKER = (
     WORKER_INFO, WORKER_READY, WORKER_CONNECTED, WORKER_HELD, WORKER_TAKEN, WORKER_ENDED, WORKER_STEP,
-    WORKER_CPU_USED, WORKER_CAPACITY, WORKER_RESERVED, WORKER_BEATS, WORKER_BEAT_AGE, WORKER_HOLDS, WORKER_TASK_CPU,
-    WORKER_TASK_MEMORY, WORKER_MEMORY, HOST_CPU, HOST_MEMORY, HOST_DISK, HOST_NETWORK, HOST_LOAD, HOST_PROCESSES,
-    HOST_GPU, HOST_GPU_MEMORY,
+    WORKER_CPU_USED, WORKER_EGRESS_BYTES, WORKER_EGRESS_CONNECTIONS, WORKER_EGRESS_REFUSED, WORKER_CAPACITY,
+    WORKER_RESERVED, WORKER_BEATS, WORKER_BEAT_AGE, WORKER_HOLDS, WORKER_DEFENCES, WORKER_TASK_CPU, WORKER_TASK_MEMORY,
+    WORKER_MEMORY, HOST_CPU, HOST_MEMORY, HOST_DISK, HOST_NETWORK, HOST_LOAD, HOST_PROCESSES, HOST_GPU,
+    HOST_GPU_MEMORY, WORKER_UNDEAD,
 )  # fmt: skip
 """Of a worker node."""
 

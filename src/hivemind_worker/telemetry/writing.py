@@ -14,7 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
+
+from hivemind_worker.filesystem import private_dir, private_file
 
 # At a few hundred bytes a line this is some megabytes at worst, and a second of the fastest flood measured.
 QUEUE_LIMIT = 10_000
@@ -32,11 +35,15 @@ class RotatedFile(logging.handlers.RotatingFileHandler):
         """Write the record; a folder that is missing is made, so that a log cleaned away comes back."""
         if self.stream is None:
             try:
-                Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
-            except OSError:
+                private_dir.make(Path(self.baseFilename).parent, spare_shared=True)
+            except (OSError, private_dir.NotPrivate):
                 self.handleError(record)
                 return
         super().emit(record)
+
+    def _open(self) -> TextIOWrapper:
+        """Open the file, which is its user's alone also where the folder is everybody's."""
+        return TextIOWrapper(private_file.open_binary(Path(self.baseFilename), "ab"), encoding=self.encoding)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  (the name is logging's)
         """Tell of it once a minute at most; the next record tries the file again."""

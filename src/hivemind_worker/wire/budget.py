@@ -212,7 +212,7 @@ def _cut_error(result: pb.TaskResult, _limit: int) -> None:
 
 
 def _cut_words(result: pb.TaskResult, _limit: int) -> None:
-    for name in ("status", "reason", "image_digest", "isolation", "runtime"):
+    for name in ("status", "reason", "node_check", "image_digest", "isolation", "runtime"):
         setattr(result, name, cut_text(getattr(result, name), _SHORT))
     result.limits_hit[:] = _few(result.limits_hit)
     result.flags[:] = _few(sorted(set(result.flags)))

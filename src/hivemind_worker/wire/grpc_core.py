@@ -17,5 +17,6 @@ SETTINGS = {
 
 def configure() -> None:
     """Set what the environment does not say itself. Call it in our own programs, before anything imports gRPC."""
+    os.environ.pop("GRPC_TRACE", None)  # it would write messages, and what they carry, to standard error
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

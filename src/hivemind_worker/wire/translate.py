@@ -35,6 +35,11 @@ def task_from_message(message: pb.Task) -> spec.TaskSpec:
             raise errors.InvalidTask("command", "both the string and the list are set; a task has one command")
         values["command"] = tuple(fields["argv"])
     values |= free_form.said(fields)
+    if missing := sorted(set(message.secret_names) - message.secrets.keys()):
+        raise errors.InvalidTask(
+            f"secrets[{missing[0][:60]!r}]",
+            "its value is lost: the key that it was kept under is another by now; submit the task again",
+        )
     if "input_artifacts" in fields:
         values["input_files"] = _with_artifacts(values.get("input_files", {}), fields["input_artifacts"])
     return spec.parse(values)
@@ -52,7 +57,7 @@ _READERS: Mapping[str, Callable[[Any], object]] = {
     **dict.fromkeys(("id", "type", "docker_image", "command", "code", "memory_limit", "disk_limit", "network"), _same),
     **dict.fromkeys(("timeout", "cpu_quota", "pids_limit", "priority", "max_attempts"), _same),
     **dict.fromkeys(("requirements", "args"), tuple),
-    **dict.fromkeys(("environment", "labels", "node_selector", "input_files"), dict),
+    **dict.fromkeys(("environment", "secrets", "labels", "node_selector", "input_files"), dict),
     "required_resources": _amounts,
 }
 """How each field of a message becomes what a task file would say; `free_form` has the others."""
@@ -77,6 +82,7 @@ def task_to_message(task: spec.TaskSpec) -> pb.Task:
         requirements=task.requirements,
         args=task.args,
         environment=task.environment,
+        secrets=task.secrets,
         memory_limit=str(task.memory_limit or ""),
         cpu_quota=task.cpu_quota or 0,
         timeout=task.timeout or 0.0,
@@ -132,6 +138,7 @@ def outcome_to_message(ended: outcome.Outcome) -> pb.TaskResult:
         timings=ended.timings,
         stdout_bytes=ended.logs.stdout_bytes,
         stderr_bytes=ended.logs.stderr_bytes,
+        node_check="" if ended.node_check is outcome.NodeCheck.NOT_NEEDED else str(ended.node_check),
     )
     if ended.limits is not None:
         message.limits.CopyFrom(
@@ -159,7 +166,8 @@ def outcome_from_message(message: pb.TaskResult, status: str = "", *, whole: boo
         reason = _reason(message, ended_as)
         flags = frozenset(outcome.Flag(flag) for flag in message.flags)
         if not whole:
-            return outcome.Outcome(ended_as, reason, error=message.error, flags=flags)
+            check = _node_check(message)
+            return outcome.Outcome(ended_as, reason, error=message.error, flags=flags, node_check=check)
         return _outcome(message, ended_as, reason, flags)
     except ValueError as error:
         raise errors.Rejected(f"the report cannot be read: {error}") from None
@@ -189,7 +197,12 @@ def _outcome(
         isolation=message.isolation,
         runtime=message.runtime,
         timings=dict(message.timings),
+        node_check=_node_check(message),
     )
+
+
+def _node_check(message: pb.TaskResult) -> outcome.NodeCheck:
+    return outcome.NodeCheck(message.node_check or outcome.NodeCheck.NOT_NEEDED)
 
 
 def _reason(message: pb.TaskResult, status: outcome.Status) -> outcome.Reason | None:
@@ -258,7 +271,10 @@ def _usage_from_message(message: pb.Usage) -> outcome.Usage:
     return outcome.Usage(wall_seconds=message.wall_seconds, **measured)
 
 
-_MEASURES = ("cpu_seconds", "peak_memory_bytes", "read_bytes", "written_bytes", "processes", "throttled_seconds")
+_MEASURES = (
+    *("cpu_seconds", "peak_memory_bytes", "read_bytes", "written_bytes", "processes", "throttled_seconds"),
+    *("network_sent_bytes", "network_received_bytes", "network_connections", "network_refused"),
+)
 
 
 def _limits_from_message(message: pb.Limits) -> outcome.Limits:

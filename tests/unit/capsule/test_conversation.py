@@ -6,7 +6,7 @@ import pytest
 
 from hivemind_worker.capsule import conversation, frames, payloads, table
 from hivemind_worker.capsule import messages as m
-from hivemind_worker.capsule.payloads import FrameType
+from hivemind_worker.capsule.frame_types import FrameType
 from hivemind_worker.capsule.table import TABLE, Phase
 
 NONCE = bytes(range(16))

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hivemind_worker.capsule import frames, messages, payloads
-from hivemind_worker.capsule.payloads import MAX_PAYLOAD, FrameType
+from hivemind_worker.capsule.frame_types import FrameType
+from hivemind_worker.capsule.payloads import MAX_PAYLOAD
 
 FRAMES = st.tuples(st.sampled_from(list(FrameType)), st.integers(0, 2**64 - 1), st.binary(max_size=300))
 NONCE = bytes(range(16))

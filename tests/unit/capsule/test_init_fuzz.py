@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hivemind_worker.capsule import conversation, frames, payloads
+from hivemind_worker.capsule import conversation, frame_types, frames, payloads
 from hivemind_worker.capsule import messages as m
-from hivemind_worker.capsule.payloads import FrameType
+from hivemind_worker.capsule.frame_types import FrameType
 
 REPORT = (b"AddressSanitizer", b"runtime error", b"hivemind-init:")
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 LONG = settings(FUZZ, max_examples=3000)
-KINDS = st.sampled_from([kind for kind in FrameType if kind < payloads.FROM_CAPSULE])
+KINDS = st.sampled_from([kind for kind in FrameType if kind < frame_types.FROM_CAPSULE])
 
 
 def survives(program: Path, said: bytes, chunks: list[int]) -> bytes:

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from hivemind_worker.capsule import messages as m
 from hivemind_worker.capsule import paths, payloads
-from hivemind_worker.capsule.payloads import FrameType
+from hivemind_worker.capsule import tunnel_messages as t
+from hivemind_worker.capsule.frame_types import FrameType
 
 U64 = st.integers(0, 2**64 - 1)
+TUNNEL = st.integers(0, t.MAX_NUMBER)
 PATH = st.binary(min_size=1, max_size=60).filter(lambda path: not paths.problem(path))
 WORD = st.binary(max_size=40).filter(lambda word: b"\0" not in word)
 NAME = WORD.filter(lambda word: bool(word) and b"=" not in word)
@@ -29,6 +31,7 @@ SPEC = st.builds(
     resume_key=st.binary(max_size=64),
     expect_uid=st.none() | U64,
     rlimits=st.lists(st.builds(m.ResourceLimit, U64, U64, U64), max_size=3).map(tuple),
+    proxy_port=st.integers(0, 65535),
 )
 ENDED = st.tuples(st.integers(0, 255), st.none()) | st.tuples(st.none(), st.integers(1, 64))
 EXITED = st.builds(
@@ -61,6 +64,9 @@ MESSAGES = st.one_of(
     st.builds(m.ResultSkipped, PATH, SKIPPED),
     st.builds(m.Done, U64, U64, U64, st.integers(0, 15).map(m.Capped), LINE),
     st.builds(m.Error, st.sampled_from(m.ErrorCode), LINE),
+    *(st.builds(form, TUNNEL, st.binary(max_size=50)) for form in (t.TunnelDownload, t.TunnelUpload)),
+    *(st.builds(form, TUNNEL, U64) for form in (t.TunnelUploadCredit, t.TunnelDownloadCredit)),
+    *(st.builds(form, TUNNEL) for form in (t.TunnelClose, t.TunnelOpened, t.TunnelClosed)),
 )
 
 

@@ -26,7 +26,7 @@ def _landing(folder: Path, file: outcome.ResultFile) -> landing.Landing:
     "name", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "./a", "a/.", "a/", "x\0y", "..", "n" * 5000]
 )
 def test_names_that_lead_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(errors.Rejected, match="nothing was fetched"):
+    with pytest.raises(errors.Rejected, match="cannot be fetched"):
         landing.place(tmp_path, name)
 
 
@@ -110,7 +110,7 @@ async def test_a_part_longer_than_the_file_is_begun_again(tmp_path: Path) -> Non
 
 async def test_a_file_where_a_folder_is_needed_is_told(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("mine")
-    with pytest.raises(errors.UserError, match="cannot be written"):
+    with pytest.raises(landing.NoPlace, match="cannot be written"):
         async with _landing(tmp_path, _file()):
             pass
     assert (tmp_path / "a").read_text() == "mine"

@@ -10,7 +10,7 @@ from hivemind_worker.wire import calls, translate
 
 TASK_KEYS = [
     *("id", "type", "status", "reason", "exit_code", "signal", "attempt", "disruptions", "node_id", "image_digest"),
-    *("isolation", "limits", "limits_hit", "flags", "usage", "timings", "results", "skipped", "error"),
+    *("isolation", "node_check", "limits", "limits_hit", "flags", "usage", "timings", "results", "skipped", "error"),
     "truncated",
 ]
 

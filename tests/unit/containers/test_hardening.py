@@ -57,10 +57,9 @@ def test_a_workspace_is_in_memory_only_where_it_fits_well(memory: int, disk: int
     assert host["Mounts"][1]["Source"] == "some-volume"
 
 
-def test_egress_needs_a_network_of_the_owners() -> None:
+def test_egress_is_no_network_of_the_container_but_where_the_owner_wants_a_bridge() -> None:
     asked = dataclasses.replace(PLAN, network=plan.Network.EGRESS)
-    with pytest.raises(ValueError, match="egress"):
-        hardening.body(AROUND, asked, IMAGE)
+    assert hardening.body(AROUND, asked, IMAGE)["HostConfig"]["NetworkMode"] == "none"
     allowed = dataclasses.replace(AROUND, network="id-of-it")
     assert hardening.body(allowed, asked, IMAGE)["HostConfig"]["NetworkMode"] == "id-of-it"
     assert hardening.body(allowed, PLAN, IMAGE)["HostConfig"]["NetworkMode"] == "none"
@@ -69,7 +68,7 @@ def test_egress_needs_a_network_of_the_owners() -> None:
 def test_volumes_of_an_image_become_small_and_lie_in_memory() -> None:
     image = dataclasses.replace(IMAGE, volumes=("/data", "/workspace", "/tmp/", "/.hivemind"))
     folders = hardening.body(AROUND, PLAN, image)["HostConfig"]["Tmpfs"]
-    assert set(folders) == {"/data", "/tmp", "/run", "/workspace"}
+    assert set(folders) == {"/data", "/dev/shm", "/tmp", "/run", "/workspace"}
 
 
 @pytest.mark.parametrize("machine", ["amd64", "arm64"])
@@ -103,6 +102,17 @@ def test_both_renderings_of_the_table_speak_of_the_same_calls() -> None:
         system_calls.filter_program("riscv64")
 
 
+def test_tasks_of_two_slots_share_no_user() -> None:
+    bodies = [hardening.body(AROUND, PLAN, IMAGE, slot=slot) for slot in (0, 1, 255, 256, 9_999)]
+    uids = [uid for body in bodies for uid in body["Cmd"][-2:]]
+    assert len(set(uids)) == len(uids)
+    assert all(0 < int(uid) < 65_536 for uid in uids[:6]), "an engine's user namespace has no more"
+    for body in bodies:
+        assert f"uid={body['Cmd'][-1]}," in body["HostConfig"]["Tmpfs"]["/workspace"]
+    with pytest.raises(ValueError, match="slot"):
+        hardening.body(AROUND, PLAN, IMAGE, slot=10_000)
+
+
 def test_the_gpus_that_were_reserved_and_no_others() -> None:
     wanted = dataclasses.replace(PLAN, gpus=2, gpu_devices=("GPU-a", "GPU-c"))
     host = hardening.body(AROUND, wanted, IMAGE, "volume")["HostConfig"]
@@ -110,3 +120,26 @@ def test_the_gpus_that_were_reserved_and_no_others() -> None:
     assert "DeviceRequests" not in hardening.body(AROUND, PLAN, IMAGE, "volume")["HostConfig"]
     with pytest.raises(ValueError, match="no devices were reserved"):
         hardening.body(AROUND, dataclasses.replace(PLAN, gpus=1), IMAGE, "volume")
+
+
+def test_what_asks_an_image_what_it_is_is_as_fenced_as_a_task_and_holds_nothing_of_ours() -> None:
+    golden = hardening.body(AROUND, PLAN, IMAGE)
+    asking = hardening.inspector(AROUND, IMAGE, ("python3", "-I", "-c", "probe"))
+    sizes = {"Memory", "MemorySwap", "CpuQuota", "PidsLimit", "Ulimits", "Tmpfs", "Mounts", "CapAdd"}
+    for key, value in golden["HostConfig"].items():
+        assert key in sizes or asking["HostConfig"][key] == value, key
+    assert asking["HostConfig"]["Mounts"] == []
+    assert asking["HostConfig"]["NetworkMode"] == "none"
+    assert asking["Env"] == []
+    assert "task-1" not in json.dumps(asking)
+
+
+def test_what_runs_by_an_authors_program_has_no_right_from_the_start() -> None:
+    inspector = hardening.inspector(AROUND, IMAGE, ("python3",))
+    assert inspector["User"] == "65534:65534"
+    assert (inspector["Cmd"], inspector["HostConfig"]["CapAdd"], inspector["HostConfig"]["CapDrop"]) == (
+        [],
+        [],
+        ["ALL"],
+    )
+    assert "60601" not in json.dumps(inspector)

@@ -35,7 +35,6 @@ def judge(
         (capsule_run.Heard(exited=exited(status=None, signal=9), done=DONE), Reason.NONZERO_EXIT),
         (capsule_run.Heard(exited=exited(status=None, signal=15, why=messages.Why.TIMEOUT), done=DONE), Reason.TIMEOUT),
         (capsule_run.Heard(exited=exited(status=0, why=messages.Why.TIMEOUT), done=DONE), Reason.TIMEOUT),
-        (capsule_run.Heard(exited=exited(status=0, why=messages.Why.DISCONNECT)), Reason.WORKER_CRASH),
         (capsule_run.Heard(exited=OWN, fault="it lied"), Reason.RESULTS_REJECTED),
         (capsule_run.Heard(exited=OWN, done=dataclasses.replace(DONE, error="a link")), Reason.RESULTS_REJECTED),
         (capsule_run.Heard(exited=OWN, lost=True, fault="broke"), Reason.ENGINE_LOST),
@@ -100,7 +99,7 @@ def test_who_asked_to_stop_decides(why: str, status: outcome.Status, reason: out
 
 
 def test_a_task_that_the_worker_before_this_one_stopped_is_handed_back_and_not_cancelled() -> None:
-    found = judge(capsule_run.Heard(exited=exited(why=messages.Why.STOP), done=DONE))
+    found = judge(capsule_run.Heard(exited=exited(why=messages.Why.STOP), done=DONE, reattached=True))
     assert (found.status, found.reason) == (outcome.Status.FAILED, Reason.NODE_SHUTDOWN)
     assert "the worker before this one" in found.error
 

@@ -46,7 +46,7 @@ def test_other_names_may_not(host: str) -> None:
         ({}, 403),
     ],
 )
-async def test_a_page_of_another_site_gets_nothing(headers: dict[str, list[str]], status: int) -> None:
+async def test_w02_a_page_of_another_site_gets_nothing(headers: dict[str, list[str]], status: int) -> None:
     said: list[int] = []
 
     async def app(scope: hosts.Scope, receive: hosts.Receive, send: hosts.Send) -> None:

@@ -40,14 +40,14 @@ def test_addresses_that_may_leave_it(address: str) -> None:
     assert not channels.is_local(address)
 
 
-async def test_plaintext_to_another_machine_is_refused_in_one_clear_line() -> None:
+async def test_p06_plaintext_to_another_machine_is_refused_in_one_clear_line() -> None:
     with pytest.raises(errors.BadSettings, match="tls_ca_file") as refused:
         channel.open_channel(channel.Access("pool.example.org:50051", token="secret"))
     assert "\n" not in str(refused.value)
     assert "secret" not in str(refused.value)
 
 
-async def test_even_where_plaintext_is_allowed_no_token_goes_out() -> None:
+async def test_p06_even_where_plaintext_is_allowed_no_token_goes_out() -> None:
     with pytest.raises(errors.BadSettings, match="token"):
         channel.open_channel(channel.Access("pool.example.org:50051", token="secret", insecure=True))
     opened = channel.open_channel(channel.Access("pool.example.org:50051", insecure=True))

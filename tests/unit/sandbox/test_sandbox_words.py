@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hivemind_worker.capsule import accounts
+from hivemind_worker.capsule import accounts, users
 from hivemind_worker.sandbox import launch, limits, probe
 
-FDS = launch.Fds(10, 11, 12, 13, 14, 15)
+FDS = launch.Fds(10, 11, 12, 13, 14, 15, 16)
 FURNISHING = launch.Furnishing(("/usr",), {"/bin": "usr/bin"}, ("/etc/ld.so.cache",), "/usr/bin")
 
 
@@ -19,9 +19,32 @@ def test_everything_is_unshared_and_nothing_is_writable_but_memory() -> None:
     assert {"--die-with-parent", "--new-session", "--as-pid-1", "--clearenv"} <= set(said)
     assert "--bind" not in said
     assert said[said.index("--cap-drop") + 1] == "ALL"
-    assert said[-2:] == ["--", launch.PROGRAM]
-    at = said.index("/workspace")
-    assert said[at - 5 : at] == ["--perms", "0700", "--size", "1000", "--tmpfs"]
+    init = said[said.index("--") + 1 :]
+    assert init[0] == launch.PROGRAM
+    assert init[-2:] == ["--filter", launch.FILTER]
+    assert "--tmpfs" not in said[: said.index("--")], "bubblewrap's have no cap of files"
+    mounts = {init[at + 1]: init[at + 2] for at, word in enumerate(init) if word == "--tmpfs"}
+    assert mounts["/workspace"] == "size=1000,nr_inodes=64,mode=0700,uid=65534,gid=65534"
+    assert set(mounts) == {"/workspace", "/tmp", "/dev/shm"}
+
+
+def test_only_a_worker_that_is_root_gives_the_first_process_a_user_of_its_own() -> None:
+    alone = launch.arguments(FURNISHING, launch.Room(1000, 500), FDS)
+    added = [alone[at + 1] for at, word in enumerate(alone) if word == "--cap-add"]
+    assert added == ["CAP_SYS_ADMIN", "CAP_SETPCAP"]
+    assert "--users" not in alone
+    separate = launch.arguments(FURNISHING, launch.Room(1000, 500), FDS, separate=True)
+    assert separate[separate.index("--userns-block-fd") + 1] == "16"
+    at = separate.index("--users")
+    assert separate[at + 1 : at + 3] == ["0", "65534"]
+    assert users.of_slot(3).id_map == "0 60606 1\n65534 60607 1\n"
+
+
+def test_the_way_to_what_is_shown_is_open_to_the_task() -> None:
+    shown = launch.Furnishing(("/usr", "/opt/python"), {}, ("/etc/ssl/certs",), "", {"/opt/x/y": "/somewhere"})
+    words = launch.arguments(shown, launch.Room(1000, 500), FDS)
+    ways = [words[at + 3] for at in range(len(words)) if words[at : at + 3] == ["--perms", "0755", "--dir"]]
+    assert ways == ["/etc", "/etc/ssl", "/opt", "/opt/x"]
 
 
 def test_a_workspace_on_a_disk_is_the_only_folder_bound_for_writing(tmp_path: Path) -> None:

@@ -7,7 +7,12 @@ from typing import Any, Final
 
 from hivemind_worker.settings import reference, schema
 
-WORDS: Final[Mapping[str, object]] = {"log_level": "error", "labels": {"a": "b"}, "default_image": "other:1"}
+WORDS: Final[Mapping[str, object]] = {
+    "log_level": "error",
+    "labels": {"a": "b"},
+    "default_image": "other:1",
+    "accept_missing_defences": ("root",),
+}
 
 
 def settings(**groups: Mapping[str, object]) -> schema.Settings:

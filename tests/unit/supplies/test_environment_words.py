@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hivemind_worker.settings import upkeep
-from hivemind_worker.supplies import answers, making, sources
+from hivemind_worker.supplies import answers, making, sources, staging, target
 from hivemind_worker.task import errors
 
 
@@ -74,8 +75,6 @@ def test_settings_become_sources_and_certificates_are_added_to_the_usual_ones(tm
     assert (found.refresh_seconds, found.source_builds, found.wheels) == (2 * sources.DAY, True, tmp_path)
     assert set(found.secrets) == {"me", "pw", "you", "pp"}
     assert found.certificates.count(b"BEGIN CERTIFICATE") >= len(usual)
-    said = json.loads(making.request(found, ("six",), "/uv", inherit=True))
-    assert said["cache"] == ""  # what builds from source may have left there is not for others
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
@@ -105,86 +104,85 @@ def test_answers_outlive_the_process_and_are_bounded(tmp_path: Path, monkeypatch
 
 
 class Pipe:
-    """A maker that says what the test has it say."""
+    """A fetcher that says what the test has it say."""
 
-    def __init__(self, *said: bytes) -> None:
-        self._said = list(said)
-        self.heard: list[bytes] = []
+    def __init__(self, *data: bytes) -> None:
+        self._data = list(data)
+        self.written: list[bytes] = []
 
     async def read(self) -> bytes:
-        return self._said.pop(0) if self._said else b""
+        return self._data.pop(0) if self._data else b""
 
     async def write(self, data: bytes) -> None:
-        self.heard.append(data)
+        self.written.append(data)
+
+    async def last_words(self) -> str:
+        return "it fell at pw1"
 
 
-async def talk(pipe: Pipe, *, wanted: bool = True, hidden: str = "none") -> tuple[bool, list[str], list[object]]:
-    told: list[str] = []
-    seen: list[object] = []
-
-    async def decide(resolved: making.Resolved) -> bool:
-        seen.append(resolved)
-        return wanted
-
-    return (
-        await making.converse(
-            pipe, b"{}\n", decide, told.append, sources.Sources(index_url=f"https://x:{hidden}@i.example")
-        ),
-        told,
-        seen,
-    )
+PYTHON = target.Target("3.11.2", "x86_64", "glibc", (2, 36), "/usr/bin/python3.11", "a70d0d0a")
+LOCK = json.dumps({"lock": '[[packages]]\nname = "six"\nversion = "1.0"\n'
+                           'wheels = [{ url = "http://h/six-1.0-py3-none-any.whl" }]'}).encode() + b"\n"  # fmt: skip
 
 
-async def test_a_talk_to_its_end_in_pieces() -> None:
-    pipe = Pipe(
-        b'{"python": {"abi"', b': "cp311"}}\n{"pins": ["six==1.17.0", "a==2"]}\n', b'{"note": "well"}\n{"done": 5}\n'
-    )
-    made, told, seen = await talk(pipe)
-    assert (made, told) == (True, ["well"])
-    assert seen == [making.Resolved('{"abi": "cp311"}', ("a==2", "six==1.17.0"))]
-    assert pipe.heard == [b"{}\n", b"go\n"]
+@pytest.fixture
+def staged(tmp_path: Path) -> Iterator[staging.Staging]:
+    folder = staging.Staging(tmp_path)
+    yield folder
+    folder.remove()
 
 
-async def test_what_is_there_is_not_made_again() -> None:
-    pipe = Pipe(b'{"pins": []}\n')
-    made, _, _ = await talk(pipe, wanted=False)
-    assert not made
-    assert pipe.heard[-1] == b"no\n"
+def session(pipe: Pipe, notes: list[str], staged: staging.Staging) -> making.Session:
+    where = sources.Sources(index_url="https://me:pw1@i.example", proxy="http://you:p%40w2@p.example")
+    return making.Session(pipe, where, making.Places("/f", "/c", "", "/uv"), staged, notes.append)
 
 
-async def test_secrets_and_control_characters_do_not_reach_a_log() -> None:
-    pipe = Pipe(b'{"note": "get http://me:pw1@x \\u001b[31mred"}\n{"failed": "at pw1"}\n')
-    with pytest.raises(errors.DependencyFailed) as failed:
-        await talk(pipe, hidden="pw1")
-    assert "pw1" not in str(failed.value)
+async def test_a_talk_to_its_end_in_pieces(staged: staging.Staging) -> None:
+    notes: list[str] = []
+    pipe = Pipe(b'{"note": "we', b'll"}\n' + LOCK[:9], LOCK[9:], b'{"done": 5}\n')
+    talk = session(pipe, notes, staged)
+    await talk.begin()
+    resolved = await talk.resolve(("six",), PYTHON)
+    assert (resolved.pins, notes) == (("six==1.0",), ["well"])
+    assert await talk.install(resolved, PYTHON, inherit=True) == 5
+    assert json.loads(pipe.written[0])["index_url"] == "https://me:pw1@i.example"
+    asked = json.loads(pipe.written[2])
+    assert (asked["do"], asked["wheels"][0]["file"]) == ("install", "six-1.0-py3-none-any.whl")
+    assert b"pw1" not in b"".join(pipe.written[1:])
 
 
-@pytest.mark.parametrize("said", [b'{"large": 90000000000}\n', b'{"large": "very"}\n'])
-async def test_what_grew_too_large_is_told_with_the_owners_setting(said: bytes) -> None:
+@pytest.mark.parametrize("words", [b'{"failed": "at pw1 p@w2 p%40w2"}\n', b""])
+async def test_secrets_and_control_characters_reach_no_log_and_no_error(staged: staging.Staging, words: bytes) -> None:
+    notes: list[str] = []
+    talk = session(Pipe(b'{"note": "get http://me:pw1@x \\u001b[31mred"}\n', words), notes, staged)
+    with pytest.raises(errors.HiveMindError) as failed:
+        await talk.resolve(("six",), PYTHON)
+    text = str(failed.value) + "".join(notes)
+    assert not any(secret in text for secret in ("pw1", "p@w2", "p%40w2", "\x1b"))
+
+
+@pytest.mark.parametrize("words", [b'{"large": 90000000000}\n', b'{"large": "very"}\n'])
+async def test_what_grew_too_large_is_told_with_the_owners_setting(staged: staging.Staging, words: bytes) -> None:
     with pytest.raises(errors.DependencyFailed, match="package_environment_limit_bytes"):
-        await talk(Pipe(said))
+        await session(Pipe(words), [], staged).resolve(("six",), PYTHON)
 
 
 @pytest.mark.parametrize(
-    "hostile",
-    [
-        b"no json\n", b"[]\n", b"\xff\n", b'{"pins": "six"}\n', b'{"pins": [1]}\n', b"", b"x" * 300_000,
-        b'{"pins": [' + b'"a==1",' * 6_000 + b'"b==1"]}\n',
-    ],
-)  # fmt: skip
-async def test_a_maker_that_breaks_its_word_is_a_fault_of_the_node(hostile: bytes) -> None:
+    "odd", [b"no json\n", b"[]\n", b"\xff\n", b'{"lock": 1}\n', b'{"lock": "packages = 1"}\n', b""]
+)
+async def test_a_fetcher_that_breaks_its_word_is_a_fault_of_the_node(staged: staging.Staging, odd: bytes) -> None:
     with pytest.raises(errors.CapsuleFault):
-        await talk(Pipe(hostile))
+        await session(Pipe(odd), [], staged).resolve(("six",), PYTHON)
 
 
 def test_an_environment_is_known_by_what_was_asked_for() -> None:
     pins = ["attrs==1", "numpy==2", "PyYAML==6", "torch==2.13.0", "zope.interface==7"]
     asked = ("torch>=2 ; python_version > '3'", "Zope_Interface[test]", "pyyaml")
-    assert making.asked_first(pins, asked) == (
+    assert making.requested_first(pins, asked) == (
         "PyYAML==6",
         "torch==2.13.0",
         "zope.interface==7",
         "attrs==1",
         "numpy==2",
     )
-    assert making.asked_first(pins, ()) == tuple(pins)
+    assert making.requested_first(pins, ()) == tuple(pins)

@@ -1,4 +1,4 @@
-"""Builds hivemind-init for every machine: static, small, the same bytes from the same sources each time.
+"""Builds hivemind-init and hivemind-probe for every machine: static, small, the same bytes from the same sources.
 
 `python build.py` writes the binaries and `bin/SOURCES`, which says from what they were made; `python build.py --check`
 builds anew elsewhere and fails if the result differs from what is checked in.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import subprocess
@@ -18,6 +19,8 @@ from typing import Final
 HERE: Final = pathlib.Path(__file__).resolve().parent
 TARGETS: Final = {"x86_64": "x86_64-linux-musl", "aarch64": "aarch64-linux-musl"}
 MAX_BYTES: Final = 100 * 1000
+PROGRAMS: Final = {"hivemind-init": "source", "hivemind-probe": "probe"}
+"""Where the sources of each program are."""
 
 FLAGS: Final = [
     *["-std=c11", "-D_GNU_SOURCE", "-Os", "-static", "-s", "-g0", "-Wall", "-Wextra", "-Wshadow", "-Werror"],
@@ -29,32 +32,32 @@ FLAGS: Final = [
 ]
 
 
-def sources() -> list[pathlib.Path]:
-    """The C files and headers, in a fixed order."""
-    return sorted((HERE / "source").glob("*.[ch]"))
+def sources(program: str = "hivemind-init") -> list[pathlib.Path]:
+    """The C files and headers of a program, in a fixed order."""
+    return sorted((HERE / PROGRAMS[program]).glob("*.[ch]"))
 
 
 def source_digest() -> str:
     """SHA-256 over names and bytes of the sources and over the compiler's flags."""
     digest = hashlib.sha256(" ".join(FLAGS).encode())
-    for path in sources():
+    for path in (path for program in PROGRAMS for path in sources(program)):
         content = path.read_bytes()
         digest.update(f"\n{path.name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
-def build(machine: str, output: pathlib.Path) -> None:
-    """Compile the program for `machine` into `output`.
+def build(machine: str, output: pathlib.Path, program: str = "hivemind-init") -> None:
+    """Compile a program for `machine` into `output`.
 
     Raises:
         subprocess.CalledProcessError: the compiler found fault; its words are on stderr.
         ValueError: the result is larger than it may be.
     """
-    names = [path.name for path in sources() if path.suffix == ".c"]
+    names = [path.name for path in sources(program) if path.suffix == ".c"]
     command = [sys.executable, "-m", "ziglang", "cc", "-target", TARGETS[machine], *FLAGS, "-o", str(output), *names]
     # Relative names from inside the folder, and nothing from the caller's environment: no path gets into the binary.
     environment = {key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "ZIG_GLOBAL_CACHE_DIR"}}
-    subprocess.run(command, cwd=HERE / "source", env=environment, check=True)
+    subprocess.run(command, cwd=HERE / PROGRAMS[program], env=environment, check=True)
     size = output.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(
@@ -66,9 +69,9 @@ def build_all(folder: pathlib.Path) -> dict[str, str]:
     """Build every target into `folder`; return file name → SHA-256."""
     folder.mkdir(parents=True, exist_ok=True)
     digests = {}
-    for machine in TARGETS:
-        output = folder / f"hivemind-init-{machine}"
-        build(machine, output)
+    for program, machine in itertools.product(PROGRAMS, TARGETS):
+        output = folder / f"{program}-{machine}"
+        build(machine, output, program)
         output.chmod(0o755)
         digests[output.name] = hashlib.sha256(output.read_bytes()).hexdigest()
     return digests

@@ -45,6 +45,22 @@ def was_lease_lost(sql: database.Connection, number: int, attempt: int) -> bool:
     return row is not None and bool(row["lease_lost"])
 
 
+def set_crashed(tx: writing.Transaction, number: int, attempt: int, *, crashed: bool) -> None:
+    """Record whether a node's worker was lost with an attempt."""
+    tx.sql.execute(
+        "UPDATE attempts SET crashed = ? WHERE number = ? AND attempt = ? AND crashed <> ?",
+        (crashed, number, attempt, crashed),
+    )
+
+
+def crashed_nodes(sql: database.Connection, number: int) -> int:
+    """Return on how many different nodes a worker was lost with the task ``number``."""
+    row = sql.execute(
+        "SELECT count(DISTINCT node_id) AS nodes FROM attempts WHERE number = ? AND crashed = 1", (number,)
+    ).fetchone()
+    return int(row["nodes"])
+
+
 def newest_of(sql: database.Connection, number: int, node_id: str) -> int | None:
     """Return the newest attempt that a node was ever assigned of the task ``number``; ``None``: it never was."""
     row = sql.execute(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.task import errors
 
 Connection = sqlite3.Connection
@@ -48,6 +49,8 @@ _SETTINGS = (
     "PRAGMA journal_mode = WAL",
     # FULL: a commit that was answered survives the machine's own crash, not only the process's.
     "PRAGMA synchronous = FULL",
+    # What is erased is overwritten: a page that is free would show it to whoever has the file and the key.
+    "PRAGMA secure_delete = ON",
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -32768",
@@ -68,7 +71,7 @@ def prepare(path: Path) -> Path:
         if path.exists() and not path.is_file():
             kind = "a folder" if path.is_dir() else "no regular file"
             raise errors.BadSettings(f"{path} is {kind}: name a file as the pool's store, such as pool.sqlite")
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_dir.make_parent(path)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise errors.BadSettings(f"the folder {path.parent} cannot be made: {reason}") from None
@@ -155,12 +158,17 @@ def lock_file(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
 
+def key_file(path: Path) -> Path:
+    """Return the file with the key that seals the secrets in the store ``path``."""
+    return path.parent / f"{path.name}.key"  # also of what is no file, which is refused later
+
+
 def record_created(path: Path, epoch: str) -> None:
     """Record that there is a store at ``path``: from now on a file that is none there is damage, never a new pool's."""
     file = lock_file(path)
     with contextlib.suppress(OSError):  # a full disk: the next pool to open it records it
         if not file.stat().st_size:
-            file.write_text(f"{epoch}\n", encoding="ascii")
+            private_file.write(file, f"{epoch}\n")
 
 
 def forget_removed(path: Path) -> None:
@@ -195,6 +203,7 @@ def lost(path: Path) -> str:
 def writing(path: Path) -> Connection:
     """Open the one connection that writes, for one thread at a time. Raises :class:`errors.BadSettings`."""
     connection: Connection | None = None
+    _make_private(path)
     try:
         connection = sqlite3.connect(
             path, isolation_level=None, timeout=10, cached_statements=256, check_same_thread=False
@@ -214,15 +223,25 @@ def writing(path: Path) -> Connection:
                 "a backup in its place with `hivemind pool restore DIR --replace`"
             )
         raise errors.BadSettings(f"{path} cannot be used as the pool's store: {error}{remedy}") from cause
-    path.chmod(0o600)
     return connection
+
+
+def _make_private(path: Path) -> None:
+    """Have the file and those beside it private before SQLite opens them: it gives new ones the mode of the first."""
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            private_file.make(path)
+        for extra in ("-wal", "-shm", "-journal"):
+            private_file.check(path.with_name(path.name + extra))
+    except OSError as error:
+        raise errors.BadSettings(f"{error.filename} cannot be used as the pool's store: {error.strerror}") from None
 
 
 def _why_no_file(path: Path) -> OSError | None:
     """Return why no file can be made beside the store, which SQLite does not tell; ``None`` where one can."""
     probe = path.with_name(path.name + ".probe")
     try:
-        probe.touch(mode=0o600)
+        private_file.write(probe, b"")
         probe.unlink()
     except OSError as error:
         return error
@@ -270,10 +289,10 @@ def copy(source: Connection, target: Path) -> None:
 
     All pages in one step, so in one snapshot: in several steps it would begin again with each write of another process.
     """
+    private_file.make(target)
     with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as connection:
         source.backup(connection, pages=-1)
         close_as_one_file(connection)
-    target.chmod(0o600)
 
 
 def close_as_one_file(connection: Connection) -> None:

@@ -268,7 +268,11 @@ def _worker(
 
 
 def _handed(sql: database.Connection, task: database.Row, attempt: int) -> records.Handed:
+    sealed = b""
+    if task["has_secrets"]:
+        found = sql.execute("SELECT sealed FROM sealed_secrets WHERE number = ?", (task["number"],)).fetchone()
+        sealed = found["sealed"] if found is not None else b""
     if task["size"] > records.MAX_HANDED_BODY:
-        return records.Handed(task["id"], attempt, None, task["size"])
+        return records.Handed(task["id"], attempt, None, task["size"], secrets=sealed)
     body: bytes = sql.execute("SELECT body FROM bodies WHERE number = ?", (task["number"],)).fetchone()["body"]
-    return records.Handed(task["id"], attempt, body)
+    return records.Handed(task["id"], attempt, body, secrets=sealed)

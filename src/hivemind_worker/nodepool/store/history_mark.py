@@ -13,6 +13,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hivemind_worker.filesystem import private_file
 from hivemind_worker.nodepool.store import database, schema, snapshot
 from hivemind_worker.telemetry import logs
 
@@ -47,8 +48,8 @@ def write(store: Path, mark: Mark) -> None:
     """Replace a store's mark, durably. The store's own generation must be durable already. Raises OSError."""
     target = path_of(store)
     new = target.with_name(f"{target.name}.new")
-    with new.open("w", encoding="ascii") as file:
-        json.dump(asdict(mark), file)
+    with private_file.open_binary(new, "wb") as file:
+        file.write(json.dumps(asdict(mark)).encode())
         file.flush()
         os.fsync(file.fileno())
     new.replace(target)

@@ -51,6 +51,7 @@ def resume(on: writing.Transaction, task: database.Row, why: str) -> database.Ro
     # An attempt that goes on after all was not disrupted.
     sets = {"disruptions": _earlier_disruptions(task), "disrupted": 0, "assigned_at": on.now, "given_at": on.lease_time}
     attempts.set_lease_lost(on, task["number"], task["attempt"], lost=False)
+    attempts.set_crashed(on, task["number"], task["attempt"], crashed=False)
     _move(on, task, state.Move.ASSIGN, task["node_id"], why, **sets)
     found = row(on.sql, task["id"])
     assert found is not None
@@ -75,6 +76,8 @@ def end(
 
     ``accepted``: by the report of its newest attempt, which is kept by the caller.
     """
+    if task["has_secrets"]:
+        on.sql.execute("DELETE FROM sealed_secrets WHERE number = ?", (task["number"],))
     told = ": ".join(part for part in (reason, error[:500]) if part)
     sets: dict[str, object] = {"ended_at": on.now, "reason": reason, "error": error}
     if accepted:
@@ -88,20 +91,22 @@ def give_up(on: writing.Transaction, task: database.Row, why: str, *, disruption
     ``disruption``: the system itself ended it (identity clash, restore), so it uses up none of the task's attempts.
     """
     reason = str(outcome.Reason.NODE_SHUTDOWN if disruption else outcome.Reason.WORKER_CRASH)
+    attempts.set_crashed(on, task["number"], task["attempt"], crashed=not disruption)
     if task["cancel_requested"]:
         end(on, task, state.Move.CANCEL, str(outcome.Reason.CANCELLED), f"cancelled; {why}")
-    elif may_try_again(task, disruption=disruption):
+    elif may_try_again(on.sql, task, disruption=disruption):
         requeue(on, task, f"{reason}: {why}", disruption=disruption)
     else:
         end(on, task, state.Move.FAIL, reason, f"{why}; {given_up(on.sql, task, disruption=disruption)}")
 
 
-def may_try_again(task: database.Row, *, disruption: bool) -> bool:
-    """Whether a task is queued again when its newest attempt ends by a disruption, or by its node's fault. Pure."""
+def may_try_again(sql: database.Connection, task: database.Row, *, disruption: bool) -> bool:
+    """Whether a task is queued again when its newest attempt ends by a disruption, or by its node's fault."""
     disruptions = _earlier_disruptions(task)
     if disruption:
         return disruptions + 1 < MAX_DISRUPTIONS
-    return bool(task["attempt"] - disruptions < task["max_attempts"])
+    left = task["attempt"] - disruptions < task["max_attempts"]
+    return bool(left and attempts.crashed_nodes(sql, task["number"]) < MAX_CRASHED_NODES)
 
 
 def _earlier_disruptions(task: database.Row) -> int:
@@ -119,6 +124,9 @@ def given_up(sql: database.Connection, task: database.Row, *, disruption: bool =
     if len(told) > 2 * _TOLD:
         told[_TOLD:-_TOLD] = [f"… {len(told) - 2 * _TOLD} more …"]
     here = f"{_count(task, disruption=disruption)}, and the task is given up"
+    crashed = attempts.crashed_nodes(sql, task["number"])
+    if crashed > 1:
+        here = f"{here}; the workers of {crashed} different nodes were lost with it, so look into the task"
     return f"{here}; before it {'; '.join(told)}" if told else here
 
 
@@ -141,6 +149,10 @@ MAX_DISRUPTIONS = 30
 times; beyond that something is wrong that another attempt does not mend. Rests (`resting`) keep one node from so many
 within four hours."""
 
+MAX_CRASHED_NODES = 10
+"""A task whose workers were lost on so many different nodes is given up however many attempts it may have: nodes do not
+fail together by chance, and each costs all its other tasks a lease."""
+
 _UNDONE = frozenset({str(state.Move.REQUEUE), "late_report"})
 _TOLD_CHARS = 200
 _TOLD = 3
@@ -148,10 +160,21 @@ _TOLD = 3
 
 
 def requeue(
-    on: writing.Transaction, task: database.Row, why: str, *, accepted: bool = False, disruption: bool = False
+    on: writing.Transaction,
+    task: database.Row,
+    why: str,
+    *,
+    accepted: bool = False,
+    disruption: bool = False,
+    shape: int = 0,
 ) -> None:
-    """Put it back into its queue. ``accepted``: by the report of its newest attempt. ``disruption``: as `give_up`."""
+    """Put it back into its queue. ``accepted``: by the report of its newest attempt. ``disruption``: as `give_up`.
+
+    ``shape``: the number of another shape, that it has from now on.
+    """
     sets: dict[str, object] = {"started_at": 0.0, **disrupted(task, disruption=disruption)}
+    if shape:
+        sets["shape"] = shape
     if accepted:
         sets["accepted"] = task["attempt"]
     _move(on, task, state.Move.REQUEUE, task["node_id"], why, **sets)
@@ -209,7 +232,8 @@ def _write(
     )
     after = sets.get("state", task["state"])
     if (task["state"] == state.TaskState.QUEUED) != (after == state.TaskState.QUEUED):
-        _requeue_in_memory(on, task, queued=after == state.TaskState.QUEUED)
+        shape = sets.get("shape", task["shape"])
+        _requeue_in_memory(on, {**dict(task), "shape": shape}, queued=after == state.TaskState.QUEUED)
     given = task["assigned_at"]
     ended = "ended_at" in sets
     on.changes.append(
@@ -227,7 +251,7 @@ def _write(
     return version
 
 
-def _requeue_in_memory(on: writing.Transaction, task: database.Row, *, queued: bool) -> None:
+def _requeue_in_memory(on: writing.Transaction, task: Mapping[str, Any], *, queued: bool) -> None:
     """Keep the queues in memory in step with the tables."""
     number, urgency = task["shape"], (-task["priority"], task["number"])
     on.undo.append((on.queue.distrust, number))

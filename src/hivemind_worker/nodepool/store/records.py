@@ -21,6 +21,8 @@ class NewTask:
     """A task to be kept. ``body`` is handed out as it is; ``digest`` tells two tasks of one id apart.
 
     An empty ``id`` lets the store choose one (UUIDv7). ``timeout`` is in seconds, 0 where the task names none.
+    ``secrets`` are sealed; they are erased when the task has ended. Empty where it has none.
+    ``submitter``: the address that it came from.
     """
 
     id: str
@@ -33,6 +35,8 @@ class NewTask:
     labels: Mapping[str, str] = field(default_factory=dict)
     retry_of: str = ""
     timeout: float = 3600.0
+    secrets: bytes = b""
+    submitter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,10 @@ class Node:
         return assignment.Site(
             self.node_id,
             self.capacity,
-            self.labels,
+            {
+                **self.labels,
+                **({} if assignment.SECRETS not in self.capabilities else dict([assignment.NEEDS_SECRETS])),
+            },
             frozenset(self.capabilities),
             unfit=self.message,
             rests=self.shape_rests,
@@ -250,13 +257,14 @@ class Poll:
 class Handed:
     """One attempt that is now the session's. A ``body`` of more than `MAX_HANDED_BODY` is ``None``: it is to be read.
 
-    ``body_bytes`` is its size then.
+    ``body_bytes`` is its size then. ``secrets`` as in `NewTask`.
     """
 
     task_id: str
     attempt: int
     body: bytes | None
     body_bytes: int = 0
+    secrets: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +298,10 @@ class Verdict(enum.StrEnum):
 class Report:
     """What a node says about an attempt. ``status`` ``None``: its process runs now.
 
-    ``epoch`` and ``run_id`` as in `Ref`.
+    ``epoch`` and ``run_id`` as in `Ref`. ``node_check``: what the node found out about itself after a failure.
     ``attempt`` 0 stands for the newest that its node was given. ``missing`` names files of the result that the pool
-    does not have: such a report is never accepted as an end.
+    does not have: such a report is never accepted as an end. ``run_limit``: the time limit that the node says was in
+    force, in seconds; 0 where it says nothing.
     """
 
     task_id: str
@@ -308,6 +317,8 @@ class Report:
     missing: tuple[str, ...] = ()
     epoch: str = ""
     run_id: str = ""
+    run_limit: float = 0.0
+    node_check: outcome.NodeCheck = outcome.NodeCheck.NOT_NEEDED
 
 
 @dataclass(frozen=True, slots=True)

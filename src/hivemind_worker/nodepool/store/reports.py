@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from hivemind_worker.nodepool.store import attempts, database, moves, records, resting, sessions, shapes, writing
+from hivemind_worker.nodepool.store import (
+    attempts,
+    database,
+    moves,
+    plausibility,
+    records,
+    resting,
+    sessions,
+    shapes,
+    writing,
+)
 from hivemind_worker.task import errors, outcome, state
 
 TOLD_BYTES = 16 * 1024
@@ -44,20 +54,7 @@ def report(on: writing.Transaction, said: records.Report, lease_seconds: float) 
     attempts.bind(on, task["number"], attempt, said.run_id)
     if said.status is None:
         return _started(on, task, node, lease_seconds)
-    if said.status is outcome.Status.CANCELLED and not task["cancel_requested"]:
-        said = _stopped_by_node(said)
-    return _ended(on, task, said)
-
-
-def _stopped_by_node(message: records.Report) -> records.Report:
-    """The report of a stop that no submitter wished: a task is cancelled by its submitter alone.
-
-    A node has stopped it by itself and lost the reason, as with the process that knew it, or means an order to drop.
-    """
-    told = f"stopped by its node, and nobody had asked for that: {message.error}".removesuffix(": ")
-    return dataclasses.replace(
-        message, status=outcome.Status.FAILED, reason=str(outcome.Reason.NODE_SHUTDOWN), error=told, try_again=True
-    )
+    return _ended(on, task, plausibility.checked(on, task, said))
 
 
 def _newest_of(sql: database.Connection, task: database.Row, node_id: str) -> int | None:
@@ -105,6 +102,7 @@ def _count_stopped(tx: writing.Transaction, task: database.Row, attempt: int, me
         return ""
     if not attempts.was_lease_lost(tx.sql, task["number"], attempt):
         return ""
+    attempts.set_crashed(tx, task["number"], attempt, crashed=False)
     tx.sql.execute("UPDATE tasks SET disruptions = disruptions + 1 WHERE number = ?", (task["number"],))
     return "; its node was stopped in order, so it uses up no attempt"
 
@@ -130,10 +128,11 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
             "MISSING_ARTIFACT",
         )
     _keep(on, task, task["attempt"], said, records.Verdict.ACCEPTED)
-    resting.after_end(on, said.node_id, task, said.reason)
+    shape = resting.after_end(on, said.node_id, task, said.reason, said.node_check)
     queued = task["state"] == state.TaskState.QUEUED
     disruption = said.reason == outcome.Reason.NODE_SHUTDOWN
-    if said.try_again and not task["cancel_requested"] and moves.may_try_again(task, disruption=disruption):
+    attempts.set_crashed(on, task["number"], task["attempt"], crashed=said.reason == outcome.Reason.WORKER_CRASH)
+    if said.try_again and not task["cancel_requested"] and moves.may_try_again(on.sql, task, disruption=disruption):
         told = ": ".join(part for part in (said.reason, said.error[:500]) if part)
         if queued:  # the lease was lost before; it waits for its next attempt already
             moves.note(on, task, "late_report", said.node_id, told)
@@ -143,7 +142,7 @@ def _ended(on: writing.Transaction, task: database.Row, said: records.Report) ->
                 (task["attempt"], counts["disruptions"], counts["disrupted"], task["number"]),
             )
         else:
-            moves.requeue(on, task, told, accepted=True, disruption=disruption)
+            moves.requeue(on, task, told, accepted=True, disruption=disruption, shape=shape)
         return records.Answer(records.Verdict.ACCEPTED, "the node was at fault: the task is tried again")
     if queued:
         # Nobody else was given it: a finished result is better than another run.

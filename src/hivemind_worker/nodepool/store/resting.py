@@ -1,8 +1,11 @@
-"""Rests of nodes: from all tasks after faults of their own, from tasks of one shape after handing one back."""
+"""Rests of nodes: from all tasks after faults of their own, from tasks of one shape after handing one back.
+
+A node is at fault where it found itself sick, or where unrelated tasks fail on it: see `blame`.
+"""
 
 from __future__ import annotations
 
-from hivemind_worker.nodepool.store import database, writing
+from hivemind_worker.nodepool.store import blame, database, shapes, writing
 from hivemind_worker.task import outcome
 
 FIRST_SECONDS = 1.0
@@ -15,9 +18,6 @@ MAX_SHAPE_SECONDS = 600.0
 """1, 4, 16, 64, 256, then 600 s: one node that never has room takes four hours to disrupt a task 30 times, and other
 nodes are offered it meanwhile. After so long without another, the next hand-back is a first one again."""
 
-# It took part in no sickness: what it hands back is not offered to it for a while, all else is.
-_NO_SICKNESS = frozenset({"", outcome.Reason.NODE_SHUTDOWN})
-
 
 def seconds(faults: int) -> float:
     """Return how long a node rests after so many incidents in a row. Pure."""
@@ -29,47 +29,70 @@ def shape_seconds(hand_backs: int) -> float:
     return min(FIRST_SECONDS * FACTOR ** (min(hand_backs, 10) - 1), MAX_SHAPE_SECONDS) if hand_backs > 0 else 0.0
 
 
-def after_end(on: writing.Transaction, node_id: str, task: database.Row, reason: str) -> None:
+def after_end(tx: writing.Transaction, node_id: str, task: database.Row, reason: str, check: outcome.NodeCheck) -> int:
     """Take note of how a task's newest attempt ended, before its row is changed.
 
-    What was given before the last incident ended by the same one: it counts neither for nor against the node.
+    What was given before the last incident ended by the same one: it counts neither for nor against the node. Returns
+    the number of the shape that the task has from now on, should it be queued again; 0: the one it has.
     """
-    given_at = task["given_at"]
+    given_at, blamed = task["given_at"], blame.judge(reason, check)
+    suspect_shape = 0
     if reason == outcome.Reason.NODE_SHUTDOWN:
-        after_hand_back(on, node_id, task)
-    elif not reason or outcome.FAULTS[outcome.Reason(reason)] is not outcome.Fault.NODE:
-        on.sql.execute(
+        after_hand_back(tx, node_id, task)
+    elif blamed is blame.Blame.NOBODY:
+        tx.sql.execute(
             "DELETE FROM shape_rests WHERE node_id = ? AND shape = ? AND handed_back_at < ?",
             (node_id, task["shape"], given_at),
         )
-    node = on.sql.execute("SELECT faults, faulted_at FROM nodes WHERE node_id = ?", (node_id,)).fetchone()
+    elif blamed is blame.Blame.UNPROVEN:
+        suspect_shape = shapes.suspect(tx.sql, task)
+        _rest_from_shape(tx, node_id, suspect_shape, given_at, MOST_SECONDS)
+    node = tx.sql.execute(_NODE, (node_id,)).fetchone()
     if node is None or given_at <= node["faulted_at"]:
-        return
-    if reason in _NO_SICKNESS or outcome.FAULTS[outcome.Reason(reason)] is not outcome.Fault.NODE:
-        if node["faults"]:
-            on.sql.execute("UPDATE nodes SET faults = 0, rest_until = 0 WHERE node_id = ?", (node_id,))
-        return
-    faults = node["faults"] + 1
-    on.sql.execute(
-        "UPDATE nodes SET faults = ?, faulted_at = ?, rest_until = ? WHERE node_id = ?",
-        (faults, on.lease_time, on.lease_time + seconds(faults), node_id),
+        return suspect_shape
+    if blamed is blame.Blame.NOBODY:
+        if node["faults"] or node["suspected"]:
+            tx.sql.execute("UPDATE nodes SET faults = 0, rest_until = 0, suspected = 0 WHERE node_id = ?", (node_id,))
+    elif blamed is blame.Blame.NODE or _is_unrelated(tx, node_id, node, task):
+        faults = node["faults"] + 1
+        tx.sql.execute(
+            "UPDATE nodes SET faults = ?, faulted_at = ?, rest_until = ? WHERE node_id = ?",
+            (faults, tx.lease_time, tx.lease_time + seconds(faults), node_id),
+        )
+    return suspect_shape
+
+
+_NODE = "SELECT faults, faulted_at, suspected, suspect_submitter, suspect_image FROM nodes WHERE node_id = ?"
+
+
+def _is_unrelated(tx: writing.Transaction, node_id: str, node: database.Row, task: database.Row) -> bool:
+    """Whether a task that failed has nothing to do with the one that failed there before it; it is remembered now."""
+    tx.sql.execute(
+        "UPDATE nodes SET suspected = 1, suspect_submitter = ?, suspect_image = ? WHERE node_id = ?",
+        (task["submitter"], task["image"], node_id),
     )
+    before = blame.Origin(node["suspect_submitter"], node["suspect_image"])
+    return bool(node["suspected"]) and not blame.are_related(before, blame.Origin(task["submitter"], task["image"]))
 
 
 def after_hand_back(tx: writing.Transaction, node_id: str, task: database.Row) -> None:
     """Offer the node no task of this shape for a while: it has disrupted one that it was given."""
-    shape = task["shape"]
+    _rest_from_shape(tx, node_id, task["shape"], task["given_at"], MAX_SHAPE_SECONDS)
+
+
+def _rest_from_shape(tx: writing.Transaction, node_id: str, shape: int, given_at: float, max_seconds: float) -> None:
     row = tx.sql.execute(
         "SELECT hand_backs, handed_back_at, rest_until FROM shape_rests WHERE node_id = ? AND shape = ?",
         (node_id, shape),
     ).fetchone()
-    if row is not None and task["given_at"] <= row["handed_back_at"]:
+    if row is not None and given_at <= row["handed_back_at"]:
         return
     in_a_row = row is not None and tx.lease_time - row["rest_until"] <= MAX_SHAPE_SECONDS
     hand_backs = row["hand_backs"] + 1 if row is not None and in_a_row else 1
+    rest = min(shape_seconds(hand_backs), max_seconds)
     tx.sql.execute(
         "INSERT OR REPLACE INTO shape_rests VALUES (?, ?, ?, ?, ?)",
-        (node_id, shape, hand_backs, tx.lease_time, tx.lease_time + shape_seconds(hand_backs)),
+        (node_id, shape, hand_backs, tx.lease_time, tx.lease_time + rest),
     )
 
 

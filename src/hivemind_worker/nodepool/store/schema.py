@@ -219,6 +219,24 @@ CREATE TABLE summaries (
 );
 """
 
+_SECRETS = """
+ALTER TABLE tasks ADD COLUMN has_secrets INTEGER NOT NULL DEFAULT 0;  -- also once they were erased, as it ended
+-- Sealed with the key beside the store, which no backup has unless it is asked for.
+CREATE TABLE sealed_secrets (
+    number INTEGER PRIMARY KEY REFERENCES tasks,
+    sealed BLOB NOT NULL
+);
+"""
+
+_BLAME = """
+-- A node rests only where unrelated tasks fail, or where it has found itself sick.
+ALTER TABLE tasks ADD COLUMN submitter TEXT NOT NULL DEFAULT '';       -- the address that submitted it
+ALTER TABLE nodes ADD COLUMN suspected INTEGER NOT NULL DEFAULT 0;     -- a task failed there, and nobody knows why
+ALTER TABLE nodes ADD COLUMN suspect_submitter TEXT NOT NULL DEFAULT ''; -- where that task comes from
+ALTER TABLE nodes ADD COLUMN suspect_image TEXT NOT NULL DEFAULT '';
+ALTER TABLE attempts ADD COLUMN crashed INTEGER NOT NULL DEFAULT 0;    -- its worker was lost with it
+"""
+
 _STEPS: tuple[tuple[str, str], ...] = (
     ("the first tables", _FIRST),
     ("nodes that fail by their own fault rest", _RESTING),
@@ -232,6 +250,8 @@ _STEPS: tuple[tuple[str, str], ...] = (
     ("an older copy that is put back is seen", _GENERATION),
     ("orderly stops use up no attempts", _ORDERLY_STOPS),
     ("lists read no output", _SUMMARIES),
+    ("secrets of tasks, sealed", _SECRETS),
+    ("tasks of one author make no node rest", _BLAME),
 )
 """What each version added, from version 1 on. A step that was released is never changed."""
 

@@ -63,6 +63,12 @@ def epoch(path: Path) -> str:
         return schema.epoch(sql)
 
 
+def sealed_secrets(path: Path) -> int:
+    """Return how many tasks of a store that nobody has open have secrets that were not erased yet."""
+    with contextlib.closing(database.reading(path)) as sql:
+        return int(sql.execute("SELECT count(*) AS found FROM sealed_secrets").fetchone()["found"])
+
+
 def task_bodies(sql: database.Connection) -> Iterator[bytes]:
     """Every task's message."""
     for row in sql.execute("SELECT body FROM bodies"):

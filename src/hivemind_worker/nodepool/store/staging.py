@@ -161,6 +161,7 @@ def discard(tx: writing.Transaction, batch: int) -> bool:
         for label in json.loads(row["labels"]).items():
             tx.sql.execute("DELETE FROM task_labels WHERE key = ? AND value = ? AND number = ?", (*label, *number))
         tx.sql.execute("DELETE FROM bodies WHERE number = ?", number)
+        tx.sql.execute("DELETE FROM sealed_secrets WHERE number = ?", number)
         tx.sql.execute("DELETE FROM events WHERE number = ?", number)
         tx.sql.execute("DELETE FROM tasks WHERE number = ?", number)
     return more

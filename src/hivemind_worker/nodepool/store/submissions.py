@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
 
 import uuid_utils
 
-from hivemind_worker.nodepool import assignment
 from hivemind_worker.nodepool.store import database, moves, records, shapes, writing
 from hivemind_worker.task import errors, outcome, state
 
@@ -51,18 +51,19 @@ def keep(on: writing.Transaction, task: records.NewTask, *, staged_after: int = 
     if task.id and _is_kept(on, task, staged_after):
         return task.id
     task_id = task.id or new_id()
-    shape = _intern(on, task.shape)
+    shape = shapes.intern(on.sql, task.shape)
     staged = staged_after >= 0
     number = on.sql.execute(
         "INSERT INTO tasks (id, digest, shape, kind, image, size, priority, max_attempts, state, submitted_at,"
-        " retry_of, labels, timeout) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " retry_of, labels, timeout, has_secrets, submitter)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             task_id,
             task.digest,
             shape,
             task.shape.kind,
             task.image,
-            len(task.body),
+            len(task.body) + len(task.secrets),  # handed out it has both
             task.priority,
             task.max_attempts,
             STAGED if staged else str(state.TaskState.QUEUED),
@@ -70,10 +71,14 @@ def keep(on: writing.Transaction, task: records.NewTask, *, staged_after: int = 
             task.retry_of,
             json.dumps(dict(task.labels)),
             task.timeout,
+            int(bool(task.secrets)),
+            task.submitter,
         ),
     ).lastrowid
     assert number is not None
     on.sql.execute("INSERT INTO bodies VALUES (?, ?)", (number, task.body))
+    if task.secrets:
+        on.sql.execute("INSERT INTO sealed_secrets VALUES (?, ?)", (number, task.secrets))
     for label, value in task.labels.items():
         on.sql.execute("INSERT INTO task_labels VALUES (?, ?, ?)", (label, value, number))
     details = f"anew, after {task.retry_of}" if task.retry_of else ""
@@ -101,14 +106,6 @@ def _is_kept(on: writing.Transaction, task: records.NewTask, staged_after: int) 
     return True
 
 
-def _intern(on: writing.Transaction, shape: assignment.Shape) -> int:
-    text = shapes.shape_text(shape)
-    known = on.sql.execute("SELECT number FROM shapes WHERE wants = ?", (text,)).fetchone()
-    if known is not None:
-        return int(known["number"])
-    return int(on.sql.execute("INSERT INTO shapes (wants) VALUES (?)", (text,)).lastrowid or 0)
-
-
 def retry(on: writing.Transaction, task_ids: Sequence[str], key: str) -> tuple[str, ...]:
     """See :meth:`store.Store.retry`."""
     digest = digest_of_retry(task_ids)
@@ -129,18 +126,23 @@ def again(sql: database.Connection, task_id: str) -> records.NewTask:
     row = moves.need(sql, task_id)
     if row["state"] not in state.ENDED:
         raise errors.Conflict(f"task {task_id!r} is {row['state']}: only an ended task is submitted anew")
+    if row["has_secrets"]:
+        raise errors.Conflict(
+            f"task {task_id!r} had secrets, which were erased when it ended: submit it again, with them"
+        )
     body = sql.execute("SELECT body FROM bodies WHERE number = ?", (row["number"],)).fetchone()["body"]
     return records.NewTask(
         id="",
         body=body,
         digest=row["digest"],
-        shape=shapes.shape(sql, row["shape"]),
+        shape=dataclasses.replace(shapes.shape(sql, row["shape"]), suspect_image=""),
         image=row["image"],
         priority=row["priority"],
         max_attempts=row["max_attempts"],
         labels=json.loads(row["labels"]),
         retry_of=task_id,
         timeout=row["timeout"],
+        submitter=row["submitter"],
     )
 
 

@@ -190,6 +190,26 @@ class Task(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class SecretsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class QueriesEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -235,6 +255,9 @@ class Task(_message.Message):
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     STORE_EPOCH_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    SECRET_NAMES_FIELD_NUMBER: _builtins.int
+    SEALED_SECRETS_FIELD_NUMBER: _builtins.int
     MODEL_TYPE_FIELD_NUMBER: _builtins.int
     TRAINING_DATA_FIELD_NUMBER: _builtins.int
     ESTIMATOR_FIELD_NUMBER: _builtins.int
@@ -276,6 +299,8 @@ class Task(_message.Message):
     """traceparent is the submitter's W3C trace context."""
     store_epoch: _builtins.str
     """store_epoch is set with attempt: the epoch in which the attempt was assigned. The fence is (epoch, task, attempt)."""
+    sealed_secrets: _builtins.bytes
+    """sealed_secrets stands for secrets in a node's own records, sealed with its key; it is never sent."""
     model_type: _builtins.str
     """---- ml: a framework, and either code of one's own or an estimator by name ----
 
@@ -317,6 +342,17 @@ class Task(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def node_selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """secrets are variables of the task whose values nobody but the task is to see. A pool keeps them sealed until the
+        task has ended, and hands such a task only to a node with the capability "secrets". A client sends them only to a
+        pool that names "secrets" among its features.
+        """
+
+    @_builtins.property
+    def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """secret_names is set by the pool when it hands the task out: a task that lacks one of them must not run."""
+
     @_builtins.property
     def training_data(self) -> _struct_pb2.Value:
         """training_data is the path of an input file, {"dataset": name}, or rows or columns inline. [reference]"""
@@ -372,6 +408,9 @@ class Task(_message.Message):
         lease_seconds: _builtins.float = ...,
         traceparent: _builtins.str = ...,
         store_epoch: _builtins.str = ...,
+        secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        secret_names: _abc.Iterable[_builtins.str] | None = ...,
+        sealed_secrets: _builtins.bytes = ...,
         model_type: _builtins.str = ...,
         training_data: _struct_pb2.Value | None = ...,
         estimator: _builtins.str = ...,
@@ -394,7 +433,7 @@ class Task(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_test_size", b"_test_size", "hyper_parameters", b"hyper_parameters", "input_data", b"input_data", "options", b"options", "required_resources", b"required_resources", "seed", b"seed", "test_size", b"test_size", "training_data", b"training_data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_test_size", b"_test_size", "args", b"args", "argv", b"argv", "attempt", b"attempt", "batch_size", b"batch_size", "code", b"code", "command", b"command", "cpu_quota", b"cpu_quota", "cross_validation", b"cross_validation", "disk_limit", b"disk_limit", "docker_image", b"docker_image", "early_stopping", b"early_stopping", "environment", b"environment", "epochs", b"epochs", "estimator", b"estimator", "features", b"features", "group_by", b"group_by", "hyper_parameters", b"hyper_parameters", "id", b"id", "input_artifacts", b"input_artifacts", "input_data", b"input_data", "input_files", b"input_files", "labels", b"labels", "lease_seconds", b"lease_seconds", "max_attempts", b"max_attempts", "memory_limit", b"memory_limit", "model_type", b"model_type", "network", b"network", "node_selector", b"node_selector", "options", b"options", "pids_limit", b"pids_limit", "priority", b"priority", "problem", b"problem", "processing_type", b"processing_type", "queries", b"queries", "required_resources", b"required_resources", "requirements", b"requirements", "seed", b"seed", "steps", b"steps", "store_epoch", b"store_epoch", "target", b"target", "test_size", b"test_size", "timeout", b"timeout", "traceparent", b"traceparent", "training_data", b"training_data", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_test_size", b"_test_size", "args", b"args", "argv", b"argv", "attempt", b"attempt", "batch_size", b"batch_size", "code", b"code", "command", b"command", "cpu_quota", b"cpu_quota", "cross_validation", b"cross_validation", "disk_limit", b"disk_limit", "docker_image", b"docker_image", "early_stopping", b"early_stopping", "environment", b"environment", "epochs", b"epochs", "estimator", b"estimator", "features", b"features", "group_by", b"group_by", "hyper_parameters", b"hyper_parameters", "id", b"id", "input_artifacts", b"input_artifacts", "input_data", b"input_data", "input_files", b"input_files", "labels", b"labels", "lease_seconds", b"lease_seconds", "max_attempts", b"max_attempts", "memory_limit", b"memory_limit", "model_type", b"model_type", "network", b"network", "node_selector", b"node_selector", "options", b"options", "pids_limit", b"pids_limit", "priority", b"priority", "problem", b"problem", "processing_type", b"processing_type", "queries", b"queries", "required_resources", b"required_resources", "requirements", b"requirements", "sealed_secrets", b"sealed_secrets", "secret_names", b"secret_names", "secrets", b"secrets", "seed", b"seed", "steps", b"steps", "store_epoch", b"store_epoch", "target", b"target", "test_size", b"test_size", "timeout", b"timeout", "traceparent", b"traceparent", "training_data", b"training_data", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -565,6 +604,7 @@ class TaskResult(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     STDOUT_BYTES_FIELD_NUMBER: _builtins.int
     STDERR_BYTES_FIELD_NUMBER: _builtins.int
+    NODE_CHECK_FIELD_NUMBER: _builtins.int
     status: _builtins.str
     exit_code: _builtins.int
     logs: _builtins.str
@@ -579,6 +619,10 @@ class TaskResult(_message.Message):
     runtime: _builtins.str
     stdout_bytes: _builtins.int
     stderr_bytes: _builtins.int
+    node_check: _builtins.str
+    """node_check is what the node found out about itself after a failure that may be its own: not_needed, not_done, passed
+    (a capsule of its own started) or failed (it did not). Empty from a node that does not check itself.
+    """
     @_builtins.property
     def result_data(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
         """result_data holds small result files whole; larger ones are artifacts."""
@@ -622,10 +666,11 @@ class TaskResult(_message.Message):
         timings: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         stdout_bytes: _builtins.int = ...,
         stderr_bytes: _builtins.int = ...,
+        node_check: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "exit_code", b"exit_code", "files", b"files", "flags", b"flags", "has_exit_code", b"has_exit_code", "image_digest", b"image_digest", "isolation", b"isolation", "limits", b"limits", "limits_hit", b"limits_hit", "logs", b"logs", "reason", b"reason", "result_data", b"result_data", "runtime", b"runtime", "signal", b"signal", "skipped", b"skipped", "status", b"status", "stderr_bytes", b"stderr_bytes", "stdout_bytes", b"stdout_bytes", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "exit_code", b"exit_code", "files", b"files", "flags", b"flags", "has_exit_code", b"has_exit_code", "image_digest", b"image_digest", "isolation", b"isolation", "limits", b"limits", "limits_hit", b"limits_hit", "logs", b"logs", "node_check", b"node_check", "reason", b"reason", "result_data", b"result_data", "runtime", b"runtime", "signal", b"signal", "skipped", b"skipped", "status", b"status", "stderr_bytes", b"stderr_bytes", "stdout_bytes", b"stdout_bytes", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -700,6 +745,8 @@ class Usage(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     NETWORK_RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     NETWORK_SENT_BYTES_FIELD_NUMBER: _builtins.int
+    NETWORK_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    NETWORK_REFUSED_FIELD_NUMBER: _builtins.int
     wall_seconds: _builtins.float
     cpu_seconds: _builtins.float
     peak_memory_bytes: _builtins.int
@@ -714,6 +761,11 @@ class Usage(_message.Message):
     disk_bytes: _builtins.int
     network_received_bytes: _builtins.int
     network_sent_bytes: _builtins.int
+    network_connections: _builtins.int
+    """What a result also tells of a task with egress: connections that the task made to its proxy, and how many of its
+    wishes were refused.
+    """
+    network_refused: _builtins.int
     def __init__(
         self,
         *,
@@ -730,10 +782,12 @@ class Usage(_message.Message):
         disk_bytes: _builtins.int | None = ...,
         network_received_bytes: _builtins.int | None = ...,
         network_sent_bytes: _builtins.int | None = ...,
+        network_connections: _builtins.int | None = ...,
+        network_refused: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_memory_limit_bytes", b"_memory_limit_bytes", "_network_received_bytes", b"_network_received_bytes", "_network_sent_bytes", b"_network_sent_bytes", "_peak_memory_bytes", b"_peak_memory_bytes", "_processes", b"_processes", "_read_bytes", b"_read_bytes", "_throttled_seconds", b"_throttled_seconds", "_written_bytes", b"_written_bytes", "cpu_percent", b"cpu_percent", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "network_received_bytes", b"network_received_bytes", "network_sent_bytes", b"network_sent_bytes", "peak_memory_bytes", b"peak_memory_bytes", "processes", b"processes", "read_bytes", b"read_bytes", "throttled_seconds", b"throttled_seconds", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_memory_limit_bytes", b"_memory_limit_bytes", "_network_connections", b"_network_connections", "_network_received_bytes", b"_network_received_bytes", "_network_refused", b"_network_refused", "_network_sent_bytes", b"_network_sent_bytes", "_peak_memory_bytes", b"_peak_memory_bytes", "_processes", b"_processes", "_read_bytes", b"_read_bytes", "_throttled_seconds", b"_throttled_seconds", "_written_bytes", b"_written_bytes", "cpu_percent", b"cpu_percent", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "network_connections", b"network_connections", "network_received_bytes", b"network_received_bytes", "network_refused", b"network_refused", "network_sent_bytes", b"network_sent_bytes", "peak_memory_bytes", b"peak_memory_bytes", "processes", b"processes", "read_bytes", b"read_bytes", "throttled_seconds", b"throttled_seconds", "written_bytes", b"written_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_memory_limit_bytes", b"_memory_limit_bytes", "_network_received_bytes", b"_network_received_bytes", "_network_sent_bytes", b"_network_sent_bytes", "_peak_memory_bytes", b"_peak_memory_bytes", "_processes", b"_processes", "_read_bytes", b"_read_bytes", "_throttled_seconds", b"_throttled_seconds", "_written_bytes", b"_written_bytes", "cpu_percent", b"cpu_percent", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "network_received_bytes", b"network_received_bytes", "network_sent_bytes", b"network_sent_bytes", "peak_memory_bytes", b"peak_memory_bytes", "processes", b"processes", "read_bytes", b"read_bytes", "throttled_seconds", b"throttled_seconds", "wall_seconds", b"wall_seconds", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_memory_limit_bytes", b"_memory_limit_bytes", "_network_connections", b"_network_connections", "_network_received_bytes", b"_network_received_bytes", "_network_refused", b"_network_refused", "_network_sent_bytes", b"_network_sent_bytes", "_peak_memory_bytes", b"_peak_memory_bytes", "_processes", b"_processes", "_read_bytes", b"_read_bytes", "_throttled_seconds", b"_throttled_seconds", "_written_bytes", b"_written_bytes", "cpu_percent", b"cpu_percent", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "network_connections", b"network_connections", "network_received_bytes", b"network_received_bytes", "network_refused", b"network_refused", "network_sent_bytes", b"network_sent_bytes", "peak_memory_bytes", b"peak_memory_bytes", "processes", b"processes", "read_bytes", b"read_bytes", "throttled_seconds", b"throttled_seconds", "wall_seconds", b"wall_seconds", "written_bytes", b"written_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_percent: _TypeAlias = _typing.Literal["cpu_percent"]  # noqa: Y015
     _WhichOneofArgType__cpu_percent: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent"]  # noqa: Y015
@@ -745,8 +799,12 @@ class Usage(_message.Message):
     _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
     _WhichOneofReturnType__memory_limit_bytes: _TypeAlias = _typing.Literal["memory_limit_bytes"]  # noqa: Y015
     _WhichOneofArgType__memory_limit_bytes: _TypeAlias = _typing.Literal["_memory_limit_bytes", b"_memory_limit_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__network_connections: _TypeAlias = _typing.Literal["network_connections"]  # noqa: Y015
+    _WhichOneofArgType__network_connections: _TypeAlias = _typing.Literal["_network_connections", b"_network_connections"]  # noqa: Y015
     _WhichOneofReturnType__network_received_bytes: _TypeAlias = _typing.Literal["network_received_bytes"]  # noqa: Y015
     _WhichOneofArgType__network_received_bytes: _TypeAlias = _typing.Literal["_network_received_bytes", b"_network_received_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__network_refused: _TypeAlias = _typing.Literal["network_refused"]  # noqa: Y015
+    _WhichOneofArgType__network_refused: _TypeAlias = _typing.Literal["_network_refused", b"_network_refused"]  # noqa: Y015
     _WhichOneofReturnType__network_sent_bytes: _TypeAlias = _typing.Literal["network_sent_bytes"]  # noqa: Y015
     _WhichOneofArgType__network_sent_bytes: _TypeAlias = _typing.Literal["_network_sent_bytes", b"_network_sent_bytes"]  # noqa: Y015
     _WhichOneofReturnType__peak_memory_bytes: _TypeAlias = _typing.Literal["peak_memory_bytes"]  # noqa: Y015
@@ -770,7 +828,11 @@ class Usage(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_limit_bytes) -> _WhichOneofReturnType__memory_limit_bytes | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__network_connections) -> _WhichOneofReturnType__network_connections | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__network_received_bytes) -> _WhichOneofReturnType__network_received_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__network_refused) -> _WhichOneofReturnType__network_refused | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__network_sent_bytes) -> _WhichOneofReturnType__network_sent_bytes | None: ...
     @_typing.overload
@@ -2568,6 +2630,7 @@ class GetPoolInfoResponse(_message.Message):
     MAX_INLINE_BYTES_FIELD_NUMBER: _builtins.int
     STORE_EPOCH_FIELD_NUMBER: _builtins.int
     UNREADY_REASONS_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     protocol_version: _builtins.int
     server_time: _builtins.float
@@ -2581,6 +2644,10 @@ class GetPoolInfoResponse(_message.Message):
     def unready_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """unready_reasons says why the pool hands out nothing at present; empty while it does."""
 
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """features names what a client must not ask of a pool without it: "secrets"."""
+
     def __init__(
         self,
         *,
@@ -2593,10 +2660,11 @@ class GetPoolInfoResponse(_message.Message):
         max_inline_bytes: _builtins.int = ...,
         store_epoch: _builtins.str = ...,
         unready_reasons: _abc.Iterable[_builtins.str] | None = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_seconds", b"lease_seconds", "max_inline_bytes", b"max_inline_bytes", "nodes", b"nodes", "protocol_version", b"protocol_version", "server_time", b"server_time", "store_epoch", b"store_epoch", "tasks_by_state", b"tasks_by_state", "unready_reasons", b"unready_reasons", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "lease_seconds", b"lease_seconds", "max_inline_bytes", b"max_inline_bytes", "nodes", b"nodes", "protocol_version", b"protocol_version", "server_time", b"server_time", "store_epoch", b"store_epoch", "tasks_by_state", b"tasks_by_state", "unready_reasons", b"unready_reasons", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,6 +18,7 @@
 enum {
     LEFTOVER_GRACE_US = 1000000, /* for what the task left behind: it had its time */
     KILL_AGAIN_US = 20000,
+    TASK_NICE = 5, /* the task gives way to this program, and the owner's programs, where they share a processor */
     GIVE_UP_US = 10000000        /* a process in an uninterruptible sleep may never go; go on without it */
 };
 
@@ -102,6 +103,7 @@ static void child_setup(int in, int out, int err, struct failure *failure) {
     if (getppid() != 1) prctl(PR_SET_PDEATHSIG, SIGKILL);
     failure->stage = 3;
     if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0) return;
+    if (!rights_give_up()) return;
     /* Let the kernel's OOM killer take the task, never this program. Needs a moment of being dumpable; nobody else is here. */
     prctl(PR_SET_DUMPABLE, 1);
     int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
@@ -113,6 +115,8 @@ static void child_setup(int in, int out, int err, struct failure *failure) {
         struct rlimit limit = {spec.rlimits[i].soft, spec.rlimits[i].hard};
         if (setrlimit((int)spec.rlimits[i].resource, &limit)) return;
     }
+    if (nice(TASK_NICE) < 0) errno = 0; /* it cannot be refused; -1 may be the new value as well */
+    confine();
     fence(getppid());
     failure->stage = 0;
 }
@@ -222,8 +226,9 @@ static void reap(void) {
 void children_signals(void) {
     struct signalfd_siginfo info;
     while (read(signals, &info, sizeof info) == sizeof info)
-        /* From outside our PID namespace the sender is 0. The task itself may not stop us by a signal. */
-        if (info.ssi_signo != SIGCHLD && (info.ssi_pid == 0 || getpid() != 1)) {
+        /* From outside our PID namespace the sender is 0. The task itself may not stop us by a signal: it can claim to be
+         * 0 by rt_sigqueueinfo, but the kernel lets no process claim SI_USER to another. */
+        if (info.ssi_signo != SIGCHLD && ((info.ssi_pid == 0 && info.ssi_code == SI_USER) || getpid() != 1)) {
             if (state == RUNNING) children_stop(WHY_STOP, UINT64_MAX);
             else if (state == IDLE || state == LOADING) on_frame(CLOSE, NULL, 0);
         }

@@ -11,9 +11,14 @@ uint64_t last_sequence, exited_sequence, done_sequence;
 
 static struct frame *first, *last;      /* the window, oldest first */
 static struct frame *sending;           /* in the window; NULL: all of it is written */
-static struct frame *control, *control_last;
-static struct frame *writing_control;   /* the control frame that is partly written */
+struct queue {
+    struct frame *first, *last;
+};
+static struct queue control, tunnel;    /* unnumbered: written once, never repeated */
+static struct queue *writing;           /* the one whose first frame is being written; NULL: the window's */
 static size_t written;                  /* of the frame being written */
+static bool tunnels_wait;               /* it was a tunnel's turn last */
+size_t tunnel_bytes;
 static uint64_t kept_bytes;
 static uint64_t written_sequence;       /* last one written whole on this stream */
 static bool peer_deaf;                  /* fd 1 is broken */
@@ -100,11 +105,39 @@ uint64_t frame_put(struct frame *frame, size_t payload_length) {
     return last_sequence;
 }
 
+static void append(struct queue *queue, struct frame *frame) {
+    if (queue->last) queue->last->next = frame;
+    else queue->first = frame;
+    queue->last = frame;
+}
+
+static void drop_first(struct queue *queue) {
+    struct frame *frame = queue->first;
+    queue->first = frame->next;
+    if (!queue->first) queue->last = NULL;
+    if (queue == &tunnel) tunnel_bytes -= frame->length;
+    free(frame);
+}
+
 void frame_control(struct frame *frame, size_t payload_length) {
     seal(frame, payload_length, 0);
-    if (control_last) control_last->next = frame;
-    else control = frame;
-    control_last = frame;
+    append(&control, frame);
+}
+
+void frame_tunnel(struct frame *frame, size_t payload_length) {
+    seal(frame, payload_length, 0);
+    append(&tunnel, frame);
+    tunnel_bytes += frame->length;
+    if (peer_deaf) drop_first(&tunnel);
+}
+
+void tunnel_frames_drop(void) {
+    struct frame *begun = writing == &tunnel && written ? tunnel.first : NULL;
+    if (begun) tunnel.first = begun->next;
+    while (tunnel.first) drop_first(&tunnel);
+    if (begun) begun->next = NULL;
+    tunnel.first = tunnel.last = begun;
+    tunnel_bytes = begun ? begun->length : 0;
 }
 
 bool window_room(size_t payload_length) {
@@ -131,33 +164,20 @@ bool acknowledge(uint64_t sequence) {
 bool repeat_after(uint64_t sequence) {
     if (sequence > last_sequence) return false;
     while (first && first->sequence <= sequence) forget_first();
-    while (control) {
-        struct frame *frame = control;
-        control = frame->next;
-        free(frame);
-    }
-    control_last = writing_control = NULL;
+    while (control.first) drop_first(&control);
+    while (tunnel.first) drop_first(&tunnel);
+    writing = NULL;
     written = 0; /* a frame cut in the middle by the change of streams is begun anew */
     written_sequence = sequence;
     sending = first;
     return true;
 }
 
-bool output_pending(void) { return !peer_deaf && (sending || control); }
-
-static void control_done(void) {
-    struct frame *frame = control;
-    control = frame->next;
-    if (!control) control_last = NULL;
-    writing_control = NULL;
-    written = 0;
-    free(frame);
-}
+bool output_pending(void) { return !peer_deaf && (sending || control.first || tunnel.first); }
 
 static void sent(size_t count) {
     while (count) {
-        bool is_control = writing_control != NULL;
-        struct frame *frame = is_control ? writing_control : sending;
+        struct frame *frame = writing ? writing->first : sending;
         size_t left = frame->length - written;
         if (count < left) {
             written += count;
@@ -165,9 +185,8 @@ static void sent(size_t count) {
         }
         count -= left;
         written = 0;
-        if (is_control) {
-            control_done();
-            writing_control = control;
+        if (writing) {
+            drop_first(writing);
         } else {
             written_sequence = frame->sequence;
             sending = frame->next;
@@ -175,14 +194,21 @@ static void sent(size_t count) {
     }
 }
 
+/* At a frame's border: control frames go first; a tunnel's and the numbered ones take turns, so that neither waits long. */
+static void choose(void) {
+    bool tunnels_now = tunnel.first && (!sending || !tunnels_wait);
+    writing = control.first ? &control : tunnels_now ? &tunnel : NULL;
+    if (!control.first) tunnels_wait = tunnels_now;
+}
+
 void flush_output(void) {
     while (output_pending()) {
         struct iovec parts[16];
-        int count = 0;
-        if (!written) writing_control = control; /* control frames go first, at a frame's border */
-        struct frame *frame = writing_control ? writing_control : sending;
+        int count = 0, most = tunnel.first ? 4 : 16;
+        if (!written) choose();
+        struct frame *frame = writing ? writing->first : sending;
         size_t skip = written;
-        for (; frame && count < 16; frame = frame->next) {
+        for (; frame && count < most; frame = frame->next) {
             parts[count].iov_base = frame->bytes + skip;
             parts[count++].iov_len = frame->length - skip;
             skip = 0;

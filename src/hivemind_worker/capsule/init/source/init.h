@@ -20,12 +20,16 @@
 #define MAX_KEY 64
 #define INPUT_WINDOW (256u * 1024u)
 #define PIECE (256u * 1024u) /* of a result file, per frame */
+#define TUNNELS 32           /* connections of the task to its proxy at once */
+#define TUNNEL_WINDOW (256u * 1024u) /* bytes of one of them under way, in each direction */
 
 enum type {
     SPEC = 0x01, FILE_ = 0x02, START = 0x03, INPUT = 0x04, SIGNAL_ = 0x05, STOP = 0x06, ACK = 0x07, RESUME = 0x08,
     CLOSE = 0x09,
+    TUNNEL_DOWNLOAD = 0x21, TUNNEL_UPLOAD_CREDIT = 0x22, TUNNEL_CLOSE = 0x23,
     READY = 0x81, OUT = 0x82, ERR = 0x83, TAKEN = 0x84, EXITED = 0x85, DONE = 0x86, ERROR_ = 0x87,
-    RESULT_BEGIN = 0x91, RESULT_DATA = 0x92, RESULT_END = 0x93, RESULT_DROPPED = 0x94, RESULT_SKIPPED = 0x95
+    RESULT_BEGIN = 0x91, RESULT_DATA = 0x92, RESULT_END = 0x93, RESULT_DROPPED = 0x94, RESULT_SKIPPED = 0x95,
+    TUNNEL_OPENED = 0xA1, TUNNEL_UPLOAD = 0xA2, TUNNEL_DOWNLOAD_CREDIT = 0xA3, TUNNEL_CLOSED = 0xA4
 };
 enum state { IDLE, LOADING, RUNNING, COLLECTING, FINISHED, FAILED };
 enum why { WHY_OWN, WHY_TIMEOUT, WHY_STOP, WHY_DISCONNECT };
@@ -46,6 +50,7 @@ struct spec {
     uint64_t expect_uid; /* UINT64_MAX: any */
     struct rlimit_spec *rlimits;
     size_t rlimit_count;
+    uint64_t proxy_port; /* on loopback, for the task; 0: none */
 };
 
 /* main.c */
@@ -73,6 +78,9 @@ struct frame *frame_new(uint8_t type, size_t payload_capacity);
 static inline uint8_t *frame_payload(struct frame *frame) { return frame->bytes + HEADER; }
 uint64_t frame_put(struct frame *frame, size_t payload_length);     /* numbers it and keeps it; returns its number */
 void frame_control(struct frame *frame, size_t payload_length);     /* unnumbered, not kept */
+extern size_t tunnel_bytes;                                         /* of tunnels' frames that wait to be written */
+void frame_tunnel(struct frame *frame, size_t payload_length);      /* unnumbered, not kept; takes turns with the numbered */
+void tunnel_frames_drop(void);                                      /* all but one that is partly written */
 void frame_discard(struct frame *frame);
 bool window_room(size_t payload_length);
 bool acknowledge(uint64_t sequence);
@@ -131,8 +139,25 @@ void children_signal(int number);
 void children_kill_and_reap(void); /* at once, for CLOSE */
 void children_report(void);    /* EXITED */
 
+/* network.c */
+struct pollfd;
+bool network_begin(void);                    /* false: errno says what is wrong with the port */
+int64_t network_pause_us(void);              /* so long nothing is read from tunnels, for there was too much; 0: not */
+int network_poll(struct pollfd *fds);        /* fills 1 + TUNNELS of them; how many */
+void network_work(const struct pollfd *fds);
+bool network_take(uint8_t type, const uint8_t *payload, size_t length); /* a frame about a tunnel; false: not possible */
+void network_cut(void);                      /* nobody serves the tunnels that are open: all end, new ones may come */
+void network_end(void);
+
 /* fence.c */
 void fence(pid_t init);
+
+/* landlock.c */
+void confine(void);
+
+/* rights.c */
+bool rights_settle(int argc, char **argv); /* false: the arguments are no such */
+bool rights_give_up(void);                 /* in the child: becomes the task's user without any; false: errno says why */
 
 /* results.c */
 void results_begin(void);

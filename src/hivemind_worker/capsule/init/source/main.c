@@ -94,6 +94,7 @@ static void say_ready(const uint8_t *nonce, size_t nonce_length) {
 
 void on_disconnect(void) {
     peer_gone = true;
+    network_cut();
     if (state == IDLE || state == LOADING) closing = true;
     else if (state == RUNNING && spec.stop_on_disconnect) children_stop(WHY_DISCONNECT, spec.grace_ms);
     else if (state == COLLECTING && spec.stop_on_disconnect) closing = true;
@@ -128,6 +129,7 @@ static void take_resume(const uint8_t *payload) {
         lose_track("a RESUME after what was never said");
         return;
     }
+    network_cut();
     say_ready(payload + 8, NONCE);
     if (failure) say_failure();
 }
@@ -152,7 +154,8 @@ void on_frame(uint8_t type, const uint8_t *payload, size_t length) {
     case START:
         if (state != LOADING || file_open_now() || length) break;
         state = RUNNING;
-        children_start();
+        if (network_begin()) children_start();
+        else fail(ERROR_INTERNAL, "cannot offer the task a proxy", NULL, 0, errno);
         return;
     case INPUT:
         if (!begun || !stdin_take(payload, length)) break;
@@ -169,13 +172,18 @@ void on_frame(uint8_t type, const uint8_t *payload, size_t length) {
         if (!begun) break;
         take_ack(payload, length);
         return;
+    case TUNNEL_DOWNLOAD:
+    case TUNNEL_UPLOAD_CREDIT:
+    case TUNNEL_CLOSE:
+        if (!begun || !network_take(type, payload, length)) break;
+        return;
     default: break;
     }
     lose_track("a frame that is not possible now");
 }
 
 static void setup(void) {
-    prctl(PR_SET_DUMPABLE, 0); /* else the task, same user, reads fd 0 and 1 in /proc/1/fd */
+    prctl(PR_SET_DUMPABLE, 0); /* else the task, where it is the same user, reads fd 0 and 1 in /proc/1/fd */
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     umask(022);
 #ifdef SYS_close_range
@@ -194,8 +202,10 @@ static void setup(void) {
 
 static int poll_timeout(bool busy) {
     if (busy) return 0;
-    if (next_deadline_us == INT64_MAX) return -1;
-    int64_t left = next_deadline_us - (int64_t)now_us();
+    int64_t pause = network_pause_us();
+    if (next_deadline_us == INT64_MAX && !pause) return -1;
+    int64_t left = next_deadline_us == INT64_MAX ? pause : next_deadline_us - (int64_t)now_us();
+    if (pause && pause < left) left = pause;
     if (left <= 0) return 0;
     return left > 1000000000 ? 1000000 : (int)((left + 999) / 1000);
 }
@@ -204,7 +214,7 @@ static int poll_timeout(bool busy) {
 static void turn(bool busy) {
     int outputs[2];
     output_fds(outputs);
-    struct pollfd fds[6] = {
+    struct pollfd fds[6 + 1 + TUNNELS] = {
         {.fd = peer_gone ? -1 : 0, .events = POLLIN},
         {.fd = output_pending() ? 1 : -1, .events = POLLOUT},
         {.fd = children_signal_fd(), .events = POLLIN},
@@ -212,7 +222,8 @@ static void turn(bool busy) {
         {.fd = outputs[1], .events = POLLIN},
         {.fd = stdin_fd(), .events = POLLOUT},
     };
-    if (poll(fds, 6, poll_timeout(busy)) < 0) {
+    nfds_t count = 6 + (nfds_t)network_poll(fds + 6);
+    if (poll(fds, count, poll_timeout(busy)) < 0) {
         if (errno != EINTR) panic("cannot poll");
         return;
     }
@@ -221,12 +232,12 @@ static void turn(bool busy) {
     if (fds[3].revents) output_read(0);
     if (fds[4].revents) output_read(1);
     if (fds[5].revents) stdin_write();
+    network_work(fds + 6);
     children_deadlines();
 }
 
 int main(int argc, char **argv) {
-    (void)argv;
-    if (argc > 1) {
+    if (!rights_settle(argc, argv)) {
         static const char version[] = "hivemind-init, conversation 1\n";
         return write(1, version, sizeof version - 1) < 0;
     }
@@ -237,6 +248,7 @@ int main(int argc, char **argv) {
         turn(busy);
         output_push();
         if (state == RUNNING && children_ended()) {
+            network_end();
             output_finish();
             children_report();
             state = COLLECTING;

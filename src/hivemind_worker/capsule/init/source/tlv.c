@@ -60,7 +60,7 @@ static const char *number_field(const struct field *field) {
         [5] = &spec.stdin_stream, [6] = &spec.timeout_ms, [7] = &spec.grace_ms, [8] = &spec.output_head,
         [9] = &spec.output_tail, [10] = &spec.results_bytes, [11] = &spec.results_apparent, [12] = &spec.results_count,
         [13] = &spec.results_depth, [14] = &spec.results_ms, [15] = &spec.window, [16] = &spec.stop_on_disconnect,
-        [18] = &spec.expect_uid,
+        [18] = &spec.expect_uid, [20] = &spec.proxy_port,
     };
     if (field->tag >= sizeof targets / sizeof *targets || !targets[field->tag]) return NULL; /* of a later version */
     if (field->length != 8) return "a number that has not 8 bytes";
@@ -70,10 +70,10 @@ static const char *number_field(const struct field *field) {
 
 const char *read_spec(const uint8_t *payload, size_t length) {
     const uint8_t *at = payload, *end = payload + length;
-    size_t count[20] = {0}, text = 0;
+    size_t count[21] = {0}, text = 0;
     struct field field;
     while (next_field(&at, end, &field)) {
-        if (field.tag < 20) count[field.tag]++;
+        if (field.tag < 21) count[field.tag]++;
         text += field.length + 1;
     }
     if (at != end) return "a field that is cut off";
@@ -120,6 +120,7 @@ const char *read_spec(const uint8_t *payload, size_t length) {
         if (problem) return problem;
     }
     spec.argv[argc] = spec.env[envc] = NULL;
+    if (spec.proxy_port > 65535) return "a proxy port above 65535";
     if (spec.workspace[0] != '/') return "a workspace that is not absolute";
     spec.timeout_ms = at_most(spec.timeout_ms, MAX_MS);
     spec.grace_ms = at_most(spec.grace_ms, MAX_MS);
