@@ -11,6 +11,7 @@ import collections
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
@@ -29,6 +30,9 @@ MOST_CONNECTIONS: Final = 256
 
 REQUEST_SECONDS: Final = 10.0
 """How long a connection may be open without a whole request; the next look after that closes it."""
+
+WRITE_SECONDS: Final = 10.0
+"""How long an answer may wait to be read; the next look after that ends its connection."""
 
 END_SECONDS: Final = 2
 """What answers under way get to end when the process stops."""
@@ -96,29 +100,51 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 class _Crowd:
-    """The open connections, oldest first, and which of them wait for a request."""
+    """The open connections, oldest first: which of them wait for a request, and which take no answer."""
 
     def __init__(self) -> None:
         self._since: collections.OrderedDict[h11_impl.H11Protocol, float] = collections.OrderedDict()
+        self._unread: dict[h11_impl.H11Protocol, float] = {}
 
     def arrived(self, connection: h11_impl.H11Protocol) -> None:
-        """Let one in; where there are too many, one that waits goes, the oldest first, and at last itself."""
+        """Let one in; where there are too many, one that takes no answer goes, one that waits, and at last itself."""
         self._since[connection] = asyncio.get_running_loop().time()
         if len(self._since) > MOST_CONNECTIONS:
-            next((each for each in self._since if _waits(each)), connection).transport.close()
+            idle = (each for each in self._since if each is not connection and _waits(each))
+            stuck = (each for each in self._since if each is not connection and _unread_bytes(each))
+            _drop(next(stuck, None) or next(idle, connection))
 
     def left(self, connection: h11_impl.H11Protocol) -> None:
         """Forget one."""
         self._since.pop(connection, None)
+        self._unread.pop(connection, None)
 
     def sweep(self) -> None:
-        """Close those that have waited for too long."""
+        """End those that have not asked, or not taken an answer, for too long."""
         now = asyncio.get_running_loop().time()
         for connection, since in list(self._since.items()):
+            if _unread_bytes(connection):
+                if now - self._unread.setdefault(connection, now) >= WRITE_SECONDS:
+                    _drop(connection)
+                continue
+            self._unread.pop(connection, None)
             if not _waits(connection):
                 self._since[connection] = now
             elif now - since >= REQUEST_SECONDS:
-                connection.transport.close()
+                _drop(connection)
+
+
+def _unread_bytes(connection: h11_impl.H11Protocol) -> int:
+    """How much of an answer waits for the other end to read."""
+    return int(connection.transport.get_write_buffer_size())
+
+
+def _drop(connection: h11_impl.H11Protocol) -> None:
+    """End a connection now: `close` waits for as long as nobody reads, and after it the kernel with what was sent."""
+    if _unread_bytes(connection):
+        end = connection.transport.get_extra_info("socket")
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.transport.abort()
 
 
 def _waits(connection: h11_impl.H11Protocol) -> bool:
@@ -136,6 +162,12 @@ class _Server(uvicorn.Server):
             def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
                 super().connection_made(transport)
                 crowd.arrived(self)
+
+            def on_response_complete(self) -> None:
+                # One that sends requests without waiting for answers may never read one: others have their turn.
+                if self.conn.trailing_data[0]:
+                    self.transport.close()
+                super().on_response_complete()
 
             def connection_lost(self, exc: Exception | None) -> None:
                 crowd.left(self)
@@ -160,7 +192,7 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Until the stop. Uvicorn's own wakes ten times a second."""
-        async for _ in periodic.every(REQUEST_SECONDS / 2, self._stop):
+        async for _ in periodic.every(min(REQUEST_SECONDS, WRITE_SECONDS) / 2, self._stop):
             self._crowd.sweep()
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -60,6 +61,10 @@ async def _get(address: str, path: str, method: str = "GET", host: str = "localh
     return int(head.split()[1]), body
 
 
+def _is_reset(connection: socket.socket) -> bool:
+    return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+
 async def test_yes_is_200_and_no_is_503_with_the_reason(tmp_path: Path) -> None:
     part = Part()
     async with _door(part, tmp_path) as door:
@@ -109,6 +114,41 @@ async def test_w01_a_good_client_is_answered_beside_five_hundred_slow_ones(tmp_p
         began = asyncio.get_running_loop().time()
         assert (await _get(door.address, "/healthz"))[0] == 200
         assert asyncio.get_running_loop().time() - began < 1.0
+
+
+@pytest.mark.serial
+async def test_w01_a_good_client_is_answered_beside_two_hundred_that_pipeline_and_never_read(tmp_path: Path) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with _door(Part(), tmp_path) as door, contextlib.AsyncExitStack() as open_ones:
+        host, _, port = door.address.rpartition(":")
+        for _ in range(200):
+            connection = open_ones.enter_context(socket.socket())
+            connection.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(connection, (host, int(port)))
+            with contextlib.suppress(BlockingIOError):
+                connection.send(request * 2000)
+        began = asyncio.get_running_loop().time()
+        for _ in range(3):
+            assert (await _get(door.address, "/healthz"))[0] == 200
+        assert asyncio.get_running_loop().time() - began < 1.0
+
+
+async def test_who_never_reads_an_answer_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "WRITE_SECONDS", 0.2)
+    sent = asyncio.Event()
+
+    async def large() -> tuple[bytes, str]:
+        sent.set()
+        return b"x" * 20_000_000, "text/plain"
+
+    door = serving.Door(web.app(Part().checker(), large), "127.0.0.1:0", note=tmp_path / finding.WORKER)
+    async with door:
+        host, _, port = door.address.rpartition(":")
+        with socket.create_connection((host, int(port))) as reader:
+            reader.setblocking(False)
+            await asyncio.get_running_loop().sock_sendall(reader, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await sent.wait()
+            await waiting.wait_until(lambda: _is_reset(reader), description="the connection is reset", seconds=10)
 
 
 async def test_who_never_asks_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
