@@ -198,3 +198,13 @@ async def test_files_in_a_report_without_the_nodes_session_are_not_stored(
 
 def _is_stored(folder: Path, content: bytes) -> bool:
     return any(folder.rglob(f"*{hashlib.sha256(content).hexdigest()}*"))
+
+
+async def test_a_timeout_that_cannot_have_passed_is_no_end_of_the_task(at: pool_parts.Running) -> None:
+    (task_id,) = await at.submit(pb.Task(command="true", timeout=100))
+    worker = await at.worker()
+    limits = pb.Limits(timeout_seconds=100)
+    await worker.report(await worker.take(), "failed", reason="timeout", limits=limits)
+    info = await at.info(task_id)
+    assert info.state == "queued"
+    assert "its node reports a timeout of 100 s" in info.story[-1].details

@@ -156,8 +156,8 @@ def outcome_to_message(ended: outcome.Outcome) -> pb.TaskResult:
 def outcome_from_message(message: pb.TaskResult, status: str = "", *, whole: bool = True) -> outcome.Outcome:
     """Read an outcome from the wire, also one with the reference's five fields alone.
 
-    ``status`` is the report's own, for a result that leaves its own out. Not ``whole``: how it ended alone. Its output
-    may take 16 MiB as text, of a message of 4; for its files see `artifacts`.
+    ``status`` is the report's own, for a result that leaves its own out. Not ``whole``: how it ended, and within
+    which limits. Its output may take 16 MiB as text, of a message of 4; for its files see `artifacts`.
 
     Raises :class:`errors.Rejected` where the message contradicts itself or uses a word that is in no list.
     """
@@ -166,8 +166,9 @@ def outcome_from_message(message: pb.TaskResult, status: str = "", *, whole: boo
         reason = _reason(message, ended_as)
         flags = frozenset(outcome.Flag(flag) for flag in message.flags)
         if not whole:
+            limits = _limits_from_message(message.limits) if message.HasField("limits") else None
             check = _node_check(message)
-            return outcome.Outcome(ended_as, reason, error=message.error, flags=flags, node_check=check)
+            return outcome.Outcome(ended_as, reason, error=message.error, flags=flags, limits=limits, node_check=check)
         return _outcome(message, ended_as, reason, flags)
     except ValueError as error:
         raise errors.Rejected(f"the report cannot be read: {error}") from None
