@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,4 +57,6 @@ class Writer:
     def _inert(self, stream: str, attempt: int, data: bytes, final: bool) -> bytes:  # noqa: FBT001
         shown = self._filters.setdefault((stream, attempt), untrusted.OutputFilter())
         target = sys.stdout if stream == "stdout" else sys.stderr
-        return shown.text(data, final=final).encode(target.encoding, "backslashreplace")
+        # A live line puts an object in the stream's place that names no encoding.
+        encoding = target.encoding or locale.getpreferredencoding(do_setlocale=False)
+        return shown.text(data, final=final).encode(encoding, "backslashreplace")

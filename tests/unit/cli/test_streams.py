@@ -11,6 +11,7 @@ import tty
 from collections.abc import Callable, Iterator
 
 import pytest
+from rich import console, live
 
 from hivemind_worker.cli import look, status, streams
 from hivemind_worker.client import following, shapes
@@ -46,6 +47,13 @@ def test_a_terminal_is_shown_escape_sequences_as_text(monkeypatch: pytest.Monkey
         shown = written().decode()
     assert all(char.isprintable() or char == "\n" for char in shown), shown
     assert "\\x1b]52;c;" in shown
+
+
+def test_beside_a_live_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with on_terminal(monkeypatch) as written:
+        with live.Live(console=console.Console(force_terminal=True), refresh_per_second=0.1):
+            _write("stdout")
+        assert b"\\x1b]52;c;" in written()
 
 
 def test_raw_sends_them(monkeypatch: pytest.MonkeyPatch) -> None:
