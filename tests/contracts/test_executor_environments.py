@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -78,7 +79,14 @@ def _inspectors(url: str) -> set[str]:
 
 
 def _staged(folder: Path) -> set[str]:
-    return {str(path) for path in folder.rglob("environments/.*")}
+    # Not `rglob`, which breaks off where a folder goes while it looks.
+    return {
+        os.path.join(place, name)  # noqa: PTH118
+        for place, folders, files in os.walk(folder)
+        if Path(place).name == "environments"
+        for name in (*folders, *files)
+        if name.startswith(".")
+    }
 
 
 async def test_twenty_tasks_at_once_share_one_build_and_a_restart_needs_none(

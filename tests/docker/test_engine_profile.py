@@ -67,6 +67,7 @@ WE_REFUSE: Mapping[int, str] = {
 """x86-64 numbers of what the engine's profile lets through and ours does not."""
 
 WE_ALLOW: Mapping[int, str] = {
+    135: "personality: -1 asks which it is; the kernel reads 32 bits of it, the engine compares 64",
     329: "pkey_mprotect: a program's own memory",
     330: "pkey_alloc: as pkey_mprotect",
     331: "pkey_free: as pkey_mprotect",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import waiting
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import hardening
+from hivemind_worker.task import outcome
 
 pytestmark = pytest.mark.docker
 MIB = 1024 * 1024
@@ -127,3 +129,54 @@ async def test_volumes_that_an_image_declares_are_not_made_on_the_hosts_disk(
         await engine.close()
     assert {mount["Destination"] for mount in found["Mounts"] if mount["Type"] != "tmpfs"} == {"/.hivemind"}
     assert ended.logs.text.endswith(b"\nx\n")
+
+
+async def test_nothing_that_an_images_author_configured_is_a_difference(
+    docker_url: str, busybox_image: str, tmp_path: Path
+) -> None:
+    engine = engines.Engine(docker_url)
+    await engine.connect()
+    repository, name = "hivemind-test/configured", f"hivemind-test-{uuid.uuid4().hex[:12]}"
+    second = 1_000_000_000
+    body = {
+        "Image": busybox_image,
+        "Hostname": "evil",
+        "Domainname": "example.org",
+        "User": "nobody:nogroup",
+        "AttachStdin": True,
+        "Tty": True,
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
+        "Env": ["A=1", "PATH=/nowhere", "HIVEMIND_ATTEMPT=9", "LD_PRELOAD=/x"],
+        "Cmd": ["x"],
+        "Entrypoint": ["/no/such"],
+        "Healthcheck": {
+            "Test": ["CMD", "x"],
+            "Interval": second,
+            "Timeout": second,
+            "StartPeriod": second,
+            "Retries": 9,
+        },
+        "ArgsEscaped": True,
+        "Volumes": {"/data": {}, "/tmp": {}, "/workspace": {}, "/run/x": {}},
+        "WorkingDir": "/x/y",
+        "NetworkDisabled": True,
+        "MacAddress": "02:42:ac:11:00:02",
+        "OnBuild": ["RUN false"],
+        "Labels": {hardening.NODE_LABEL: "other", f"{hardening.LABEL}.role": "inspector"},
+        "StopSignal": "SIGCONT",
+        "StopTimeout": 600,
+        "Shell": ["/bin/false"],
+    }
+    try:
+        base = await engine.create(name, {"Image": busybox_image, "Cmd": ["true"]})
+        query = {"container": base, "repo": repository, "tag": "1"}
+        await engine._json("commit", "commit", "POST", params=query, body=body)
+        await engine.remove(base)
+        async with attempts.docker_bench(docker_url, f"{repository}:1", tmp_path) as bench:
+            ended = await bench.shell("echo ran")
+    finally:
+        await engine._json("remove the image", f"images/{repository}:1", "DELETE", params={"force": "1"})
+        await engine.close()
+    assert (ended.status, ended.logs.text) == (outcome.Status.COMPLETED, b"ran\n"), ended.error

@@ -106,7 +106,7 @@ async def _ended(at: pool_parts.Running, task_id: str, seconds: float = 20) -> p
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
     """A file system of its own at the folder."""
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", folder], check=True)
     try:
         yield folder
     finally:

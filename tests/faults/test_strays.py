@@ -165,7 +165,12 @@ async def test_l05_what_the_former_containers_left_is_removed_by_a_worker_with_s
     made = {}
     for name in (node_id, f"other-{node_id}"):
         labels = {hardening.NODE_LABEL: name, f"{hardening.LABEL}.boot-id": "former"}
-        body = {"Image": busybox_image, "Cmd": ["sleep", "600"], "Labels": labels}
+        body = {
+            "Image": busybox_image,
+            "Cmd": ["sleep", "600"],
+            "Labels": labels,
+            "HostConfig": {"LogConfig": {"Type": "none", "Config": {}}},
+        }
         made[name] = await engine.create(f"hivemind-test-{uuid.uuid4().hex[:12]}", body)
         await engine.start(made[name])
     stop = stopping.Stop()

@@ -129,7 +129,10 @@ async def test_one_sound_node_brings_every_task_to_its_end(
     async with pool_parts.running(tmp_path, lease_seconds=LEASE) as at:
         ids = await at.submit(*[pb.Task(command="true", max_attempts=100) for _ in range(TASKS)])
         liars = [Liar(at, f"liar{number}", random.Random(f"{seed}/{number}")) for number in range(3)]
-        for _ in range(STEPS):
+        for step in range(10 * STEPS):
+            # On a busy machine most of their calls come too late: until they have had enough to lie about.
+            if step >= STEPS and sum(len(liar.seen) for liar in liars) >= TASKS:
+                break
             await asyncio.gather(*(liar.step() for liar in liars))
         sound_ends: list[str] = []
         sound = asyncio.create_task(_sound(at, sound_ends))

@@ -41,7 +41,7 @@ def pids(docker_url: str, node_id: str, word: str) -> set[str]:
             said = engine_api.get(docker_url, f"/containers/{container}/top", ps_args="-o pid,ppid,args")
         except engine_api.EngineRefusedError:
             continue  # not begun, or gone
-        parents = {pid: parent for pid, parent, args in said["Processes"] if word in args}
+        parents = {pid: parent for pid, parent, args in said["Processes"] or () if word in args}
         found |= {pid for pid, parent in parents.items() if parent not in parents}
     return found
 

@@ -89,6 +89,9 @@ def _config(body: Mapping[str, Any], config: Mapping[str, Any], environment: Map
         elif key in _OF_IMAGES:
             if lost := set(wanted or ()) - set(actual or ()):
                 yield f"{key} lacks {_short(sorted(lost))}"
+        elif key == "Healthcheck" and wanted:
+            # An image's times and counts are merged into ours; with NONE as the test they say nothing.
+            yield from _unequal(key, wanted["Test"], (actual or {}).get("Test"))
         elif key in body:
             yield from _unequal(key, wanted, actual)
         elif not _is_neutral(actual) and key != "Hostname":  # the engine takes one from the container's id
