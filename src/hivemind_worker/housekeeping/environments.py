@@ -37,14 +37,14 @@ class Environments:
             )
             for each in found
         ]
-        packages = self._shelf.packages
-        if await asyncio.to_thread(packages.exists):
+        downloads = self._shelf.downloads
+        if await asyncio.to_thread(downloads.exists):
             things.append(
                 policy.Thing(
                     kind=policy.Kind.CACHE,
-                    name=str(packages),
-                    size_bytes=await workspaces.size_of(packages),
-                    last_used=await asyncio.to_thread(_changed, packages),
+                    name=str(downloads),
+                    size_bytes=await workspaces.size_of(downloads),
+                    last_used=await asyncio.to_thread(_changed, downloads),
                     disk=disk,
                     held="an environment is being made" if await asyncio.to_thread(self._shelf.making) else "",
                 )
@@ -54,10 +54,10 @@ class Environments:
     async def remove(self, thing: policy.Thing) -> bool:
         """Remove one; false when somebody is in it."""
         if thing.kind is policy.Kind.CACHE:
-            return await asyncio.to_thread(self._shelf.remove_packages)
+            return await asyncio.to_thread(self._shelf.remove_downloads)
         return await asyncio.to_thread(self._shelf.remove, self._known[thing.name])
 
 
-def _changed(packages: Path) -> float:
+def _changed(downloads: Path) -> float:
     """When something was last added to one of its parts."""
-    return max(path.stat().st_mtime for path in (packages, *packages.iterdir()))
+    return max(path.stat().st_mtime for path in (downloads, *downloads.iterdir()))

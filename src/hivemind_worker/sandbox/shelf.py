@@ -35,7 +35,7 @@ class Shelf:
 
     def __init__(self, cache: Path) -> None:
         self._environments = cache / "environments"
-        self.packages = cache / "packages"
+        self.downloads = cache / "downloads"
 
     def environments(self) -> list[Lying]:
         """Every whole environment."""
@@ -68,12 +68,12 @@ class Shelf:
                     return True
         return False
 
-    def remove_packages(self) -> bool:
+    def remove_downloads(self) -> bool:
         """Remove the packages; false while an environment is being made. Raises OSError."""
-        if self.making() or not self.packages.exists():
+        if self.making() or not self.downloads.exists():
             return False
-        going = self.packages.with_name(f"packages-{uuid.uuid4().hex}.gone")
-        self.packages.rename(going)
+        going = self.downloads.with_name(f"downloads-{uuid.uuid4().hex}.gone")
+        self.downloads.rename(going)
         shutil.rmtree(going)
         return True
 

@@ -49,7 +49,7 @@ class Workshop:
         ground: probe.Ground | None = None,
     ) -> None:
         self._environments = cache / "environments"
-        self._cache = cache / "packages"
+        self._cache = cache / "downloads"
         self._sources = sources
         self._ground = ground
         self._looked = ground is not None
