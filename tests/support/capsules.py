@@ -163,7 +163,8 @@ class Capsule:
 
     def finish(self, seconds: float = 30) -> Heard:
         """From here to DONE (or ERROR), then CLOSE; the process ends with 0."""
-        self.hear(lambda message: isinstance(message, m.Done | m.Error), seconds=seconds)
+        if not any(isinstance(message, m.Done | m.Error) for message in self.heard.messages):
+            self.hear(lambda message: isinstance(message, m.Done | m.Error), seconds=seconds)
         self.close()
         return self.heard
 

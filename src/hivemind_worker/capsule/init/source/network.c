@@ -145,6 +145,7 @@ static void deliver(struct tunnel *tunnel) {
 }
 
 int network_poll(struct pollfd *fds) {
+    if (listener < 0) return 0; /* the kernel polls no more places than a process may have files open */
     bool room = false, paused = network_pause_us() > 0;
     for (int i = 0; i < TUNNELS; i++) {
         struct tunnel *tunnel = &tunnels[i];
@@ -152,7 +153,7 @@ int network_poll(struct pollfd *fds) {
         if (tunnel->fd < 0) room = true;
         else if (!paused && may_read(tunnel)) events |= POLLIN;
         if (tunnel->fd >= 0 && tunnel->delivered < tunnel->received) events |= POLLOUT;
-        fds[1 + i] = (struct pollfd){.fd = listener < 0 ? -1 : tunnel->fd, .events = events};
+        fds[1 + i] = (struct pollfd){.fd = tunnel->fd, .events = events};
     }
     fds[0] = (struct pollfd){.fd = room && !paused && tunnel_bytes < QUEUE_BYTES ? listener : -1, .events = POLLIN};
     return 1 + TUNNELS;

@@ -47,6 +47,8 @@ static void empty_bounding_set(void) {
 }
 
 static void become(uid_t own) {
+    int parent_death = 0; /* what ends us with the process that made the sandbox; another user makes the kernel forget it */
+    prctl(PR_GET_PDEATHSIG, &parent_death, 0, 0, 0);
     prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
     if (syscall(SYS_setgroups, 0, NULL) || syscall(SYS_setresgid, own, own, own) || syscall(SYS_setresuid, own, own, own))
         panic("cannot become the user of its own");
@@ -57,6 +59,7 @@ static void become(uid_t own) {
         panic("cannot work on files as the task");
     if (!set_rights(BIT(CAP_KILL), RESERVE)) panic("cannot give up capabilities");
     prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
+    if (prctl(PR_SET_PDEATHSIG, parent_death, 0, 0, 0)) panic("cannot end with its parent");
 }
 
 /* The workspace comes from the engine as root's. It is new and empty, and nothing of the task has run. */
