@@ -133,7 +133,8 @@ async def docker_bench(
 ) -> AsyncIterator[Bench]:
     """A Docker executor under a node id of its own; nothing of it stays at the engine.
 
-    Environments it made do with `keep`: others find them, a session may use one throughout.
+    Environments it made do with `keep`: others find them, a session may use one throughout. ``HIVEMIND_TEST_RUNTIME`` names
+    the runtime of the engine to try, such as runsc.
     """
     node_id = f"test-{uuid.uuid4().hex[:12]}"
     store = stores.Store(folder / "artifacts")
@@ -145,6 +146,7 @@ async def docker_bench(
         node_id=node_id,
         boot_id="boot-1",
         pull_policy=policy,
+        runtime=os.environ.get("HIVEMIND_TEST_RUNTIME", ""),
         supply=dataclasses.replace(
             supply or docker.Supply(from_where, answers.Answers(folder), way=way), access=access
         ),

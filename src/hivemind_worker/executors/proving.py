@@ -16,7 +16,7 @@ SECONDS: Final = 8.0
 
 MEMORY: Final = 48 * resources.MIB
 DISK: Final = resources.MIB
-PIDS: Final = 24
+PIDS: Final = 128
 QUOTA: Final = 50_000
 """Small, so that going beyond them costs the machine little: with no defence in force the probe takes 0.2 GB."""
 

@@ -55,8 +55,12 @@ static void become(uid_t own) {
     if (!set_rights(RESERVE, RESERVE)) panic("has not the capabilities that it needs");
     setfsgid(task_user);
     setfsuid(task_user);
-    if ((uid_t)setfsuid((uid_t)-1) != task_user || (gid_t)setfsgid((gid_t)-1) != task_user)
-        panic("cannot work on files as the task");
+    if ((uid_t)setfsuid((uid_t)-1) != task_user || (gid_t)setfsgid((gid_t)-1) != task_user) {
+        /* gVisor has no users for files alone. The effective ones serve as well: signals and tracing ask for the real and
+         * the saved one, and the filter refuses what asks for the effective one (scheduling). */
+        if (syscall(SYS_setresgid, -1, task_user, -1) || syscall(SYS_setresuid, -1, task_user, -1))
+            panic("cannot work on files as the task");
+    }
     if (!set_rights(BIT(CAP_KILL), RESERVE)) panic("cannot give up capabilities");
     prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
     if (prctl(PR_SET_PDEATHSIG, parent_death, 0, 0, 0)) panic("cannot end with its parent");
