@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_worker import wiring
+from hivemind_worker.capsule import defences
 from hivemind_worker.cli import words
 from hivemind_worker.containers import image_access
 from hivemind_worker.executors import executor, proving
@@ -80,8 +81,18 @@ async def fence(settings: schema.Settings, folder: Path) -> Fence:
                 for row in proving.merged(fit.defences, proving.rows(verdicts))
             ),
             *_images(fit.isolation, settings),
+            *misspelt(accepted),
         ),
     )
+
+
+def misspelt(accepted: Iterable[str]) -> list[Row]:
+    """Say which ids of accept_missing_defences are no defence's: they accept nothing."""
+    unknown = sorted(set(accepted) - set(defences.IDS))
+    if not unknown:
+        return []
+    fix = f"name some of {', '.join(sorted(defences.IDS))}"
+    return [Row("accept_missing_defences", in_force=False, why=f"no defence has the id {', '.join(unknown)}", fix=fix)]
 
 
 def _images(isolation: str, settings: schema.Settings) -> list[Row]:
