@@ -133,8 +133,8 @@ async def docker_bench(
 ) -> AsyncIterator[Bench]:
     """A Docker executor under a node id of its own; nothing of it stays at the engine.
 
-    Environments it made do with `keep`: others find them, a session may use one throughout. ``HIVEMIND_TEST_RUNTIME`` names
-    the runtime of the engine to try, such as runsc.
+    Environments it made do with `keep`: others find them, a session may use one throughout. ``HIVEMIND_TEST_RUNTIME``
+    names the runtime of the engine to try, such as runsc.
     """
     node_id = f"test-{uuid.uuid4().hex[:12]}"
     store = stores.Store(folder / "artifacts")
