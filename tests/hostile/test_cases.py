@@ -14,6 +14,8 @@ import pytest
 from hivemind_worker.client import shapes
 from hivemind_worker.task import state
 
+# The invariants are times: of heartbeats, and of ordinary tasks beside the attacks.
+pytestmark = pytest.mark.serial
 MIB = 1024 * 1024
 HOSTILE_TASKS = 500
 FLAT_BYTES = 32 * MIB
