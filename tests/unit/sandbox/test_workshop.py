@@ -55,7 +55,7 @@ async def test_what_was_fetched_is_checked_each_time_it_is_used(
     shop = workshop.Workshop(cache=tmp_path, sources=sources)
     good = {"hm_probe.py": "VERSION = '1.0'\n"}
     assert await install(shop, "hm-probe") == good
-    (stored,) = (tmp_path / "packages/wheels").iterdir()
+    (stored,) = (tmp_path / "downloads/wheels").iterdir()
     stored.write_bytes(b"of the attacker")
     assert await install(shop, "hm-probe") == good
     assert index.downloads() == ["hm_probe-1.0-py3-none-any.whl"] * 2
@@ -72,7 +72,7 @@ async def test_a_wheel_that_is_not_what_the_index_promised_is_refused(
     sources = sourcing.Sources(index_url=f"http://127.0.0.1:{index.port}/simple")
     with pytest.raises(errors.DependencyFailed, match="is not what the index says"):
         await install(workshop.Workshop(cache=tmp_path, sources=sources), "hm-probe")
-    assert not list((tmp_path / "packages/wheels").iterdir())
+    assert not list((tmp_path / "downloads/wheels").iterdir())
 
 
 def test_another_program_that_unpacks_makes_other_environments() -> None:
