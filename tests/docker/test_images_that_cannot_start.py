@@ -17,6 +17,7 @@ import pytest
 
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.client import asynchronous
+from hivemind_worker.concurrency import clock
 from hivemind_worker.containers import engine as engines
 from hivemind_worker.containers import leftovers
 from hivemind_worker.executors import docker, node_check
@@ -57,6 +58,22 @@ async def test_every_image_in_which_nothing_starts_is_to_blame(
                 assert check is not outcome.NodeCheck.FAILED, name
                 assert image in error, name
         assert (await checked.shell("echo ran", limits=ON_DISK)).logs.text == b"ran\n", "others' workspaces are whole"
+
+
+async def test_an_image_that_would_hold_the_engine_is_refused_unopened(
+    docker_url: str, busybox_image: str, tmp_path: Path
+) -> None:
+    names = ("passwd-is-a-pipe", "group-leads-to-a-pipe", "passwd-is-too-large")
+    began = clock.now()
+    async with (
+        odd_images.made(docker_url, {name: odd_images.BROKEN[name] for name in names}) as images,
+        attempts.docker_bench(docker_url, busybox_image, tmp_path) as bench,
+    ):
+        for name, image in images.items():
+            ended = await bench.shell("echo ran", image=image)
+            assert ended.reason is outcome.Reason.IMAGE_UNAVAILABLE, f"{name}: {ended.error}"
+            assert f"image {image} cannot be started: its /etc/" in ended.error
+    assert clock.now() - began < 30.0, "a start that hangs has a deadline of 60 s"
 
 
 @pytest.mark.long

@@ -17,11 +17,12 @@ from hivemind_worker.containers import own_image
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What an image holds: a shell, and ``files``, ``links`` and ``folders``; ``change`` is a line of a Dockerfile."""
+    """What an image holds: a shell, ``files``, ``links``, ``folders``, ``pipes``; ``change`` is a Dockerfile line."""
 
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     links: Mapping[str, str] = dataclasses.field(default_factory=dict)
     folders: Sequence[str] = ()
+    pipes: Sequence[str] = ()
     change: str = "LABEL odd=1"
 
 
@@ -39,12 +40,16 @@ BROKEN: Mapping[str, Recipe] = {
     "hivemind-is-a-file": Recipe(files={".hivemind": b"x"}),
     "run-is-a-link": Recipe(links={"run": "/.hivemind"}),
     "passwd-is-a-folder": Recipe(folders=("etc", "etc/passwd")),
+    "passwd-is-a-pipe": Recipe(folders=("etc",), pipes=("etc/passwd",)),
+    "group-leads-to-a-pipe": Recipe(folders=("etc",), links={"etc/group": "../p"}, pipes=("p",)),
+    "passwd-is-too-large": Recipe(folders=("etc",), files={"etc/passwd": bytes(5 << 20)}),
     "a-loop-of-links": Recipe(links={"tmp": "/workspace", "workspace": "/tmp"}),
 }
 """Seen on Docker 20.10: none of these starts."""
 
 ODD: Mapping[str, Recipe] = {
     "volume-sys": Recipe(change="VOLUME /sys"),
+    "passwd-leads-nowhere": Recipe(folders=("etc",), links={"etc/passwd": "/no/such", "etc/group": "/bin/sh"}),
     "proc-is-a-file": Recipe(files={"proc": b"x"}),
     "dev-is-a-link": Recipe(links={"dev": "/etc"}, folders=("etc",)),
     "user-nobody-knows": Recipe(change="USER nonsense:what"),
@@ -69,6 +74,10 @@ def archive(recipe: Recipe) -> bytes:
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(data), 0o755
             tar.addfile(entry, io.BytesIO(data))
+        for name in recipe.pipes:
+            entry = tarfile.TarInfo(name)
+            entry.type = tarfile.FIFOTYPE
+            tar.addfile(entry)
         for name, target in recipe.links.items():
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = tarfile.SYMTYPE, target

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from hivemind_worker.containers import golden, hardening
+from hivemind_worker.containers import golden, hardening, user_files
 from hivemind_worker.task import errors
 
 REMEMBERED: Final = 1000
 """Containers that were created and not started, as those through which volumes are filled."""
 
 
-class Engine(Protocol):
+class Engine(user_files.Engine, Protocol):
     """What is asked of `engine.Engine`."""
 
     async def info(self) -> Mapping[str, Any]:
@@ -48,6 +48,7 @@ class Inspector:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._user_files = user_files.UserFiles(engine)
         self._runtime: str | None = None
         self._expected: collections.OrderedDict[str, Expected] = collections.OrderedDict()
         self.differences: tuple[str, ...] = ()
@@ -60,7 +61,7 @@ class Inspector:
             self._expected.popitem(last=False)
 
     async def check(self, container: str) -> None:
-        """Raise SpecMismatch where the container is another than was asked; EngineLost, engine.Refused."""
+        """Raise SpecMismatch where the container is another than was asked; ImageUnavailable, EngineLost, Refused."""
         expected = self._expected.pop(container, None)
         if expected is None:
             return
@@ -79,6 +80,7 @@ class Inspector:
                 f"{'; '.join(found)[:1000]}. Look what stands between the worker and the engine, and at the engine's "
                 "own configuration"
             )
+        await self._user_files.check(container, str(inspected.get("Image") or ""), expected.image)
 
     async def _keeps_log(self, container: str, body: Mapping[str, Any]) -> bool:
         """Whether it does although it was told not to: a deed, where `inspect` gives but a word."""

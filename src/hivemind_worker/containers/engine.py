@@ -191,8 +191,7 @@ class Engine:
     async def stats(self, container: str) -> Mapping[str, Any]:
         """One reading of what a running container uses, without the engine's second of waiting for another."""
         query = {"stream": "0", "one-shot": "1"}
-        path = f"containers/{container}/stats"
-        return dict(await self._json("say what a container uses", path, params=query))
+        return dict(await self._json("say what a container uses", f"containers/{container}/stats", params=query))
 
     async def remove(self, container: str) -> None:
         """Remove a container with its unnamed volumes, killing it first if it runs; nothing if it is gone."""
@@ -224,8 +223,7 @@ class Engine:
     async def volumes(self, label: str) -> list[Mapping[str, Any]]:
         """All volumes that bear the label `name=value`."""
         said = await self._json("list volumes", "volumes", params={"filters": json.dumps({"label": [label]})})
-        found: list[Mapping[str, Any]] = said["Volumes"] or []
-        return found
+        return list(said["Volumes"] or ())
 
     async def remove_volume(self, name: str) -> bool:
         """Remove a volume; false if a container still uses it. Nothing if it is gone."""
@@ -246,8 +244,7 @@ class Engine:
 
     async def networks(self, name: str) -> list[Mapping[str, Any]]:
         """All networks whose name holds `name`."""
-        query = {"filters": json.dumps({"name": [name]})}
-        return list(await self._json("list networks", "networks", params=query))
+        return list(await self._json("list networks", "networks", params={"filters": json.dumps({"name": [name]})}))
 
     async def create_network(self, body: Mapping[str, Any]) -> str:
         """Make a network; its id."""
@@ -258,17 +255,22 @@ class Engine:
         with contextlib.suppress(NotThere):
             await self._empty("remove a network", f"networks/{network}", "DELETE")
 
-    async def put_archive(self, container: str, path: str, tar: bytes) -> None:
-        """Unpack an uncompressed tar under `path` of a container, which need not run."""
-        await self._empty(
-            "unpack files", f"containers/{container}/archive", "PUT", params={"path": path}, data=io.BytesIO(tar)
-        )
+    async def put_archive(
+        self, container: str, path: str, tar: bytes | AsyncIterator[bytes], seconds: float = CALL_SECONDS
+    ) -> None:
+        """Unpack an uncompressed tar under `path` of a container, which need not run, within `seconds`."""
+        data = io.BytesIO(tar) if isinstance(tar, bytes) else tar
+        address = f"containers/{container}/archive"
+        await self._empty("unpack files", address, "PUT", params={"path": path}, data=data, seconds=seconds)
 
-    async def put_stream(self, container: str, path: str, tar: AsyncIterator[bytes], seconds: float) -> None:
-        """Unpack a tar of any size, given piece by piece, within `seconds`."""
-        await self._empty(
-            "unpack files", f"containers/{container}/archive", "PUT", params={"path": path}, data=tar, seconds=seconds
-        )
+    async def look_at(self, container: str, path: str) -> Mapping[str, str] | None:
+        """What it says of a path in a container without opening it, as headers; None where there is none."""
+        with contextlib.suppress(NotThere):
+            try:
+                return await self._empty("look", f"containers/{container}/archive", "HEAD", params={"path": path})
+            except json.JSONDecodeError:  # aiodocker reads what a refusal says, and that of HEAD says nothing
+                await self._empty("look", f"containers/{container}/archive", "GET", params={"path": path})
+        return None
 
     async def commit(self, container: str, repository: str, tag: str, labels: Mapping[str, str]) -> str:
         """Make an image of an ended container's files; its id. The larger, the longer: 5 minutes at most."""
@@ -290,15 +292,14 @@ class Engine:
 
     async def get_archive(self, container: str, path: str, most: int) -> bytes:
         """One small file of a container as a tar. Raises NotThere; Refused when it is more than `most` bytes."""
-        async with _deadline("read a file", CALL_SECONDS):
-            address = f"containers/{container}/archive"
-            async with self._open._query(address, params={"path": path}) as response:  # noqa: SLF001 - no public streaming
-                found = bytearray()
-                async for piece in response.content.iter_any():
-                    found += piece
-                    if len(found) > most:
-                        raise Refused("hand over a small file", 200, f"{path} has more than {most} bytes")
-                return bytes(found)
+        call = self._open._query(f"containers/{container}/archive", params={"path": path})  # noqa: SLF001 - no public streaming
+        async with _deadline("read a file", CALL_SECONDS), call as response:
+            found = bytearray()
+            async for piece in response.content.iter_any():
+                found += piece
+                if len(found) > most:
+                    raise Refused("hand over a small file", 200, f"{path} has more than {most} bytes")
+            return bytes(found)
 
     @property
     def _open(self) -> aiodocker.Docker:
@@ -329,13 +330,14 @@ class Engine:
         params: Mapping[str, str] | None = None,
         data: io.BytesIO | AsyncIterator[bytes] | None = None,
         seconds: float | None = None,
-    ) -> None:
+    ) -> Mapping[str, str]:
         headers = {} if data is None else {"Content-Type": "application/x-tar"}
         async with (
             _deadline(doing, CALL_SECONDS if seconds is None else seconds),
             self._open._query(path, method, params=params, data=data, headers=headers) as response,  # noqa: SLF001 - see module docs
         ):
             await response.read()
+            return response.headers
 
 
 class Attached:
@@ -392,8 +394,7 @@ def _worded(doing: str) -> Any:
     except aiodocker.DockerError as error:
         if error.status == _UNREACHABLE:
             raise errors.EngineLost(f"the container engine cannot be reached: {error.message}") from error
-        kind = NotThere if error.status == _NOT_FOUND else Refused
-        raise kind(doing, error.status, str(error.message)) from error
+        raise (NotThere if error.status == _NOT_FOUND else Refused)(doing, error.status, str(error.message)) from error
     except (aiohttp.ClientError, ConnectionError) as error:
         said = str(error) or type(error).__name__
         raise errors.EngineLost(f"the connection to the container engine broke: {said}") from error

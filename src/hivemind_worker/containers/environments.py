@@ -169,7 +169,7 @@ class Environments:
         try:
             container = await asyncio.shield(creating)
             packed = environment_archive.pieces(session.staged.environment, PurePosixPath(making.ENVIRONMENT))
-            await self._engine.put_stream(container, "/", packed, FILL_SECONDS)
+            await self._engine.put_archive(container, "/", packed, FILL_SECONDS)
             kept = {
                 hardening.KEEPER_LABEL: self._around.node_id,
                 hardening.ROLE_LABEL: "environment",

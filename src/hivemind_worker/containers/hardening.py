@@ -61,13 +61,14 @@ _SCRATCH = 64 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What is needed of a task's image: its id at the engine, its name in reports, its variables and volumes."""
+    """What is needed of a task's image: its id at the engine, what reports call it, its variables and volumes."""
 
     id: str
     digest: str
     machine: str
     environment: Mapping[str, str]
     volumes: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,6 +244,7 @@ def _image(reference: str, found: Mapping[str, Any], here: str) -> hardening.Ima
         machine=machine,
         environment=_environment(reference, config.get("Env") or ()),
         volumes=_volumes(reference, config.get("Volumes") or ()),
+        name=reference,
     )
 
 

@@ -27,8 +27,13 @@ _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}")
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORTS: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
-_NEVER: Final = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "0.0.0.0/8", "224.0.0.0/3", "fe80::/10", "ff00::/8",
-                                                 "fd00:ec2::254/128", "168.63.129.16/32", "::/128")))  # fmt: skip
+# Link-local, none at all, multicast and reserved; then the services that tell a cloud's guests their secrets, by cloud:
+# AWS, Azure, Alibaba, Oracle twice, Google, Scaleway. All but the second lie where an owner may list a whole network.
+_NEVER: Final = tuple(map(ipaddress.ip_network, (
+    "169.254.0.0/16", "0.0.0.0/8", "224.0.0.0/3", "fe80::/10", "ff00::/8", "::/128",
+    "fd00:ec2::254", "168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:c1::a9fe:a9fe", "fd20:ce::254",
+    "fd00:42::42",
+)))  # fmt: skip
 
 
 class Path(enum.StrEnum):

@@ -65,6 +65,25 @@ def test_nothing_is_public_here_that_is_not_for_the_standard_library(address: eg
         assert not plain.is_multicast
 
 
+@pytest.mark.parametrize(
+    ("network", "address"),
+    [
+        ("100.64.0.0/10", "100.100.100.200"),
+        ("192.0.0.0/24", "192.0.0.192"),
+        ("fd00::/8", "fd00:c1::a9fe:a9fe"),
+        ("fd00::/8", "fd20:ce::254"),
+        ("fd00::/8", "fd00:42::42"),
+        ("fd00::/8", "fd00:ec2::254"),
+    ],
+)
+def test_a_listed_network_leads_to_no_metadata_service_within_it(network: str, address: str) -> None:
+    listed = policy.Policy((egress.rule(f"{network}:80"),))
+    place = ipaddress.ip_address(address)
+    assert listed.rules(place, 80)
+    assert not listed.may_connect(place, 80, NEAR)
+    assert listed.may_connect(place + 1, 80, NEAR), "its neighbour is the owner's word"
+
+
 @pytest.mark.parametrize("address", ["169.254.169.254", "0.0.0.0", "224.0.0.1", "fe80::1", "ff02::1", "168.63.129.16"])
 def test_no_owner_can_list_what_is_never_reached(address: str) -> None:
     shown = f"[{address}]:80" if ":" in address else f"{address}:80"
