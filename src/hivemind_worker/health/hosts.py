@@ -7,6 +7,7 @@ then still says that name as Host. Addresses and this machine's own names cannot
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -16,6 +17,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_HOST = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::[0-9]{0,5})?")
 _REFUSED = b"403: this Host or Origin is not ours; names to be known by are set with http_hosts\n"
 
 
@@ -32,9 +34,9 @@ def allowed(host: str, names: Iterable[str]) -> bool:
 
 
 def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0] if host.count(":") == 1 else host
+    if (parted := _HOST.fullmatch(host)) is None:
+        return host  # an address of IPv6 without brackets, or nothing that is a host
+    return parted["address"] or parted["name"]
 
 
 class Guarded:

@@ -26,7 +26,19 @@ def test_addresses_localhost_and_our_names_may_be_asked_for(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "pool.example.evil", "[evil]:80"],
+    [
+        "",
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example:80",
+        "pool.example.evil",
+        "[evil]:80",
+        "127.0.0.1:80.evil.example",
+        "localhost:80@evil.example",
+        "127.0.0.1:80/evil",
+        "[::1].evil.example",
+        "[::1]evil:80",
+    ],
 )
 def test_other_names_may_not(host: str) -> None:
     assert not hosts.allowed(host, ["pool.example"])
