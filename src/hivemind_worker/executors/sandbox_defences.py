@@ -18,7 +18,7 @@ def read(groups: limits.Parents, cannot_outlive: str, *, has_python: bool) -> tu
     no_python = "" if has_python else "no python3 in /usr, and the worker's own is not readable for tasks"
     return (
         executor.Defence("namespaces and system call filter", in_force=True),
-        limited("memory limit", "memory", "each process alone is limited instead (RLIMIT_DATA)"),
+        limited("memory limit", "memory", "limited per process instead (RLIMIT_DATA), shared memory not"),
         limited("process limit", "pids", "limited per user instead (RLIMIT_NPROC)"),
         limited("processor quota", "cpu", "tasks share all processors"),
         executor.Defence(executor.OUTLIVES, not cannot_outlive, cannot_outlive,
