@@ -51,6 +51,8 @@ FLOORS = {
 """What one run must have done at least; `make test` makes about twice as much."""
 
 
+# It computes for a minute and waits for nothing: beside three others on two cores that takes two.
+@pytest.mark.timeout(300)
 def test_the_store_keeps_its_promises() -> None:
     tally = model_runs.run(StoreBackend, 100, STEPS)
     sys.stdout.write(tally.text())
