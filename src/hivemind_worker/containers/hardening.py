@@ -199,7 +199,7 @@ def tmpfs(limits: outcome.Limits, image_volumes: Sequence[str], uid: int, *, in_
     folders = {path: _tmpfs(scratch, "mode=1777") for path in image_volumes if _overlayable(path)}
     folders["/tmp"] = _tmpfs(scratch, "mode=1777")  # noqa: S108 - the task's own
     # In place of the engine's own, which has no cap of files.
-    folders["/dev/shm"] = _tmpfs(min(_SCRATCH, limits.memory_bytes // 4), "noexec", "mode=1777")  # noqa: S108
+    folders["/dev/shm"] = _tmpfs(min(_SCRATCH, limits.memory_bytes // 4), "noexec", "mode=1777")  # noqa: S108 - the task's
     folders["/run"] = _tmpfs(MIB, "noexec", "mode=0755", f"uid={uid}", f"gid={uid}")
     if in_memory:
         folders[plan.WORKSPACE] = _tmpfs(limits.disk_bytes, "mode=0700", f"uid={uid}", f"gid={uid}")

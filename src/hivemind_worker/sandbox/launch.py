@@ -132,7 +132,7 @@ def arguments(
     words += ["--info-fd", str(fds.info), "--block-fd", str(fds.block)]
     if making is None:
         return words + _with_init(room, fds, separate=separate)
-    for place, size in {"/dev/shm": SHARED_BYTES, "/tmp": room.scratch_bytes}.items():  # noqa: S108
+    for place, size in {"/dev/shm": SHARED_BYTES, "/tmp": room.scratch_bytes}.items():  # noqa: S108 - the task's
         words += ["--perms", "1777", "--size", str(size), "--tmpfs", place]
     if room.workspace is None:
         words += ["--perms", "0700", "--size", str(room.workspace_bytes), "--tmpfs", plan.WORKSPACE]
