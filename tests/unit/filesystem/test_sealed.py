@@ -15,7 +15,8 @@ from hivemind_worker.task import errors
 def test_what_was_sealed_is_read_again(tmp_path: Path, content: bytes) -> None:
     found = sealed.Key(tmp_path / "key").seal(content, "about")
     assert sealed.Key(tmp_path / "key").unseal(found, "about") == content
-    assert content[:1] == b"" or content not in found
+    # A byte or two are found by chance in what is random.
+    assert len(content) < 8 or content not in found
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
