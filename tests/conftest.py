@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import subprocess
@@ -35,6 +36,21 @@ SANDBOX = os.environ.get("HIVEMIND_TEST_SANDBOX", "probe")
 
 # Where the processes of a run tell its scheduler which tests are the engine's.
 NOTE = pytest.StashKey[Path]()
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Leave the garbage until all is collected."""
+    gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep what was collected out of each later look for garbage.
+
+    Thousands of tests are millions of objects: a look through them takes half a second, and tests that ask whether
+    anything of theirs stayed do it several times each.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
