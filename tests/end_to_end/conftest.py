@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import engine_api
+import fences
 import installed
 import pytest
 
@@ -17,9 +18,7 @@ def shell(tmp_path: Path) -> installed.Shell:
     return installed.Shell(tmp_path)
 
 
-@pytest.fixture(
-    params=[pytest.param("sandbox", marks=pytest.mark.sandbox), pytest.param("docker", marks=pytest.mark.docker)]
-)
+@pytest.fixture(params=fences.BOTH)
 def fenced(request: pytest.FixtureRequest, tmp_path: Path) -> installed.Shell:
     """A shell whose tasks are fenced by each isolation in turn."""
     return _shell(request, request.param, tmp_path)
@@ -33,10 +32,7 @@ def _shell(request: pytest.FixtureRequest, isolation: str, home: Path) -> instal
     return installed.Shell(home, "--isolation", "docker", "--docker-host", engine, "--default-image", image)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param("sandbox", marks=pytest.mark.sandbox), pytest.param("docker", marks=pytest.mark.docker)],
-)
+@pytest.fixture(scope="module", params=fences.BOTH)
 def lasting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[installed.Up]:
     """As `up`, one for all tests of a file that neither end it nor count what it has."""
     with installed.running_up(_shell(request, request.param, tmp_path_factory.mktemp("lasting"))) as found:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import fences
 import pytest
 import waiting
 from installed import HIVEMIND, Shell
@@ -28,6 +29,7 @@ def test_a_command_and_bytes_that_are_no_text(fenced: Shell) -> None:
     assert (said.code, said.out, said.err) == (0, b"\x00\xff\r\n", "end")
 
 
+@fences.ANY
 def test_much_output_is_whole(fenced: Shell) -> None:
     said = fenced.run("--", "/bin/sh", "-c", "seq 1 1000000")
     assert said.code == 0
@@ -47,12 +49,14 @@ def test_inputs_variables_and_results(fenced: Shell, tmp_path: Path) -> None:
     assert (tmp_path / "out/d/big.bin").read_bytes() == (tmp_path / "big.bin").read_bytes()
 
 
+@fences.ANY
 def test_results_left_behind_are_told(fenced: Shell) -> None:
     said = fenced.run("--", "/bin/sh", "-c", "echo x > results/x")
     assert said.code == 0
     assert "--results" in said.err
 
 
+@fences.ANY
 def test_results_that_are_not_taken_are_told(fenced: Shell, tmp_path: Path) -> None:
     said = fenced.run("--results", "out", "--", "/bin/sh", "-c", "echo x > results/x; ln -s /etc/passwd results/link")
     assert said.code == 0
@@ -60,6 +64,7 @@ def test_results_that_are_not_taken_are_told(fenced: Shell, tmp_path: Path) -> N
     assert "not among the results: link" in said.err
 
 
+@fences.ANY
 def test_results_that_are_not_taken_are_told_to_programs(fenced: Shell) -> None:
     made = r': > f; ln -s /etc/passwd link; : > "$(printf "x\377y")"'
     task = fenced.run("--json", "--", "/bin/sh", "-c", f"cd results; {made}").objects[-1]
@@ -69,18 +74,21 @@ def test_results_that_are_not_taken_are_told_to_programs(fenced: Shell) -> None:
     assert list(reasons.values()) == ["name: not UTF-8"]
 
 
+@fences.ANY
 def test_a_program_that_is_not_there_is_told(fenced: Shell) -> None:
     said = fenced.run("--", "no-such-program")
     assert (said.code, said.out) == (127, b"")
     assert "no-such-program" in said.err
 
 
+@fences.ANY
 def test_more_than_this_machine_has_is_refused_and_not_waited_for(fenced: Shell) -> None:
     said = fenced.run("--cpu", "5000", "--", "true")
     assert said.code == 2
     assert "wants 5000 cores" in said.err
 
 
+@fences.ANY
 def test_output_that_cannot_be_written_is_told(fenced: Shell) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -92,6 +100,7 @@ def test_output_that_cannot_be_written_is_told(fenced: Shell) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@fences.ANY
 def test_with_its_output_closed_it_still_runs(fenced: Shell) -> None:
     words = " ".join([str(HIVEMIND), "run", *fenced.flags, "--results", "out", "--", "/bin/sh", "-c"])
     done = subprocess.run(
@@ -113,10 +122,12 @@ def test_with_its_output_closed_it_still_runs(fenced: Shell) -> None:
         (["--", "/bin/sh", "-c", "exit 69"], 69),
     ],
 )
+@fences.ANY
 def test_exit_codes(fenced: Shell, words: list[str], code: int) -> None:
     assert fenced.run(*words).code == code
 
 
+@fences.ANY
 def test_json_gives_the_id_first_and_the_task_last(fenced: Shell) -> None:
     said = fenced.run("--json", "--", "/bin/echo", "hello")
     first, *middle, last = said.objects
@@ -144,6 +155,7 @@ def test_interrupting_ends_the_task_in_order_and_leaves_nothing(fenced: Shell, t
     assert not list(tmp_path.glob("hivemind-run-*"))
 
 
+@fences.ANY
 def test_a_reader_who_goes_away_ends_the_task(fenced: Shell) -> None:
     process = fenced.start("run", *fenced.flags, "--", "/bin/sh", "-c", "while :; do echo y; done")
     assert process.stdout is not None

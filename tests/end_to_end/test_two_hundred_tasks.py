@@ -1,4 +1,7 @@
-"""200 tasks of every sort through a pool and two workers: each in its right state, with its right bytes."""
+"""200 tasks of every sort through a pool and two workers: each in its right state, with its right bytes.
+
+Each fourth of them in `make test`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import fences
 import installed
 import pytest
 import waiting
@@ -123,18 +127,15 @@ def second_worker(up: installed.Up) -> Iterator[None]:
 
 
 # On an engine it is as many containers, and proves no more: the pool, the client and both workers are the same.
-@pytest.mark.parametrize(
-    "fenced",
-    ["sandbox", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.long])],
-    indirect=True,
-)
+@fences.ANY
+@pytest.mark.parametrize("one_in", [4, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.sandbox
 @pytest.mark.timeout(600)
-def test_two_hundred_tasks_end_as_they_must(up: installed.Up, tmp_path: Path) -> None:
+def test_two_hundred_tasks_end_as_they_must(up: installed.Up, tmp_path: Path, one_in: int) -> None:
     with second_worker(up), clients.Client(up.address) as client:
-        wanted = cases()
+        wanted = cases()[::one_in]
         ids = client.submit([case.task for case in wanted])
-        assert len(set(ids)) == 200
+        assert len(set(ids)) == 200 // one_in
         by_id = dict(zip(ids, wanted, strict=True))
         client.cancel([task_id for task_id, case in by_id.items() if case.cancel == "when queued"])
         for seen in client.watch([task_id for task_id, case in by_id.items() if case.cancel == "when running"]):
@@ -155,8 +156,6 @@ def test_two_hundred_tasks_end_as_they_must(up: installed.Up, tmp_path: Path) ->
         assert set(by_node) == {up.node, "second"}, by_node
         assert all(task.attempt <= 1 for task in tasks), "no attempt was needed twice"
         counted = client.info().tasks_by_state
-        assert {name: number for name, number in counted.items() if number} == {
-            "completed": 132,
-            "failed": 53,
-            "cancelled": 15,
-        }
+        ends = collections.Counter(case.ends for case in wanted)
+        assert set(ends) == {"completed", "failed", "cancelled"}
+        assert {name: number for name, number in counted.items() if number} == ends

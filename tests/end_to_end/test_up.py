@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
+import fences
 import waiting
 from installed import Shell, Up
 
@@ -72,14 +72,7 @@ def test_from_task_files_to_result_files(up: Up, tmp_path: Path) -> None:
 
 
 # What an operator sees is the pool's and the node's. That a container stops is proved in tests/faults and contracts.
-@pytest.mark.parametrize(
-    "fenced",
-    [
-        pytest.param("sandbox", marks=pytest.mark.sandbox),
-        pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.long]),
-    ],
-    indirect=True,
-)
+@fences.ANY
 def test_the_operator_s_view_and_cancelling(up: Up) -> None:
     assert "\nwatch:   http://127.0.0.1:" in (up.shell.home / "up.log").read_text()
     assert up.ask("tasks").err == "the pool has no tasks yet\n"
@@ -119,6 +112,7 @@ def test_following_output_while_it_comes(lasting: Up) -> None:
     assert (said.code, said.out, said.err) == (0, b"1\n2\n3\n", "end\n")
 
 
+@fences.ANY_LASTING
 def test_run_against_a_pool_that_is_there(lasting: Up) -> None:
     script = "echo hi; echo r > results/r; exit 7"
     said = lasting.shell.hivemind(
@@ -128,6 +122,7 @@ def test_run_against_a_pool_that_is_there(lasting: Up) -> None:
     assert (lasting.shell.home / "got" / "r").read_text() == "r\n"
 
 
+@fences.ANY_LASTING
 def test_what_the_pool_refuses_is_one_line(lasting: Up) -> None:
     for words in (["status", "nobody"], ["logs", "nobody"], ["cancel", "nobody"], ["results", "nobody", "-o", "x"]):
         said = lasting.ask(*words)
@@ -140,6 +135,7 @@ def test_what_the_pool_refuses_is_one_line(lasting: Up) -> None:
     assert "mine" in again.err
 
 
+@fences.ANY
 def test_stopping_lets_the_task_finish(up: Up) -> None:
     with Client(up.address) as client:  # told of each change: a command that asks again and again may come too late
         (task_id,) = client.submit({"command": "sleep 1; echo done > results/done"})
@@ -151,6 +147,7 @@ def test_stopping_lets_the_task_finish(up: Up) -> None:
     assert task_id in (up.shell.home / "up.log").read_text()
 
 
+@fences.ANY
 def test_a_second_signal_is_at_once(up: Up) -> None:
     task_id = up.submit(command="trap '' TERM; sleep 600")
     waiting.wait_for(
@@ -163,6 +160,7 @@ def test_a_second_signal_is_at_once(up: Up) -> None:
     assert up.process.wait(timeout=30) == 0
 
 
+@fences.ANY_LASTING
 def test_a_second_worker_on_one_folder_is_refused(lasting: Up) -> None:
     said = lasting.shell.hivemind(
         *(
@@ -179,6 +177,7 @@ def test_a_second_worker_on_one_folder_is_refused(lasting: Up) -> None:
     assert "another worker" in said.err
 
 
+@fences.ANY_LASTING
 def test_a_taken_port_is_the_owner_s_to_change(lasting: Up) -> None:
     other = Shell(lasting.shell.home, *lasting.shell.flags)
     said = other.hivemind("pool", "--listen", lasting.address, "--state-dir", "other", "--log-dir", "log")
@@ -186,6 +185,7 @@ def test_a_taken_port_is_the_owner_s_to_change(lasting: Up) -> None:
     assert lasting.address in said.err
 
 
+@fences.ANY_LASTING
 def test_running_what_no_node_can_take_says_why_it_waits(lasting: Up) -> None:
     process = lasting.shell.start("run", "--node-pool", lasting.address, "--cpu", "5000", "--", "true")
     assert process.stdout is not None

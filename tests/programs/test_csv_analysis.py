@@ -15,6 +15,8 @@ import polars as pl
 import program_runs
 import pytest
 
+LIBRARIES = ("duckdb", "charset_normalizer")
+
 ROWS = 5_000
 
 

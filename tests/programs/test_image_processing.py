@@ -15,6 +15,8 @@ import program_runs
 import pytest
 from PIL import Image
 
+LIBRARIES = ("PIL.Image", "PIL.ImageDraw", "PIL.ImageFont", "PIL.ImageOps")
+
 Pixels = npt.NDArray[np.uint8]
 FORMATS = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG", "webp": b"RIFF", "gif": b"GIF8", "tiff": b"II*\0", "bmp": b"BM"}
 

@@ -21,6 +21,8 @@ import text_plots
 import text_readability
 import text_words
 
+LIBRARIES = ("charset_normalizer", "matplotlib.pyplot", "py3langid", "rjieba", "suzume", "stopwordsiso")
+
 BEES = {
     "en": "The bees of a hive divide their work. Dr. Smith wrote that no bee gives orders. All follow simple rules.",
     "de": "Die Bienen teilen sich die Arbeit. Am 3. Mai schrieb Dr. Müller, daß keine Befehle gibt. Jede folgt Regeln.",

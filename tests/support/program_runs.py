@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hivemind_worker import kinds
 from hivemind_worker.kinds import kind
@@ -42,49 +43,106 @@ class Ran:
         return sorted(str(path.relative_to(self.results)) for path in found)
 
 
-def run(folder: Path, files: Mapping[str, bytes | Path], seconds: float = 100, **fields: object) -> Ran:
+def run(folder: Path, files: Mapping[str, bytes | Path], seconds: int = 100, **fields: object) -> Ran:
     """Lay out the workspace of a task with these ``files`` and ``fields`` in ``folder``, and run its program there."""
     arguments = _lay_out(folder, files, fields)
     ended = _python(arguments, folder, seconds)
     return Ran(ended.returncode, ended.stdout, ended.stderr, folder / "results")
 
 
-# The first run imports what all need; the libraries' seconds of processor time are paid once.
-_ONE_AFTER_THE_OTHER = """
-import contextlib, io, json, os, runpy, sys, traceback
-answers = []
-for folder, program in json.loads(sys.argv[1]):
-    os.chdir(folder)
-    sys.argv = [program]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(program)))
-    code, out, err = 0, io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+# Theory of operation: to import what a program needs takes seconds of processor time, each time. So one process
+# imports it and forks for each run; the fork has the folder, environment, words and streams that a program of its own
+# would have. No library has begun a thread by then: a fork would not have it.
+_WARM = """
+import importlib, json, os, runpy, signal, sys, tempfile, traceback
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(flush=True)
+for line in sys.stdin:
+    order = json.loads(line)
+    if not (child := os.fork()):
+        code = 1
         try:
-            runpy.run_path(program, run_name="__main__")
+            signal.alarm(order["seconds"])
+            for number, stream in enumerate((os.devnull, *order["streams"])):
+                os.dup2(os.open(stream, os.O_RDWR | os.O_CREAT, 0o600), number)
+            os.chdir(order["folder"])
+            os.environ.clear()
+            os.environ.update(order["environment"])
+            tempfile.tempdir = None
+            sys.argv = order["words"]
+            sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
+            runpy.run_path(sys.argv[0], run_name="__main__")
+            code = 0
         except SystemExit as end:
-            code = end.code
+            code = end.code or 0
         except BaseException:
-            code = 1
             traceback.print_exc()
-    answers.append((code, out.getvalue(), err.getvalue()))
-print(json.dumps(answers))
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def run_in_one_process(
-    folder: Path, tasks: Sequence[tuple[Mapping[str, bytes | Path], Mapping[str, object]]], seconds: float = 100
-) -> list[Ran]:
-    """As `run`, for several tasks of one program: one after the other in one interpreter.
+class Warm:
+    """A process that has imported ``modules``, and runs programs in forks of itself; a context manager."""
 
-    For what differs by its words alone: a run of its own costs seconds of processor time for the same imports.
-    """
-    folders = [folder / str(number) for number in range(len(tasks))]
-    programs = [_lay_out(place, files, fields) for place, (files, fields) in zip(folders, tasks, strict=True)]
-    places = [(str(place), arguments[-1]) for place, arguments in zip(folders, programs, strict=True)]
-    ended = _python(["-c", _ONE_AFTER_THE_OTHER, json.dumps(places)], folders[0], seconds)
-    assert ended.returncode == 0, ended.stderr
-    answers = zip(folders, json.loads(ended.stdout), strict=True)
-    return [Ran(code, out, err, place / "results") for place, (code, out, err) in answers]
+    def __init__(self, modules: Sequence[str], folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _WARM, *modules],
+            cwd=folder,
+            env=_environment(folder),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._answer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+    def run(self, words: Sequence[str], folder: Path, seconds: int) -> subprocess.CompletedProcess[str]:
+        """Run a program with its ``words`` in ``folder``; one that takes longer than ``seconds`` ends with -14."""
+        streams = [folder / "tmp" / name for name in (".stdout", ".stderr")]
+        order = {
+            "folder": str(folder),
+            "words": [*words],
+            "seconds": seconds,
+            "environment": _environment(folder / "tmp"),
+            "streams": [*map(str, streams)],
+        }
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        code = int(self._answer())
+        return subprocess.CompletedProcess([*words], code, *(each.read_text(encoding="utf-8") for each in streams))
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        assert answer, "the process that runs the programs has ended"
+        return answer
+
+
+_warm: list[Warm] = []
+
+
+@contextlib.contextmanager
+def warm(modules: Sequence[str], folder: Path) -> Iterator[None]:
+    """Let `run` use one process that has imported ``modules``."""
+    with Warm(modules, folder) as process:
+        _warm.append(process)
+        try:
+            yield
+        finally:
+            _warm.remove(process)
 
 
 def _lay_out(folder: Path, files: Mapping[str, bytes | Path], fields: Mapping[str, object]) -> list[str]:
@@ -107,17 +165,23 @@ def _lay_out(folder: Path, files: Mapping[str, bytes | Path], fields: Mapping[st
     return arguments
 
 
-def _python(arguments: Sequence[str], folder: Path, seconds: float) -> subprocess.CompletedProcess[str]:
-    # As in a capsule: nothing of this process's surroundings, and a home that cannot be written to.
-    scratch = str(folder / "tmp")
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TMPDIR": scratch, "LC_ALL": "C.UTF-8"}
+def _python(arguments: Sequence[str], folder: Path, seconds: int) -> subprocess.CompletedProcess[str]:
+    if _warm:
+        flag, *words = arguments
+        assert flag == "-u"
+        return _warm[-1].run(words, folder, seconds)
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=environment,
+        env=_environment(folder / "tmp"),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
         timeout=seconds,
     )
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    """As in a capsule: nothing of this process's surroundings, and a home that cannot be written to."""
+    return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
