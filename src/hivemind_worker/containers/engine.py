@@ -13,12 +13,8 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
-import aiodocker
-import aiodocker.stream
-import aiohttp
-from yarl import URL
-
 from hivemind_worker.containers import created, hardening, pull_progress, references, unsure
+from hivemind_worker.containers import engine_library as library
 from hivemind_worker.task import errors
 
 CALL_SECONDS = 60.0
@@ -53,7 +49,7 @@ class Engine:
 
     def __init__(self, host: str = "", patience: float = 120.0) -> None:
         self._host, self.patience = host, patience
-        self._docker: aiodocker.Docker | None = None
+        self._docker: library.aiodocker.Docker | None = None
         self.unsure = unsure.Unsure(Refused)
         self.inspector = created.Inspector(self)
 
@@ -62,8 +58,8 @@ class Engine:
         fresh = self._docker is None
         if fresh:
             try:
-                self._docker = aiodocker.Docker(url=self._host or None)
-            except (AssertionError, ValueError, OSError, aiodocker.DockerContextInvalidError) as error:
+                self._docker = library.aiodocker.Docker(url=self._host or None)
+            except (AssertionError, ValueError, OSError, library.aiodocker.DockerContextInvalidError) as error:
                 said = str(error) or "there is no socket in the usual places and DOCKER_HOST is not set"
                 raise errors.EngineLost(f"no container engine to connect to: {said}") from error
             # Each capsule's stream holds a connection for as long as it lives: no limit of 100 on those.
@@ -124,7 +120,7 @@ class Engine:
         with _worded("pull an image"):
             async with self._open._query(  # noqa: SLF001 - its own method takes credentials for some registries only
                 "images/create", "POST", params={"fromImage": name, "tag": tag}, headers=headers,
-                timeout=aiohttp.ClientTimeout(),
+                timeout=library.aiohttp.ClientTimeout(),
             ) as response:  # fmt: skip
                 try:
                     async for said in response.content:
@@ -147,11 +143,11 @@ class Engine:
     async def attach(self, container: str) -> Attached:
         """Open the stream to a container's stdin, stdout and stderr. Works before it is started, and again later."""
 
-        async def setup() -> tuple[URL, bytes | None, bool]:
+        async def setup() -> tuple[library.yarl.URL, bytes | None, bool]:
             query = {"stdin": "1", "stdout": "1", "stderr": "1", "stream": "1", "logs": "0"}
-            return URL(f"containers/{container}/attach").with_query(query), b"", False
+            return library.yarl.URL(f"containers/{container}/attach").with_query(query), b"", False
 
-        stream = aiodocker.stream.Stream(self._open, setup)
+        stream = library.aiodocker.stream.Stream(self._open, setup)
         try:
             async with _deadline("attach to a container", CALL_SECONDS):
                 await stream._init()  # noqa: SLF001 - the public way in, `async with`, does the same and closes too
@@ -302,7 +298,7 @@ class Engine:
             return bytes(found)
 
     @property
-    def _open(self) -> aiodocker.Docker:
+    def _open(self) -> library.aiodocker.Docker:
         if self._docker is None:
             raise errors.EngineLost("not connected to a container engine")
         return self._docker
@@ -346,7 +342,7 @@ class Attached:
     What its stderr says (our program only complains there) is kept in `complaint`, the last 4 KiB of it.
     """
 
-    def __init__(self, stream: aiodocker.stream.Stream) -> None:
+    def __init__(self, stream: library.aiodocker.stream.Stream) -> None:
         self._stream = stream
         self.complaint = b""
 
@@ -391,10 +387,10 @@ async def _deadline(doing: str, seconds: float | None) -> AsyncIterator[None]:
 def _worded(doing: str) -> Any:
     try:
         yield
-    except aiodocker.DockerError as error:
+    except library.aiodocker.DockerError as error:
         if error.status == _UNREACHABLE:
             raise errors.EngineLost(f"the container engine cannot be reached: {error.message}") from error
         raise (NotThere if error.status == _NOT_FOUND else Refused)(doing, error.status, str(error.message)) from error
-    except (aiohttp.ClientError, ConnectionError) as error:
+    except (library.aiohttp.ClientError, ConnectionError) as error:
         said = str(error) or type(error).__name__
         raise errors.EngineLost(f"the connection to the container engine broke: {said}") from error
