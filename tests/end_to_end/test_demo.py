@@ -87,6 +87,7 @@ def test_where_the_package_index_cannot_be_reached(tmp_path: Path) -> None:
     assert "s3cret" not in said
 
 
+@pytest.mark.long
 @pytest.mark.docker
 @pytest.mark.timeout(300)
 def test_with_an_engine(docker_url: str, python_image: str, tmp_path: Path) -> None:

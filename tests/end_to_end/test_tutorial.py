@@ -23,6 +23,7 @@ SECONDS = 280
 BUSY = 1700
 
 
+@pytest.mark.long
 @pytest.mark.sandbox
 @pytest.mark.timeout(SECONDS)
 def test_in_the_sandbox(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ exit 7
 """
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 8))])
 def test_l01_a_capsule_whose_worker_is_killed_at_any_moment_loses_nothing(seed: int, tmp_path: Path) -> None:
     choose = random.Random(seed)
     (tmp_path / "workspace" / "results").mkdir(parents=True)

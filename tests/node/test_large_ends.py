@@ -6,6 +6,7 @@ from pathlib import Path
 
 import node_parts
 import pool_parts
+import pytest
 import waiting
 from scripted_pool import ScriptedPool, serving
 
@@ -85,6 +86,7 @@ async def test_what_a_pool_took_just_below_the_limit_can_be_read_in_every_way(tm
         assert [task.id async for task in client.tasks()] == ids[::-1]
 
 
+@pytest.mark.long
 async def test_output_written_byte_by_byte_can_be_read(tmp_path: Path) -> None:
     async with (
         pool_parts.running(tmp_path) as at,

@@ -80,7 +80,9 @@ def _check_late_stops(ledger: Ledger, before: View, done: Sequence[Done], after:
             continue
         ledger.disrupted.add(key)
         ledger.possible_disruptions[key.task] += 1
-        certain = len(done) == 1 and key in ledger.lease_lost and key not in ledger.late_ends
+        # An end that came after the lease was lost, and before the next attempt was given out, has ended it already.
+        ended = key in ledger.late_ends or key in ledger.accepted or key in ledger.unsure
+        certain = len(done) == 1 and key in ledger.lease_lost and not ended
         if certain and not one.answer.lost and ledger.bound.get(key, call.run) == call.run:
             demand(one.answer.verdict == "stale", f"{calls.brief(one)}: a newer attempt was given out")
             demand(new.disruptions == old.disruptions + 1, f"a stop in order used up an attempt: {calls.brief(one)}")

@@ -301,9 +301,10 @@ class StopCosts(Mutant):
         return call
 
 
-QUICK: tuple[type[Mutant], ...] = (DeadStart, TwoEnds)
+QUICK: tuple[type[Mutant], ...] = (DeadStart,)
 ALL: tuple[type[Mutant], ...] = (
     *QUICK,
+    TwoEnds,
     ForgottenCancel,
     ForgottenKey,
     WideFence,
