@@ -13,6 +13,13 @@ import pytest
 LABEL = '{"label":["io.hivemind.environment"]}'
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _verbs() -> Iterator[None]:
+    """Import the command once for all that the shells type."""
+    with installed.verbs():
+        yield
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> installed.Shell:
     return installed.Shell(tmp_path)

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+
+import warm
 
 from hivemind_worker import kinds
 from hivemind_worker.kinds import kind
@@ -50,94 +52,13 @@ def run(folder: Path, files: Mapping[str, bytes | Path], seconds: int = 100, **f
     return Ran(ended.returncode, ended.stdout, ended.stderr, folder / "results")
 
 
-# Theory of operation: to import what a program needs takes seconds of processor time, each time. So one process
-# imports it and forks for each run; the fork has the folder, environment, words and streams that a program of its own
-# would have. No library has begun a thread by then: a fork would not have it.
-_WARM = """
-import importlib, json, os, runpy, signal, sys, tempfile, traceback
-for name in sys.argv[1:]:
-    importlib.import_module(name)
-print(flush=True)
-for line in sys.stdin:
-    order = json.loads(line)
-    if not (child := os.fork()):
-        code = 1
-        try:
-            signal.alarm(order["seconds"])
-            for number, stream in enumerate((os.devnull, *order["streams"])):
-                os.dup2(os.open(stream, os.O_RDWR | os.O_CREAT, 0o600), number)
-            os.chdir(order["folder"])
-            os.environ.clear()
-            os.environ.update(order["environment"])
-            tempfile.tempdir = None
-            sys.argv = order["words"]
-            sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
-            runpy.run_path(sys.argv[0], run_name="__main__")
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-class Warm:
-    """A process that has imported ``modules``, and runs programs in forks of itself; a context manager."""
-
-    def __init__(self, modules: Sequence[str], folder: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _WARM, *modules],
-            cwd=folder,
-            env=_environment(folder),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._answer()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._process:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-
-    def run(self, words: Sequence[str], folder: Path, seconds: int) -> subprocess.CompletedProcess[str]:
-        """Run a program with its ``words`` in ``folder``; one that takes longer than ``seconds`` ends with -14."""
-        streams = [folder / "tmp" / name for name in (".stdout", ".stderr")]
-        order = {
-            "folder": str(folder),
-            "words": [*words],
-            "seconds": seconds,
-            "environment": _environment(folder / "tmp"),
-            "streams": [*map(str, streams)],
-        }
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        code = int(self._answer())
-        return subprocess.CompletedProcess([*words], code, *(each.read_text(encoding="utf-8") for each in streams))
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        answer = self._process.stdout.readline()
-        assert answer, "the process that runs the programs has ended"
-        return answer
-
-
-_warm: list[Warm] = []
+_warm: list[warm.Warm] = []
 
 
 @contextlib.contextmanager
-def warm(modules: Sequence[str], folder: Path) -> Iterator[None]:
+def libraries(modules: Sequence[str], folder: Path) -> Iterator[None]:
     """Let `run` use one process that has imported ``modules``."""
-    with Warm(modules, folder) as process:
+    with warm.Warm(modules, _environment(folder)) as process:
         _warm.append(process)
         try:
             yield
@@ -169,7 +90,9 @@ def _python(arguments: Sequence[str], folder: Path, seconds: int) -> subprocess.
     if _warm:
         flag, *words = arguments
         assert flag == "-u"
-        return _warm[-1].run(words, folder, seconds)
+        ended = _warm[-1].run(words, folder, _environment(folder / "tmp"), seconds=seconds)
+        texts = (stream.decode() for stream in (ended.stdout, ended.stderr))
+        return subprocess.CompletedProcess(ended.args, ended.returncode, *texts)
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,

@@ -61,12 +61,8 @@ class Services:
     def worker(self, name: str, address: str, *words: str) -> subprocess.Popen[bytes]:
         """Start a worker; returns once the pool knows it."""
         process = self.start(name, "worker", f"--node-id={name}", f"--node-pool={address}", *words)
-        access = [word for word in words if word.startswith("--tls")]
-        waiting.wait_for(
-            lambda: name in self._shell.hivemind("nodes", "-q", f"--node-pool={address}", *access).text,
-            description=f"{name} registered",
-            seconds=30,
-        )
+        log = self._started[-1][1]
+        waiting.wait_for(lambda: '"registered"' in log.read_text(), description=f"{name} registered", seconds=30)
         return process
 
     def logs(self) -> str:
