@@ -212,7 +212,7 @@ class QueueMachine(stateful.RuleBasedStateMachine):
 
 
 TestQueues = QueueMachine.TestCase
-TestQueues.settings = hypothesis.settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestQueues.settings = hypothesis.settings(max_examples=20, stateful_step_count=30, deadline=None)
 
 
 # ---- how much work it is ----

@@ -7,6 +7,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import fences
 import installed
 import pytest
 import services
@@ -41,6 +42,7 @@ def ended_with_peak(shell: installed.Shell, *words: str) -> float:
     return high_water_mib(done.stderr.decode())
 
 
+@fences.ANY
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mebibytes", [128, pytest.param(1024, marks=pytest.mark.long)])
 def test_a_large_result_arrives_whole_and_memory_stays_flat(fenced: installed.Shell, mebibytes: int) -> None:

@@ -81,8 +81,10 @@ async def test_a_pool_that_was_stopped_for_longer_than_the_lease_takes_no_task_f
             assert (task.status, task.attempt) == (state.TaskState.COMPLETED, 1)
             events = [event.event for event in (await client.task("t")).story]
             assert "requeue" not in events, "its node was there all the time"
+            await waiting.wait_until(
+                lambda: '"leases_begun_anew"' in service.log.read_text(), description="it tells that it stood still"
+            )
     finally:
         service.signal(signal.SIGKILL)
         assert service.process is not None
         service.process.wait()
-    assert '"leases_begun_anew"' in await asyncio.to_thread(service.log.read_text)

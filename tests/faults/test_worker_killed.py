@@ -153,7 +153,7 @@ STEPS = {
 
 
 # Each in seconds, but together a minute: those that differ most are run always.
-ALWAYS = {"pull", "placed", "ended", "mid-upload", "before-the-ack"}
+ALWAYS = {"placed", "ended", "before-the-ack"}
 
 
 @pytest.mark.docker

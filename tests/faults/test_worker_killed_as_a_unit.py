@@ -90,6 +90,7 @@ async def test_l01_a_task_that_kills_its_node_is_bounded_by_its_attempts(worker:
     assert len(seen) == 2
 
 
+@pytest.mark.long
 async def test_l01_a_task_whose_preparation_kills_its_node_is_bounded_too(worker: mortal.Mortal) -> None:
     task_id = await worker.submit("echo began", max_attempts=1)
     lives = 0

@@ -173,6 +173,7 @@ async def refused(pid: int, address: str) -> dict[str, float]:
         return grown
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_request_that_was_refused_is_not_kept_in_memory(tmp_path: Path) -> None:
     with services.Services(installed.Shell(tmp_path)) as running:

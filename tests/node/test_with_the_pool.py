@@ -193,6 +193,7 @@ async def test_a_resumed_node_gets_its_task_at_once_not_with_its_next_heartbeat(
         assert node.node.snapshot().status == "draining"  # the heartbeat that ends this comes later
 
 
+@pytest.mark.long
 async def test_two_workers_and_two_hundred_tasks(
     pool: server.NodePool, client: asynchronous.AsyncClient, tmp_path: Path
 ) -> None:

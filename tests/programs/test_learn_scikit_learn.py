@@ -21,7 +21,8 @@ from sklearn.utils import discovery
 
 from hivemind_worker.task import estimators
 
-LIBRARIES = ("numpy", "polars", "sklearn.ensemble", "sklearn.cluster", "sklearn.svm", "matplotlib.pyplot", "skl2onnx")
+# Not polars: it begins threads as it is imported.
+LIBRARIES = ("numpy", "sklearn.ensemble", "sklearn.cluster", "sklearn.svm", "matplotlib.pyplot", "skl2onnx")
 
 CITIES = ("Taipei", "Tainan", "Hualien", "")
 

@@ -58,7 +58,8 @@ _warm: list[warm.Warm] = []
 @contextlib.contextmanager
 def libraries(modules: Sequence[str], folder: Path) -> Iterator[None]:
     """Let `run` use one process that has imported ``modules``."""
-    with warm.Warm(modules, _environment(folder)) as process:
+    one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # else they begin more as they are imported
+    with warm.Warm(modules, _environment(folder) | one_thread) as process:
         _warm.append(process)
         try:
             yield

@@ -56,7 +56,11 @@ class Warm:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._answer()
+        try:
+            self._answer()
+        except AssertionError:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -48,7 +48,7 @@ TASK = st.tuples(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(st.lists(WORKER, max_size=5), st.lists(SHAPE, min_size=8, max_size=8), st.lists(TASK, max_size=30))
 def test_who_gets_what_is_what_the_definition_says(
     workers: list[assignment.Worker],
