@@ -191,6 +191,8 @@ async def test_l05_what_the_former_containers_left_is_removed_by_a_worker_with_s
         await engine.close()
 
 
+# Any command of this user sweeps for all: those of the tests beside this one, too.
+@pytest.mark.serial
 @pytest.mark.sandbox
 def test_l05_what_a_killed_command_left_is_gone_after_the_next_one(tmp_path: Path) -> None:
     with shim() as place:

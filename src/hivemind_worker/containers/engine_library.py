@@ -6,7 +6,6 @@ them.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["aiodocker", "aiohttp", "yarl"]
@@ -16,13 +15,20 @@ if TYPE_CHECKING:
     import aiodocker.stream
     import aiohttp
     import yarl
-else:
-    _NEEDED = {"aiodocker": ("aiodocker.stream", "aiodocker"), "aiohttp": ("aiohttp",), "yarl": ("yarl",)}
 
-    def __getattr__(name: str) -> Any:
-        """Import what was named; later looks find it at once."""
-        if name not in _NEEDED:
-            raise AttributeError(name)
-        *_, found = (importlib.import_module(each) for each in _NEEDED[name])
-        globals()[name] = found
-        return found
+
+def _modules() -> dict[str, Any]:
+    import aiodocker  # noqa: PLC0415  (slow to import)
+    import aiodocker.stream  # noqa: PLC0415  (slow to import)
+    import aiohttp  # noqa: PLC0415  (slow to import)
+    import yarl  # noqa: PLC0415  (slow to import)
+
+    return {"aiodocker": aiodocker, "aiohttp": aiohttp, "yarl": yarl}
+
+
+def __getattr__(name: str) -> Any:
+    """Import all of them as the first is named; later looks find them at once."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals().update(_modules())
+    return globals()[name]
