@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
+import installed
 import pool_parts
 import service_unit
 import struck_worker
@@ -56,16 +57,13 @@ class Mortal:
 
     def begin(self, strike: str = "", **environment: str) -> subprocess.Popen[bytes]:
         """Start it, and do not wait for anything."""
-        command = [
-            *self.prefix,
-            *COMMAND,
-            "worker",
-            f"--node-pool={self.at.pool.address}",
-            *self._words,
-        ]
+        words = ["worker", f"--node-pool={self.at.pool.address}", *self._words]
+        popen, command = installed.popen, [*COMMAND[1:], *words]
+        if self.prefix:
+            popen, command = subprocess.Popen, [*self.prefix, *COMMAND, *words]
         self._begun = len(self.log())
         with self._log.open("ab") as file:
-            self.process = subprocess.Popen(
+            self.process = popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=file,

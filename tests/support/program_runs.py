@@ -91,7 +91,7 @@ def _python(arguments: Sequence[str], folder: Path, seconds: int) -> subprocess.
     if _warm:
         flag, *words = arguments
         assert flag == "-u"
-        ended = _warm[-1].run(words, folder, _environment(folder / "tmp"), seconds=seconds)
+        ended = _warm[-1].run(words, cwd=folder, env=_environment(folder / "tmp"), seconds=seconds)
         texts = (stream.decode() for stream in (ended.stdout, ended.stderr))
         return subprocess.CompletedProcess(ended.args, ended.returncode, *texts)
     return subprocess.run(
