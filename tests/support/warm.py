@@ -6,16 +6,15 @@ program of its own would have, and ends as an interpreter ends. What differs is 
 interpreter itself reads of the environment as it starts. No library may have begun a thread by then: a fork would not
 have it.
 
-The fork is a child of whoever asked, who waits for it as for any other: it is forked by a process between, which ends
-at once, and its next ancestor that takes orphans (PR_SET_CHILD_SUBREAPER, see prctl(2)) is for that moment the asker.
+The fork is that process's child. Whoever asked for it sees its end by a file descriptor of it (pidfd_open(2)), and has
+how it ended from its parent, which reaps it no sooner: until then its number is nobody else's.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-_PR_SET_CHILD_SUBREAPER = 36
 _MOST = 200_000  # bytes of an order: less than a socket's buffer
 
 _SERVER = """
@@ -40,18 +38,15 @@ while True:
     order, streams, _, _ = socket.recv_fds(asker, 200_000, 3)
     if not order:
         sys.exit()
-    reading, writing = os.pipe()
-    if not (between := os.fork()):
-        if child := os.fork():
-            os.write(writing, str(child).encode())
-            os._exit(0)
+    order = json.loads(order)
+    if "wait" in order:
+        asker.send(str(os.waitpid(order["wait"], 0)[1]).encode())
+        continue
+    if not (child := os.fork()):
         break
-    os.close(writing)
-    os.waitpid(between, 0)
-    asker.send(os.read(reading, 20))
-    for each in (reading, *streams):
+    asker.send(str(child).encode())
+    for each in streams:
         os.close(each)
-order = json.loads(order)
 for number, stream in enumerate(streams):
     os.dup2(stream, number)
 asker.close()
@@ -109,11 +104,11 @@ class Warm:
                 raise
         return subprocess.CompletedProcess([*words], process.returncode, out, err)
 
-    def fork(self, order: Mapping[str, object], streams: Sequence[int]) -> int:
-        """Return the id of a child of this process that does as ordered."""
+    def ask(self, order: Mapping[str, object], streams: Sequence[int] = ()) -> int:
+        """Return the number of the fork that does as ordered, or how one ended (`wait`: its number)."""
         written = json.dumps(order).encode()
         assert len(written) < _MOST
-        with self._one_at_a_time, _taking_orphans():
+        with self._one_at_a_time:
             socket.send_fds(self._line, [written], streams)
             return int(self._answer())
 
@@ -140,16 +135,26 @@ class _Forked(subprocess.Popen[bytes]):
             "session": bool(session),
         }
         streams = [own if pipe < 0 else pipe for own, pipe in enumerate((to_read, from_write, errors_write))]
-        self.pid = self._forks.fork(order, streams)
+        self.pid = self._forks.ask(order, streams)
+        self._ends = os.pidfd_open(self.pid)
         self._child_created = True
         self._close_pipe_fds(to_read, to_write, from_read, from_write, errors_read, errors_write)  # type: ignore[attr-defined]
 
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        """As waitpid(2)."""
+        seconds = 0 if wait_flags & os.WNOHANG else None
+        if not select.select([self._ends], [], [], seconds)[0]:
+            return 0, 0
+        status = self._forks.ask({"wait": self.pid})
+        os.close(self._ends)
+        return self.pid, status
 
-@contextlib.contextmanager
-def _taking_orphans() -> Any:
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    try:
-        yield
-    finally:
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None and self._child_created:
+            with self._waitpid_lock:  # type: ignore[attr-defined]
+                if self.returncode is None:
+                    pid, status = self._try_wait(os.WNOHANG)
+                    if pid:
+                        self._handle_exitstatus(status)  # type: ignore[attr-defined]
+        code: int | None = self.returncode
+        return code
