@@ -81,7 +81,7 @@ def _inspectors(url: str) -> set[str]:
 def _staged(folder: Path) -> set[str]:
     # Not `rglob`, which breaks off where a folder goes while it looks.
     return {
-        os.path.join(place, name)  # noqa: PTH118 - os.walk gives text
+        os.path.join(place, name)  # noqa: PTH118 - os.walk gives text, and a Path for each of thousands of names takes long
         for place, folders, files in os.walk(folder)
         if Path(place).name == "environments"
         for name in (*folders, *files)
