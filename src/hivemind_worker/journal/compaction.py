@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from hivemind_worker.filesystem import private_file
 from hivemind_worker.journal import reader, records
@@ -12,13 +13,37 @@ from hivemind_worker.journal import reader, records
 LEAST_LINES = 1_000
 """A journal shorter than this is left as it is: rewriting it costs more than reading it."""
 
+LEAST_BYTES = 8 * 1024 * 1024
+"""Nor is one of fewer bytes, however few its lines: an end can be a line of megabytes."""
+
 DEAD_SHARE = 4
-"""Rewritten once only one line in so many still counts."""
+"""Rewritten once only one line in so many still counts, or one byte."""
 
 
-def worth_it(lines: int, live: int) -> bool:
-    """Say whether a journal of so many lines, of which ``live`` still count, is mostly about the past. Pure."""
-    return lines >= LEAST_LINES and lines >= DEAD_SHARE * live
+class Extent(NamedTuple):
+    """How much of a journal there is."""
+
+    lines: int
+    size: int
+    """In bytes."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it may be worth it to write it anew."""
+        return self.lines >= LEAST_LINES or self.size >= LEAST_BYTES
+
+
+def worth_it(written: Extent, live: Extent) -> bool:
+    """Say whether a journal of which ``live`` still counts is mostly about the past. Pure."""
+    is_past_by_lines = written.lines >= max(LEAST_LINES, DEAD_SHARE * live.lines)
+    return is_past_by_lines or written.size >= max(LEAST_BYTES, DEAD_SHARE * live.size)
+
+
+def is_worth_it(path: Path, holdings: records.Holdings) -> bool:
+    """Say the same of the journal at ``path``, which says what ``holdings`` are. Raises OSError."""
+    written = Extent(holdings.lines, path.stat().st_size)
+    held = [len(records.encode(record)) for record in holdings.records()] if written.is_long else []
+    return written.is_long and worth_it(written, Extent(len(held), sum(held)))
 
 
 def salvaged(lines: Iterable[bytes]) -> Iterable[bytes]:

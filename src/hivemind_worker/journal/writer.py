@@ -93,8 +93,7 @@ class Journal:
         elif set_aside is not None:
             private_file.write(set_aside, self._path.read_bytes())
         former = former_boot.keep(self._path, found.boot_id)
-        worth_it = compaction.worth_it(found.holdings.lines, len(held))
-        if why or found.outdated or not self._path.exists() or worth_it:
+        if why or found.outdated or not self._path.exists() or compaction.is_worth_it(self._path, found.holdings):
             compaction.rewrite(self._path, map(records.encode, held), self._boot_id)
         elif found.torn:
             os.truncate(self._path, self._path.stat().st_size - len(found.torn))  # so does this
@@ -234,8 +233,8 @@ class Journal:
 
     @property
     def _is_worth_rewriting(self) -> bool:
-        lines = self._file.lines  # first: what is live is counted one by one
-        return lines >= compaction.LEAST_LINES and compaction.worth_it(lines, self._file.live)
+        written = self._file.written
+        return written.is_long and compaction.worth_it(written, self._file.live)  # it is counted one by one
 
     def _written(self, batch: list[_Entry], error: Exception | None) -> None:
         """On the loop, which has the file again."""
@@ -302,9 +301,15 @@ class _File:
         self._live: dict[records.Key, dict[type[records.Record], Place]] = {}
 
     @property
-    def live(self) -> int:
-        """How many records still count."""
-        return sum(map(len, self._live.values()))
+    def written(self) -> compaction.Extent:
+        """How much stands in it."""
+        return compaction.Extent(self.lines, self._size)
+
+    @property
+    def live(self) -> compaction.Extent:
+        """How much of it still counts."""
+        places = [place for places in self._live.values() for place in places.values()]
+        return compaction.Extent(len(places), sum(length for _, length in places))
 
     def load(self, lines: Iterable[bytes]) -> None:
         """Learn what stands in it, from its own lines; the first is its header."""

@@ -141,6 +141,32 @@ async def test_it_does_not_grow_with_what_is_over(tmp_path: Path) -> None:
     assert set(reader.read(tmp_path / "journal").holdings.attempts) == {key("t0")}
 
 
+async def test_it_does_not_grow_with_ends_of_megabytes(tmp_path: Path) -> None:
+    journal, _ = await reopened(tmp_path / "journal")
+    await journal.append(accepted(0, b"s" * 1024 * 1024))
+    for number in range(1, 40):
+        await journal.append(accepted(number, bytes(1024 * 1024)))
+        await journal.append(records.Closed(f"t{number}", 1, "done"))
+        assert (tmp_path / "journal").stat().st_size < 16 * 1024 * 1024
+    await journal.close()
+    assert set(reader.read(tmp_path / "journal").holdings.attempts) == {key("t0")}
+
+
+async def test_what_was_left_long_is_short_when_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, _ = await reopened(tmp_path / "journal")
+    monkeypatch.setattr(compaction, "LEAST_BYTES", 1 << 40)
+    for number in range(12):
+        await journal.append(accepted(number, bytes(1024 * 1024)))
+        if number:
+            await journal.append(records.Closed(f"t{number}", 1, "done"))
+    await journal.close()
+    monkeypatch.undo()
+    journal, found = await reopened(tmp_path / "journal")
+    await journal.close()
+    assert set(found.holdings.attempts) == {key("t0")}
+    assert (tmp_path / "journal").stat().st_size < 2 * 1024 * 1024
+
+
 @pytest.mark.parametrize("failing", ["open", "replace", "sync"])
 async def test_a_rewriting_that_fails_anywhere_costs_no_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
