@@ -27,6 +27,9 @@ HEARTBEAT_SECONDS = 1.0
 RSS_GROWTH_BYTES = 150 * MIB
 """INV-1. What is allowed of it beside `hivemind up`'s pool, whose cache of 32 MiB fills meanwhile, is in that."""
 DISK_BYTES = 32 * MIB
+POOLS_OWN = ("pool.sqlite", "pool-artifacts", "logs")
+"""What the pool keeps of a task until its user fetches it, or days have passed; in the state folder."""
+POOLS_BYTES_A_TASK = 32 * 1024
 MAX_GAP_SECONDS = 2 * HEARTBEAT_SECONDS + 0.5
 """INV-2, and how often this looks on a machine that has enough to do."""
 ENDS = frozenset({"complete", "fail", "cancel"})
@@ -44,7 +47,9 @@ class Snapshot:
     files: int
     threads: int
     written: int
-    """Bytes below its home: of a disk that others use as well, what is free says nothing."""
+    """Bytes below its home but for POOLS_OWN: of a disk that others use as well, what is free says nothing."""
+    pools: int
+    """Bytes of POOLS_OWN."""
 
 
 @dataclass
@@ -92,11 +97,16 @@ class World:
         place = Path(f"/proc/{self.up.process.pid}")
         status = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines() if ":" in line)
         files = len(list((place / "fd").iterdir()))
-        return Snapshot(int(status["VmRSS"].split()[0]) * 1024, files, int(status["Threads"]), self._written())
+        return Snapshot(int(status["VmRSS"].split()[0]) * 1024, files, int(status["Threads"]), *self._written())
 
-    def _written(self) -> int:
-        places = (path for path in self.up.shell.home.rglob("*") if path.is_file() and not path.is_symlink())
-        return sum(_blocks(path) for path in places)
+    def _written(self) -> tuple[int, int]:
+        state = self.up.shell.home / "state"
+        written = {True: 0, False: 0}
+        for path in self.up.shell.home.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                is_pools = path.is_relative_to(state) and path.relative_to(state).parts[0].startswith(POOLS_OWN)
+                written[is_pools] += _blocks(path)
+        return written[False], written[True]
 
     def _open(self) -> list[str]:
         place = Path(f"/proc/{self.up.process.pid}")
@@ -131,7 +141,7 @@ class World:
             "INV-1": lambda: self._is_as_before(before),
             "INV-2": self._heartbeats_came,
             "INV-4": lambda: self._each_ended_once(ids),
-            "INV-5": lambda: self._nothing_is_left(before),
+            "INV-5": lambda: self._nothing_is_left(before, ids),
             "INV-6": self._sentinel_is_as_before,
             "INV-7": lambda: self._takes_less_than(60),
         }
@@ -168,11 +178,17 @@ class World:
             assert len(ends) == 1, task.story
             assert task.reason is not outcome.Reason.INTERNAL, task
 
-    def _nothing_is_left(self, before: Snapshot) -> None:
+    def _nothing_is_left(self, before: Snapshot, ids: Sequence[str]) -> None:
         waiting.wait_for(lambda: not self.left(), description="nothing is left of any task", seconds=GONE_SECONDS)
         sandboxes = [path for path in self.up.shell.home.glob("hivemind-workspace-*") if any(path.iterdir())]
         assert not sandboxes, sandboxes
-        assert self._written() - before.written <= DISK_BYTES
+        written, pools = self._written()
+        assert written - before.written <= DISK_BYTES, f"{(written - before.written) / MIB:.0f} MiB more on the disk"
+        # Twice: in its files and in the tables. An ordinary task ran beside each.
+        output = 2 * sum(len(piece.data) for task_id in ids for piece in self.client.logs(task_id))
+        kept = pools - before.pools - output
+        bound = DISK_BYTES + 2 * len(ids) * POOLS_BYTES_A_TASK
+        assert kept <= bound, f"the pool keeps {kept / MIB:.0f} MiB more than twice the output"
 
     def _sentinel_is_as_before(self) -> None:
         assert self.sentinel.read_text() == "hunter2"
