@@ -112,13 +112,15 @@ esac
 
 stop
 say "== programs: $home"
+again=
+[ ! -d "$home/lib" ] || again=yes
 mkdir -p "$home"
 : >"$home/.hivemind-worker"
 "$python" -m venv "$home" || fail "$python cannot make virtual environments: install its venv module (Debian: python3-venv)"
 pip() { "$home/bin/python" -m pip --disable-pip-version-check install --quiet "$@"; }
 pip "$package" || fail "the packages could not be fetched: pip says why; its settings (index, proxy) are pip's own"
 # A wheel of the same version is another build of it, perhaps.
-pip --no-deps --force-reinstall "$package"
+[ -z "$again" ] || pip --no-deps --force-reinstall "$package"
 "$home/bin/python" -m hivemind_worker --version >/dev/null || fail "installed, and does not start: see above"
 
 mkdir -p "$root/usr/local/bin"

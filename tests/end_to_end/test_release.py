@@ -89,24 +89,18 @@ def test_the_windows_script_is_one_that_windows_reads(release: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_it_installs_twice_and_goes_without_what_is_not_its_own(release: Path, tmp_path: Path) -> None:
+def test_it_installs_and_goes_without_what_is_not_its_own(release: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    words = ("--root", root, "--node-pool=pool.example:50051")
-    said = _ends_well(_install(release, *words, "--node-id", "worker-001", **NOTHING_FETCHED))
-    assert f"settings: {root}/etc/hivemind/hivemind.toml" in said
-    assert hivemind_worker.__version__ in _version(root, PYTHONPATH=NOTHING_FETCHED["PYTHONPATH"])
+    words = ("--root", root, "--node-pool=pool.example:50051", "--node-id=worker-001")
+    said = _ends_well(_install(release, *words, **NOTHING_FETCHED))
     settings = root / "etc" / "hivemind" / "hivemind.toml"
+    assert f"settings: {settings}" in said
+    assert hivemind_worker.__version__ in _version(root, PYTHONPATH=NOTHING_FETCHED["PYTHONPATH"])
     found = tomllib.loads(settings.read_text())
     assert found["node"] == {"node_pool_address": "pool.example:50051", "node_id": "worker-001"}
     assert found["storage"] == {"log_dir": "/var/log/hivemind"}
     assert os.access(root / "usr" / "local" / "bin" / "hivemind", os.X_OK)
     assert (root / "etc/systemd/system/hivemind-worker.service").exists()
-
-    settings.write_text("# the owner's own\n")
-    shutil.rmtree(root / "opt" / "hivemind-worker" / "lib")  # broken meanwhile: the second run mends it
-    assert "is left as it is" in _ends_well(_install(release, *words, **NOTHING_FETCHED))
-    assert hivemind_worker.__version__ in _version(root, PYTHONPATH=NOTHING_FETCHED["PYTHONPATH"])
-    assert settings.read_text() == "# the owner's own\n"
 
     (root / "var" / "lib" / "hivemind").mkdir(parents=True)
     strange = root / "usr" / "local" / "bin" / "hivemind-worker"
@@ -120,6 +114,28 @@ def test_it_installs_twice_and_goes_without_what_is_not_its_own(release: Path, t
         str(strange.relative_to(root))
     }
     assert not (root / "var" / "lib" / "hivemind").exists()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_installed_again_it_mends_itself_and_takes_another_build(release: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    words = ("--root", root, "--node-pool=pool.example:50051")
+    path = {"PYTHONPATH": NOTHING_FETCHED["PYTHONPATH"]}
+    _ends_well(_install(release, *words, **NOTHING_FETCHED))
+    settings = root / "etc" / "hivemind" / "hivemind.toml"
+    settings.write_text("# the owner's own\n")
+    programs = root / "opt" / "hivemind-worker"
+    (its,) = programs.glob("lib/*/site-packages/hivemind_worker/__init__.py")
+    its.write_text('__version__ = "0.1.0+another-build"\n')
+    assert "is left as it is" in _ends_well(_install(release, *words, **NOTHING_FETCHED))
+    assert "another-build" not in its.read_text()
+    assert hivemind_worker.__version__ in _version(root, **path)
+
+    shutil.rmtree(programs / "lib")  # broken meanwhile: another run mends it
+    _ends_well(_install(release, *words, **NOTHING_FETCHED))
+    assert hivemind_worker.__version__ in _version(root, **path)
+    assert settings.read_text() == "# the owner's own\n"
 
 
 def test_it_refuses_what_it_should_not_touch(release: Path, tmp_path: Path) -> None:

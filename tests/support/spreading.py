@@ -20,7 +20,7 @@ LONGEST = (
     "test_two_hundred_tasks.py::",
     "test_large_result.py::",
     "test_engine_restarts.py::",
-    "test_release.py::test_it_installs_twice",
+    "test_release.py::test_it_installs_and_goes",
     "test_readme.py::",
     "programs/test_learn_scikit_learn.py::",
     "test_demo.py::",
