@@ -14,9 +14,9 @@ LABEL = '{"label":["io.hivemind.environment"]}'
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _verbs() -> Iterator[None]:
-    """Import the command once for all that the shells type."""
-    with installed.verbs():
+def _command() -> Iterator[None]:
+    """Import the command once for all shells."""
+    with installed.warmed():
         yield
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import engine_api
+import installed
 import mortal
 import pytest
 import waiting
@@ -38,7 +39,7 @@ class Commands:
         """Start one and do not wait."""
         words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
         command = [*mortal.COMMAND, "run", f"--isolation={isolation}", *words, "--", *argv]
-        self.begun.append(subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL))
+        self.begun.append(installed.popen(command, env=self._environment, stdin=subprocess.DEVNULL))
         return self.begun[-1]
 
     def nodes(self) -> set[str]:

@@ -55,12 +55,13 @@ class Service:
 
     def start(self) -> None:
         """Start it."""
-        launcher, more = [str(installed.HIVEMIND)], {}
+        words, more = [str(installed.HIVEMIND), *self.words], {}
         if self.old is not None:
-            launcher, more = [sys.executable, "-m", "hivemind_worker"], {"PYTHONPATH": str(self.old / "src")}
+            words = [sys.executable, "-m", "hivemind_worker", *self.words]
+            more = {"PYTHONPATH": str(self.old / "src")}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*launcher, *self.words],
+            self.process = installed.popen(
+                words,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env={**self.environment, **more},
             )  # fmt: skip
 

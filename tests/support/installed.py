@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import secrets
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +55,7 @@ class Shell:
         self.environment |= WHATEVER
 
     def start(self, *words: str, **variables: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        return popen(
             [HIVEMIND, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -72,26 +70,16 @@ class Shell:
     def feed(self, stdin: bytes, *words: str, **variables: str) -> Said:
         """A command with something on its standard input; VERB_SECONDS: longest that it may take, else a minute.
 
-        In a fork of a process that has imported it, where there is one (`verbs`) and it is free.
+        In a fork of a process that has imported it, where there is one (`warmed`).
         """
         seconds = float(variables.pop("VERB_SECONDS", SECONDS))
         environment = {**self.environment, **variables}
-        if _warm and _one_at_a_time.acquire(blocking=False):
-            try:
-                done = _warm[-1].run(
-                    [str(HIVEMIND), *map(str, words)], self.home, environment, stdin, math.ceil(seconds)
-                )
-            finally:
-                _one_at_a_time.release()
+        its: dict[str, Any] = {"cwd": self.home, "env": environment}
+        if _command.process:
+            done = _command.process.run([HIVEMIND, *words], stdin=stdin, seconds=seconds, **its)
         else:
             done = subprocess.run(
-                [HIVEMIND, *words],
-                input=stdin,
-                capture_output=True,
-                cwd=self.home,
-                env=environment,
-                timeout=seconds,
-                check=False,
+                [HIVEMIND, *words], input=stdin, capture_output=True, timeout=seconds, check=False, **its
             )
         return Said(done.returncode, done.stdout, done.stderr.decode())
 
@@ -100,8 +88,7 @@ class Shell:
         return self.hivemind("run", *self.flags, *words, **variables)
 
 
-_warm: list[warm.Warm] = []
-_one_at_a_time = threading.Lock()
+_command = warm.Held()
 # What `hivemind run` and the verbs that ask a pool import.
 _MODULES = (
     "__main__",
@@ -118,14 +105,22 @@ _MODULES = (
 
 
 @contextlib.contextmanager
-def verbs() -> Iterator[None]:
-    """Let each `Shell` run its verbs in forks of one process that has imported them."""
-    with warm.Warm([f"hivemind_worker.{name}" for name in _MODULES], os.environ) as process:
-        _warm.append(process)
-        try:
-            yield
-        finally:
-            _warm.remove(process)
+def warmed() -> Iterator[None]:
+    """Let the command run in forks of one process that has imported it."""
+    with _command.of([f"hivemind_worker.{name}" for name in _MODULES], os.environ):
+        yield
+
+
+def popen(words: Sequence[str | Path], **more: Any) -> subprocess.Popen[bytes]:
+    """As `subprocess.Popen`; HIVEMIND, and python with a file that calls it, are forks where one is `warmed`.
+
+    What is loaded before a program itself needs one of its own.
+    """
+    program = [*words[1:]] if words[0] == sys.executable else [*words]
+    calls_it = Path(program[0]) == HIVEMIND or str(program[0]).endswith(".py")
+    if _command.process and calls_it and "LD_PRELOAD" not in more.get("env", os.environ):
+        return _command.process.popen(program, **more)
+    return subprocess.Popen(words, **more)
 
 
 @dataclass(frozen=True)
@@ -153,7 +148,7 @@ def running_up(shell: Shell, *more: str) -> Iterator[Up]:
     # Its own name: at an engine that others use too, a node removes what a namesake left behind.
     node = f"here-{secrets.token_hex(4)}"
     with log.open("wb") as file:
-        process = subprocess.Popen(
+        process = popen(
             [HIVEMIND, "up", "--listen=127.0.0.1:0", f"--state-dir={shell.home / 'state'}",
              f"--log-dir={shell.home / 'log'}", f"--node-id={node}", "--max-concurrent-tasks=2", *shell.flags, *more],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, env=shell.environment,

@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
+import installed
 import pool_parts
 import service_unit
 import struck_worker
@@ -20,8 +21,6 @@ import waiting
 from hivemind_worker.wire import calls
 
 pb = calls.pb
-
-
 COMMAND = (sys.executable, struck_worker.__file__)
 """The command itself, to be struck or not."""
 
@@ -65,7 +64,7 @@ class Mortal:
         ]
         self._begun = len(self.log())
         with self._log.open("ab") as file:
-            self.process = subprocess.Popen(
+            self.process = installed.popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=file,

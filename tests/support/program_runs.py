@@ -52,19 +52,15 @@ def run(folder: Path, files: Mapping[str, bytes | Path], seconds: int = 100, **f
     return Ran(ended.returncode, ended.stdout, ended.stderr, folder / "results")
 
 
-_warm: list[warm.Warm] = []
+_libraries = warm.Held()
 
 
 @contextlib.contextmanager
 def libraries(modules: Sequence[str], folder: Path) -> Iterator[None]:
     """Let `run` use one process that has imported ``modules``."""
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # else they begin more as they are imported
-    with warm.Warm(modules, _environment(folder) | one_thread) as process:
-        _warm.append(process)
-        try:
-            yield
-        finally:
-            _warm.remove(process)
+    with _libraries.of(modules, _environment(folder) | one_thread):
+        yield
 
 
 def _lay_out(folder: Path, files: Mapping[str, bytes | Path], fields: Mapping[str, object]) -> list[str]:
@@ -88,10 +84,10 @@ def _lay_out(folder: Path, files: Mapping[str, bytes | Path], fields: Mapping[st
 
 
 def _python(arguments: Sequence[str], folder: Path, seconds: int) -> subprocess.CompletedProcess[str]:
-    if _warm:
+    if _libraries.process:
         flag, *words = arguments
         assert flag == "-u"
-        ended = _warm[-1].run(words, folder, _environment(folder / "tmp"), seconds=seconds)
+        ended = _libraries.process.run(words, cwd=folder, env=_environment(folder / "tmp"), seconds=seconds)
         texts = (stream.decode() for stream in (ended.stdout, ended.stderr))
         return subprocess.CompletedProcess(ended.args, ended.returncode, *texts)
     return subprocess.run(

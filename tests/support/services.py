@@ -37,7 +37,7 @@ class Services:
         log = self._shell.home / f"{name}.log"
         folders = (f"--state-dir={self._shell.home / name}", f"--log-dir={self._shell.home / 'log'}")
         with log.open("wb") as file:
-            process = subprocess.Popen(
+            process = installed.popen(
                 [installed.HIVEMIND, *words, *folders],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -2,43 +2,63 @@
 
 To import a program's libraries takes from half a second to several of processor time, and the tests start hundreds.
 Here one process imports them and forks for each run. The fork gets the folder, environment, words and streams that a
-program of its own would have, and ends as an interpreter ends. No library may have begun a thread by then: a fork would
-not have it. What differs is the process's name, and what the interpreter itself reads of the environment as it starts.
+program of its own would have, and ends as an interpreter ends. What differs is the process's name, and what the
+interpreter itself reads of the environment as it starts. No library may have begun a thread by then: a fork would not
+have it.
+
+The fork is that process's child. Whoever asked for it sees its end by a file descriptor of it (pidfd_open(2)), and has
+how it ended from its parent, which reaps it no sooner: until then its number is nobody else's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import select
+import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+_MOST = 200_000  # bytes of an order: less than a socket's buffer
 
 _SERVER = """
-import gc, importlib, json, os, runpy, signal, sys, tempfile
-for name in sys.argv[1:]:
+import gc, importlib, json, os, runpy, socket, sys, tempfile
+for name in sys.argv[2:]:
     importlib.import_module(name)
 assert len(os.listdir("/proc/self/task")) == 1, "a library began a thread"
 gc.freeze()
 gc.enable()
-print(flush=True)
-for line in sys.stdin:
-    order = json.loads(line)
+asker = socket.socket(fileno=int(sys.argv[1]))
+asker.send(b"ready")
+while True:
+    order, streams, _, _ = socket.recv_fds(asker, 200_000, 3)
+    if not order:
+        sys.exit()
+    order = json.loads(order)
+    if "wait" in order:
+        asker.send(str(os.waitpid(order["wait"], 0)[1]).encode())
+        continue
     if not (child := os.fork()):
         break
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-else:
-    sys.exit()
-signal.alarm(order["seconds"])
-for number, stream in enumerate(order["streams"]):
-    os.dup2(os.open(stream, os.O_RDWR), number)
-sys.stdin = open(0, closefd=False)
+    asker.send(str(child).encode())
+    for each in streams:
+        os.close(each)
+for number, stream in enumerate(streams):
+    os.dup2(stream, number)
+asker.close()
+os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+if order["session"]:
+    os.setsid()
 os.chdir(order["folder"])
 os.environ.clear()
 os.environ.update(order["environment"])
 tempfile.tempdir = None
+sys.stdin = open(0, closefd=False)
 sys.argv = order["words"]
 sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -49,13 +69,12 @@ class Warm:
     """A process that has imported ``modules``, and runs programs in forks of itself; a context manager."""
 
     def __init__(self, modules: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _SERVER, *modules],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._one_at_a_time = threading.Lock()
+        self._line, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _SERVER, str(its.fileno()), *modules], env=environment, pass_fds=[its.fileno()]
+            )
         try:
             self._answer()
         except AssertionError:
@@ -66,33 +85,97 @@ class Warm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._process:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
+        self._line.close()
+        self._process.wait()
+
+    def popen(self, words: Sequence[Any], **more: Any) -> subprocess.Popen[bytes]:
+        """As `subprocess.Popen`, for the Python program `words[0]`."""
+        return _Forked(self, [*map(str, words)], **more)
 
     def run(
-        self, words: Sequence[str], folder: Path, environment: Mapping[str, str], stdin: bytes = b"", seconds: int = 100
+        self, words: Sequence[Any], *, stdin: bytes = b"", seconds: float | None = None, **more: Any
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run the Python program `words[0]` in ``folder``; one that takes longer than ``seconds`` ends with -14."""
-        with tempfile.TemporaryDirectory() as scratch:
-            streams = [Path(scratch, name) for name in ("stdin", "stdout", "stderr")]
-            for stream, content in zip(streams, (stdin, b"", b""), strict=True):
-                stream.write_bytes(content)
-            order = {
-                "folder": str(folder),
-                "words": [*words],
-                "seconds": seconds,
-                "environment": dict(environment),
-                "streams": [*map(str, streams)],
-            }
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-            code = int(self._answer())
-            return subprocess.CompletedProcess([*words], code, *(each.read_bytes() for each in streams[1:]))
+        """As `subprocess.run`, whose words these are but for ``input`` and ``timeout``."""
+        pipe = subprocess.PIPE
+        with self.popen(words, stdin=pipe, stdout=pipe, stderr=pipe, **more) as process:
+            try:
+                out, err = process.communicate(stdin, timeout=seconds)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess([*words], process.returncode, out, err)
 
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        answer = self._process.stdout.readline()
+    def ask(self, order: Mapping[str, object], streams: Sequence[int] = ()) -> int:
+        """Return the number of the fork that does as ordered, or how one ended (`wait`: its number)."""
+        written = json.dumps(order).encode()
+        assert len(written) < _MOST
+        with self._one_at_a_time:
+            socket.send_fds(self._line, [written], streams)
+            return int(self._answer())
+
+    def _answer(self) -> bytes:
+        answer = self._line.recv(20)
         assert answer, "the process that runs the programs has ended"
         return answer
+
+
+class Held:
+    """The one `process` that is warm for as long as a fixture lasts; none at other times."""
+
+    def __init__(self) -> None:
+        self.process: Warm | None = None
+
+    @contextlib.contextmanager
+    def of(self, modules: Sequence[str], environment: Mapping[str, str]) -> Iterator[None]:
+        """Have one that has imported ``modules``, or keep the one that is there."""
+        if self.process is not None:
+            yield
+            return
+        with Warm(modules, environment) as process:
+            self.process = process
+            try:
+                yield
+            finally:
+                self.process = None
+
+
+class _Forked(subprocess.Popen[bytes]):
+    def __init__(self, process: Warm, words: list[str], **more: Any) -> None:
+        self._forks = process
+        super().__init__(words, **more)
+
+    def _execute_child(self, args: Any, *its: Any) -> None:
+        """Instead of fork and exec. What `subprocess` hands over has no names: see its own `_execute_child`."""
+        _, _, _, _, folder, environment, _, _, _, *pipes = its
+        to_read, to_write, from_read, from_write, errors_read, errors_write = pipes[:6]
+        *_, session, _ = pipes
+        order = {
+            "words": args,
+            "folder": str(Path(folder or ".").absolute()),
+            "environment": dict(os.environ if environment is None else environment),
+            "session": bool(session),
+        }
+        streams = [own if pipe < 0 else pipe for own, pipe in enumerate((to_read, from_write, errors_write))]
+        self.pid = self._forks.ask(order, streams)
+        self._ends = os.pidfd_open(self.pid)
+        self._child_created = True
+        self._close_pipe_fds(to_read, to_write, from_read, from_write, errors_read, errors_write)  # type: ignore[attr-defined]
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        """As waitpid(2)."""
+        seconds = 0 if wait_flags & os.WNOHANG else None
+        if not select.select([self._ends], [], [], seconds)[0]:
+            return 0, 0
+        status = self._forks.ask({"wait": self.pid})
+        os.close(self._ends)
+        return self.pid, status
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None and self._child_created:
+            with self._waitpid_lock:  # type: ignore[attr-defined]
+                if self.returncode is None:
+                    pid, status = self._try_wait(os.WNOHANG)
+                    if pid:
+                        self._handle_exitstatus(status)  # type: ignore[attr-defined]
+        code: int | None = self.returncode
+        return code
