@@ -42,6 +42,8 @@ FAST = ("tests/architecture", "tests/unit", "tests/contracts")
 PROCESSES = min(2 * (os.cpu_count() or 1), 16)
 SPREAD, SERIAL = "not long and not serial", "not long and serial"
 SLOWEST = 25
+# For each property of the code; `make test` draws few (tests/conftest.py).
+MANY_EXAMPLES = "1000"
 # pytest's exit codes: all hold, some do not, none was chosen.
 HOLDS, FAILS, NOTHING_CHOSEN = 0, 1, 5
 RAN = (HOLDS, FAILS, NOTHING_CHOSEN, reap.LEFT)
@@ -58,7 +60,8 @@ def main(arguments: list[str]) -> int:
     if "--long" in arguments:
         system_packages.install(PROGRAMS | LONG, "the tests")
         with test_engine.engine() as engine:
-            return _tests([("long", False)], chosen, _environment(engine))
+            environment = {"HIVEMIND_TEST_EXAMPLES": MANY_EXAMPLES, **_environment(engine)}
+            return _tests([(f"hypothesis and {SPREAD}", True), ("long", False)], chosen, environment)
     system_packages.install(PROGRAMS, "the tests")
     # Beside the checks an engine starts, and its images are made.
     with _checking() as checks, _compiling() as compiler, test_engine.engine() as engine:

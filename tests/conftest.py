@@ -25,7 +25,13 @@ import test_images
 import waiting
 
 # An example that takes long on a busy machine is no failure; `too_slow` is the same verdict by another name.
-hypothesis.settings.register_profile("here", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# Few of them each time, other ones each time, and many in `make test-long`.
+hypothesis.settings.register_profile(
+    "here",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    max_examples=int(os.environ.get("HIVEMIND_TEST_EXAMPLES", "30")),
+)
 hypothesis.settings.load_profile("here")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,8 +177,15 @@ def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
         leaks.settled(kind, look, before[kind], seconds)
 
 
-@pytest_asyncio.fixture(autouse=True)
-async def _ends_its_tasks() -> AsyncIterator[None]:
+@pytest.fixture(autouse=True)
+def _leaves_no_task(request: pytest.FixtureRequest) -> None:
+    """Look for tasks behind the tests that have a loop; to make one for each of the others costs milliseconds."""
+    if request.node.get_closest_marker("asyncio"):
+        request.getfixturevalue("ends_its_tasks")
+
+
+@pytest_asyncio.fixture
+async def ends_its_tasks() -> AsyncIterator[None]:
     """Fail a test whose loop still has work when all its fixtures have been put away."""
     yield
     if leaks.tasks():

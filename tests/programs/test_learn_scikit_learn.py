@@ -14,13 +14,10 @@ import polars as pl
 import program_runs
 import pytest
 from PIL import Image
-from sklearn import datasets
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test_split
-from sklearn.utils import discovery
 
 from hivemind_worker.task import estimators
 
+# scikit-learn itself is imported late: each process that collects the tests would take two seconds for it.
 # Not polars: it begins threads as it is imported.
 LIBRARIES = ("numpy", "sklearn.ensemble", "sklearn.cluster", "sklearn.svm", "matplotlib.pyplot", "skl2onnx")
 
@@ -72,13 +69,15 @@ def test_a_forest_on_iris_is_what_it_says(tmp_path: Path) -> None:
     assert metrics["versions"]["scikit-learn"] == ran.json("versions.json")["scikit-learn"]
 
     # The same split, folds and forest, computed here.
+    from sklearn import datasets, ensemble, model_selection  # noqa: PLC0415
+
     data = datasets.load_iris()
-    train, test = train_test_split(np.arange(150), test_size=30, random_state=11, stratify=data.target)
+    train, test = model_selection.train_test_split(np.arange(150), test_size=30, random_state=11, stratify=data.target)
     assert [int(row["row"]) for row in rows] == sorted(test.tolist())
-    forest = RandomForestClassifier(n_estimators=30, max_features=1.0, random_state=11)
+    forest = ensemble.RandomForestClassifier(n_estimators=30, max_features=1.0, random_state=11)
     train.sort()
-    folds = StratifiedKFold(4, shuffle=True, random_state=11)
-    scores = cross_val_score(forest, data.data[train], data.target[train], cv=folds)
+    folds = model_selection.StratifiedKFold(4, shuffle=True, random_state=11)
+    scores = model_selection.cross_val_score(forest, data.data[train], data.target[train], cv=folds)
     assert metrics["cross_validation"]["accuracy"]["folds"] == pytest.approx(scores.tolist())
     for at in range(4):
         assert f"fold {at + 1} of 4: accuracy {scores[at]:.4f}" in ran.out
@@ -168,6 +167,8 @@ def test_hyper_parameters_reach_the_model(tmp_path: Path) -> None:
 
 
 def test_arrays_with_a_split_of_their_own(tmp_path: Path) -> None:
+    from sklearn import datasets  # noqa: PLC0415
+
     digits = datasets.load_digits()
     packed = io.BytesIO()
     parts = {"x_train": digits.images[:600], "y_train": digits.target[:600]}
@@ -198,6 +199,8 @@ def test_data_inside_the_task_and_parquet(tmp_path: Path) -> None:
 
 
 def test_clusters(tmp_path: Path) -> None:
+    from sklearn import datasets  # noqa: PLC0415
+
     flowers = datasets.load_iris()
     table = pl.DataFrame(flowers.data, schema=list("abcd")).write_csv().encode()
     by_name = {"training_data": "f.csv", "estimator": "k_means", "hyper_parameters": {"n_clusters": 3}}
@@ -242,6 +245,8 @@ OBJECTS = {
 
 
 def test_the_table_of_estimators_is_scikit_learns() -> None:
+    from sklearn.utils import discovery  # noqa: PLC0415
+
     classes = dict(discovery.all_estimators())
     for problems in estimators.SCIKIT_LEARN.values():
         for named in problems.values():

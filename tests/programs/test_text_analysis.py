@@ -14,7 +14,6 @@ from typing import Any
 
 import program_runs
 import pytest
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 import text_counting
 import text_plots
@@ -139,6 +138,9 @@ def test_keywords_agree_with_scikit_learn(tmp_path: Path) -> None:
         keywords=1_000,
     )
     lists = [[word for sentence in sentences for word in sentence] for sentences in texts.values()]
+    # Late: each process that collects the tests would take two seconds for it.
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+
     vectorizer = TfidfVectorizer(analyzer=lambda words: words, norm=None)
     matrix = vectorizer.fit_transform(lists).toarray()
     rows = table(ran, "keywords.csv")

@@ -139,7 +139,6 @@ def test_the_calls_that_must_be_refused_are_tried() -> None:
     assert not tried & set(system_calls.allowed("x86_64")), "one that is allowed proves nothing"
 
 
-@hypothesis.settings(max_examples=30)
 @hypothesis.given(strategies.text(max_size=200), strategies.integers(0, 7000))
 def test_no_report_is_too_odd(text: str, place: int) -> None:
     defences.judge(text, SPEC)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hivemind_worker.capsule import frames, messages, payloads
@@ -76,7 +76,6 @@ def test_the_largest_frame_passes() -> None:
         frames.encode(FrameType.OUT, 1, bytes(MAX_PAYLOAD + 1))
 
 
-@settings(max_examples=300)
 @given(st.binary(max_size=2000), st.lists(st.integers(0, 5000), max_size=6), st.integers(0, 40))
 def test_the_answer_to_resume_is_found_behind_any_garbage(garbage: bytes, cuts: list[int], torn: int) -> None:
     # Behind the garbage: answers to others, a READY that is cut off, then ours.

@@ -16,7 +16,7 @@ from hivemind_worker.capsule import messages as m
 from hivemind_worker.capsule.frame_types import FrameType
 
 REPORT = (b"AddressSanitizer", b"runtime error", b"hivemind-init:")
-FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 LONG = settings(FUZZ, max_examples=3000)
 KINDS = st.sampled_from([kind for kind in FrameType if kind < frame_types.FROM_CAPSULE])
 

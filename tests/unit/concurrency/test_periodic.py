@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hivemind_worker.concurrency import periodic
@@ -52,7 +52,6 @@ def test_it_does_not_pile_up_and_the_gap_tells_what_was_skipped(virtually: Virtu
     assert seen == [(0, 0), (1, 10), (4, 44), (5, 50), (6, 60)]
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     works=st.lists(st.floats(0, 25), min_size=1, max_size=30),
     jitter=st.floats(0, 1),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import assignment_by_definition as definition
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hivemind_worker.nodepool import assignment, shape_index
@@ -48,7 +48,6 @@ TASK = st.tuples(
 )
 
 
-@settings(max_examples=150)
 @given(st.lists(WORKER, max_size=5), st.lists(SHAPE, min_size=8, max_size=8), st.lists(TASK, max_size=30))
 def test_who_gets_what_is_what_the_definition_says(
     workers: list[assignment.Worker],
