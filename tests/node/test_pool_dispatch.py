@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 import waiting
 
+from hivemind_worker.nodepool.store import sqlite
 from hivemind_worker.wire import calls, verdicts
 
 pb = calls.pb
@@ -158,11 +159,13 @@ async def test_a_stop_that_nobody_wished_is_told_as_the_disruption_that_it_is(at
 async def test_tasks_come_to_the_node_that_has_their_image_and_room(at: pool_parts.Running) -> None:
     one, other, small = await at.worker("one"), await at.worker("other"), await at.worker("small", cpu_cores=0.5)
     polls = [
-        asyncio.create_task(one.poll(10)),
-        asyncio.create_task(other.poll(10, images=["their/image:1"])),
+        asyncio.create_task(one.poll(60)),
+        asyncio.create_task(other.poll(60, images=["their/image:1"])),
         asyncio.create_task(small.poll(1)),
     ]
-    await waiting.wait_until(lambda: len(at.pool._parts.dispatch._waiting) == 3, description="all wait")
+    kept = at.pool._parts.store
+    assert isinstance(kept, sqlite.SqliteStore)
+    await waiting.wait_until(lambda: len(kept._waiting) == 3, description="all wait")
     await at.submit(pb.Task(command="true", docker_image="their/image:1"))
     assert (await polls[1]).tasks
     await at.submit(pb.Task(command="true"))
