@@ -146,7 +146,9 @@ class _Forked(subprocess.Popen[bytes]):
 
     def _execute_child(self, args: Any, *its: Any) -> None:
         """Instead of fork and exec. What `subprocess` hands over has no names: see its own `_execute_child`."""
-        _, _, _, _, folder, environment, _, _, _, *pipes = its
+        _, before, _, passed, folder, environment, _, _, _, *pipes = its
+        assert before is None, "a fork of another process calls nothing of this one"
+        assert not passed, "nor has it more of its files than the three streams"
         to_read, to_write, from_read, from_write, errors_read, errors_write = pipes[:6]
         *_, session, _ = pipes
         order = {
