@@ -16,7 +16,7 @@ LABEL = '{"label":["io.hivemind.environment"]}'
 @pytest.fixture(scope="session", autouse=True)
 def _command() -> Iterator[None]:
     """Import the command once for all shells."""
-    with installed.warmed():
+    with installed.preloaded():
         yield
 
 

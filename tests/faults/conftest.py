@@ -11,5 +11,5 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def _command() -> Iterator[None]:
     """Let processes that are to be struck be forks of one that has imported the command."""
-    with installed.warmed():
+    with installed.preloaded():
         yield

@@ -14,5 +14,5 @@ def _libraries(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     if not (names := getattr(request.module, "LIBRARIES", ())):
         yield
         return
-    with program_runs.libraries(names, tmp_path_factory.mktemp("warm")):
+    with program_runs.libraries(names, tmp_path_factory.mktemp("fork_server")):
         yield

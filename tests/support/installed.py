@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import own_images
 import waiting
-import warm
 
 HIVEMIND = Path(sys.executable).parent / "hivemind"
 SECONDS = 60
@@ -70,16 +70,16 @@ class Shell:
     def feed(self, stdin: bytes, *words: str, **variables: str) -> Said:
         """A command with something on its standard input; VERB_SECONDS: longest that it may take, else a minute.
 
-        In a fork of a process that has imported it, where there is one (`warmed`).
+        In a fork of a process that has imported it, where there is one (`preloaded`).
         """
         seconds = float(variables.pop("VERB_SECONDS", SECONDS))
         environment = {**self.environment, **variables}
-        its: dict[str, Any] = {"cwd": self.home, "env": environment}
-        if _command.process:
-            done = _command.process.run([HIVEMIND, *words], stdin=stdin, seconds=seconds, **its)
+        options: dict[str, Any] = {"cwd": self.home, "env": environment}
+        if _command.current:
+            done = _command.current.run([HIVEMIND, *words], stdin=stdin, seconds=seconds, **options)
         else:
             done = subprocess.run(
-                [HIVEMIND, *words], input=stdin, capture_output=True, timeout=seconds, check=False, **its
+                [HIVEMIND, *words], input=stdin, capture_output=True, timeout=seconds, check=False, **options
             )
         return Said(done.returncode, done.stdout, done.stderr.decode())
 
@@ -88,7 +88,7 @@ class Shell:
         return self.hivemind("run", *self.flags, *words, **variables)
 
 
-_command = warm.Held()
+_command = fork_server.Fixture()
 # What `hivemind run` and the verbs that ask a pool import.
 _MODULES = (
     "__main__",
@@ -105,21 +105,21 @@ _MODULES = (
 
 
 @contextlib.contextmanager
-def warmed() -> Iterator[None]:
+def preloaded() -> Iterator[None]:
     """Let the command run in forks of one process that has imported it."""
-    with _command.of([f"hivemind_worker.{name}" for name in _MODULES], os.environ):
+    with _command.start([f"hivemind_worker.{name}" for name in _MODULES], os.environ):
         yield
 
 
 def popen(words: Sequence[str | Path], **more: Any) -> subprocess.Popen[bytes]:
-    """As `subprocess.Popen`; HIVEMIND, and python with a file that calls it, are forks where one is `warmed`.
+    """As `subprocess.Popen`; HIVEMIND, and python with a file that calls it, are forks where it is `preloaded`.
 
     What is loaded before a program itself needs one of its own.
     """
     program = [*words[1:]] if words[0] == sys.executable else [*words]
     calls_it = Path(program[0]) == HIVEMIND or str(program[0]).endswith(".py")
-    if _command.process and calls_it and "LD_PRELOAD" not in more.get("env", os.environ):
-        return _command.process.popen(program, **more)
+    if _command.current and calls_it and "LD_PRELOAD" not in more.get("env", os.environ):
+        return _command.current.popen(program, **more)
     return subprocess.Popen(words, **more)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import warm
+import fork_server
 
 from hivemind_worker import kinds
 from hivemind_worker.kinds import kind
@@ -52,14 +52,14 @@ def run(folder: Path, files: Mapping[str, bytes | Path], seconds: int = 100, **f
     return Ran(ended.returncode, ended.stdout, ended.stderr, folder / "results")
 
 
-_libraries = warm.Held()
+_libraries = fork_server.Fixture()
 
 
 @contextlib.contextmanager
 def libraries(modules: Sequence[str], folder: Path) -> Iterator[None]:
     """Let `run` use one process that has imported ``modules``."""
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # else they begin more as they are imported
-    with _libraries.of(modules, _environment(folder) | one_thread):
+    with _libraries.start(modules, _environment(folder) | one_thread):
         yield
 
 
@@ -84,10 +84,10 @@ def _lay_out(folder: Path, files: Mapping[str, bytes | Path], fields: Mapping[st
 
 
 def _python(arguments: Sequence[str], folder: Path, seconds: int) -> subprocess.CompletedProcess[str]:
-    if _libraries.process:
+    if _libraries.current:
         flag, *words = arguments
         assert flag == "-u"
-        ended = _libraries.process.run(words, cwd=folder, env=_environment(folder / "tmp"), seconds=seconds)
+        ended = _libraries.current.run(words, cwd=folder, env=_environment(folder / "tmp"), seconds=seconds)
         texts = (stream.decode() for stream in (ended.stdout, ended.stderr))
         return subprocess.CompletedProcess(ended.args, ended.returncode, *texts)
     return subprocess.run(

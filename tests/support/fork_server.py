@@ -1,13 +1,13 @@
-"""Programs run in forks of a process that has imported what they need.
+"""A fork server: one process imports modules, and each program runs in a fork of it.
 
-To import a program's libraries takes from half a second to several of processor time, and the tests start hundreds.
-Here one process imports them and forks for each run. The fork gets the folder, environment, words and streams that a
-program of its own would have, and ends as an interpreter ends. What differs is the process's name, and what the
-interpreter itself reads of the environment as it starts. No library may have begun a thread by then: a fork would not
-have it.
+Importing a program's libraries takes from half a second to several seconds of processor time, and the tests start
+hundreds of programs. A fork gets the working directory, environment, arguments and standard streams of a program of
+its own, and exits as an interpreter does. It differs in the process's name and in what the interpreter reads of the
+environment as it starts. No module may start a thread at import: a fork would lack it.
 
-The fork is that process's child. Whoever asked for it sees its end by a file descriptor of it (pidfd_open(2)), and has
-how it ended from its parent, which reaps it no sooner: until then its number is nobody else's.
+Theory of operation: requests and their streams go over a socket of packets. A fork is the server's child, not the
+client's, so the client waits for its end on a pidfd (pidfd_open(2)), then asks the server for the exit status. The
+server reaps it no sooner; until then the kernel gives its pid to no other process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-_MOST = 200_000  # bytes of an order: less than a socket's buffer
+_MAX_REQUEST_BYTES = 200_000  # less than a socket's buffer
 
 _SERVER = """
 import gc, importlib, json, os, runpy, socket, sys, tempfile
@@ -65,15 +65,17 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-class Warm:
+class ForkServer:
     """A process that has imported ``modules``, and runs programs in forks of itself; a context manager."""
 
     def __init__(self, modules: Sequence[str], environment: Mapping[str, str]) -> None:
         self._one_at_a_time = threading.Lock()
-        self._line, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with its:
+        self._socket, servers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with servers:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _SERVER, str(its.fileno()), *modules], env=environment, pass_fds=[its.fileno()]
+                [sys.executable, "-c", _SERVER, str(servers.fileno()), *modules],
+                env=environment,
+                pass_fds=[servers.fileno()],
             )
         try:
             self._answer()
@@ -85,12 +87,12 @@ class Warm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._line.close()
+        self._socket.close()
         self._process.wait()
 
     def popen(self, words: Sequence[Any], **more: Any) -> subprocess.Popen[bytes]:
         """As `subprocess.Popen`, for the Python program `words[0]`."""
-        return _Forked(self, [*map(str, words)], **more)
+        return _ForkedProcess(self, [*map(str, words)], **more)
 
     def run(
         self, words: Sequence[Any], *, stdin: bytes = b"", seconds: float | None = None, **more: Any
@@ -108,47 +110,47 @@ class Warm:
     def ask(self, order: Mapping[str, object], streams: Sequence[int] = ()) -> int:
         """Return the number of the fork that does as ordered, or how one ended (`wait`: its number)."""
         written = json.dumps(order).encode()
-        assert len(written) < _MOST
+        assert len(written) < _MAX_REQUEST_BYTES
         with self._one_at_a_time:
-            socket.send_fds(self._line, [written], streams)
+            socket.send_fds(self._socket, [written], streams)
             return int(self._answer())
 
     def _answer(self) -> bytes:
-        answer = self._line.recv(20)
+        answer = self._socket.recv(20)
         assert answer, "the process that runs the programs has ended"
         return answer
 
 
-class Held:
-    """The one `process` that is warm for as long as a fixture lasts; none at other times."""
+class Fixture:
+    """The one fork server, `current` for as long as a fixture lasts; None at other times."""
 
     def __init__(self) -> None:
-        self.process: Warm | None = None
+        self.current: ForkServer | None = None
 
     @contextlib.contextmanager
-    def of(self, modules: Sequence[str], environment: Mapping[str, str]) -> Iterator[None]:
-        """Have one that has imported ``modules``, or keep the one that is there."""
-        if self.process is not None:
+    def start(self, modules: Sequence[str], environment: Mapping[str, str]) -> Iterator[None]:
+        """Start one that imports ``modules``, unless there is one."""
+        if self.current is not None:
             yield
             return
-        with Warm(modules, environment) as process:
-            self.process = process
+        with ForkServer(modules, environment) as server:
+            self.current = server
             try:
                 yield
             finally:
-                self.process = None
+                self.current = None
 
 
-class _Forked(subprocess.Popen[bytes]):
-    def __init__(self, process: Warm, words: list[str], **more: Any) -> None:
-        self._forks = process
+class _ForkedProcess(subprocess.Popen[bytes]):
+    def __init__(self, server: ForkServer, words: list[str], **more: Any) -> None:
+        self._server = server
         super().__init__(words, **more)
 
-    def _execute_child(self, args: Any, *its: Any) -> None:
-        """Instead of fork and exec. What `subprocess` hands over has no names: see its own `_execute_child`."""
-        _, before, _, passed, folder, environment, _, _, _, *pipes = its
-        assert before is None, "a fork of another process calls nothing of this one"
-        assert not passed, "nor has it more of its files than the three streams"
+    def _execute_child(self, args: Any, *rest: Any) -> None:
+        """Replace fork and exec. `subprocess` passes no keywords: see the signature of its own `_execute_child`."""
+        _, before, _, passed, folder, environment, _, _, _, *pipes = rest
+        assert before is None, "preexec_fn cannot run in a fork of another process"
+        assert not passed, "pass_fds is not supported: a fork gets the three streams"
         to_read, to_write, from_read, from_write, errors_read, errors_write = pipes[:6]
         *_, session, _ = pipes
         order = {
@@ -158,7 +160,7 @@ class _Forked(subprocess.Popen[bytes]):
             "session": bool(session),
         }
         streams = [own if pipe < 0 else pipe for own, pipe in enumerate((to_read, from_write, errors_write))]
-        self.pid = self._forks.ask(order, streams)
+        self.pid = self._server.ask(order, streams)
         self._ends = os.pidfd_open(self.pid)
         self._child_created = True
         self._close_pipe_fds(to_read, to_write, from_read, from_write, errors_read, errors_write)  # type: ignore[attr-defined]
@@ -168,7 +170,7 @@ class _Forked(subprocess.Popen[bytes]):
         seconds = 0 if wait_flags & os.WNOHANG else None
         if not select.select([self._ends], [], [], seconds)[0]:
             return 0, 0
-        status = self._forks.ask({"wait": self.pid})
+        status = self._server.ask({"wait": self.pid})
         os.close(self._ends)
         return self.pid, status
 
