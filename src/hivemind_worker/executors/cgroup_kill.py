@@ -1,7 +1,10 @@
-"""Kills every process of a capsule from outside, by its control group: freeze, kill each, thaw; `cgroup.kill` on v2.
+"""Kills every process of a capsule from outside, by its control group; `cgroup.kill` on v2.
 
-A frozen group starts no process while it is being killed, so none is missed. Used by both drivers beside their own way
-(the engine's kill, the death of a PID namespace with its first process), since either may fail alone.
+Elsewhere: kill each, and only where some live on (a fork bomb) freeze, kill each, thaw. A frozen group starts no
+process while it is being killed, so none is missed. But on v1 no signal ends a frozen process: a worker that is killed
+between freezing and thawing leaves it for ever. So what dies without is not frozen, and `limits.sweep` thaws the rest.
+Used by both drivers beside their own way (the engine's kill, the death of a PID namespace with its first process),
+since either may fail alone.
 """
 
 from __future__ import annotations
@@ -14,12 +17,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-FREEZE_SECONDS: Final = 0.2
-"""A process in the kernel may take long to freeze; those that are frozen by then are killed, and the rest as well."""
+from hivemind_worker.capsule import freezer
+
+DIE_SECONDS: Final = 0.2
+"""How long killed processes may take to die before the rest is frozen; an ordinary capsule's take milliseconds."""
 
 _LOOK_SECONDS: Final = 0.005
 _V2: Final = ""
-_FREEZER: Final = "freezer"
 
 
 def kill(folders: Mapping[str, Path]) -> None:
@@ -27,15 +31,24 @@ def kill(folders: Mapping[str, Path]) -> None:
 
     Never raises: a group may vanish meanwhile. Whether all have died is for `processes` to say.
     """
-    if _V2 in folders and _written(folders[_V2] / "cgroup.kill", "1"):
+    if _V2 in folders:
+        with contextlib.suppress(OSError):
+            (folders[_V2] / "cgroup.kill").write_text("1")
+            return
+    _kill_each(folders)
+    until = time.monotonic() + DIE_SECONDS
+    while processes(folders):
+        if time.monotonic() > until:
+            break
+        time.sleep(_LOOK_SECONDS)
+    else:
         return
-    is_frozen = _freeze(folders)
+    is_frozen = freezer.freeze(folders)
     try:
-        for pid in processes(folders):
-            _kill_one(pid, folders)
+        _kill_each(folders)
     finally:
         if is_frozen:
-            _thaw(folders)
+            freezer.thaw(folders)
 
 
 def processes(folders: Mapping[str, Path]) -> frozenset[int]:
@@ -56,31 +69,9 @@ def _tree(folder: Path) -> Iterator[Path]:
                 yield from _tree(child)
 
 
-def _freeze(folders: Mapping[str, Path]) -> bool:
-    if _FREEZER in folders:
-        state, frozen = folders[_FREEZER] / "freezer.state", "FROZEN"
-        was_asked = _written(state, "FROZEN")
-    elif _V2 in folders:
-        state, frozen = folders[_V2] / "cgroup.events", "frozen 1"
-        was_asked = _written(folders[_V2] / "cgroup.freeze", "1")
-    else:
-        return False
-    if not was_asked:
-        return False
-    until = time.monotonic() + FREEZE_SECONDS
-    while time.monotonic() < until:
-        with contextlib.suppress(OSError):
-            if frozen in state.read_text().splitlines():
-                break
-        time.sleep(_LOOK_SECONDS)
-    return True
-
-
-def _thaw(folders: Mapping[str, Path]) -> None:
-    if _FREEZER in folders:
-        _written(folders[_FREEZER] / "freezer.state", "THAWED")
-    elif _V2 in folders:
-        _written(folders[_V2] / "cgroup.freeze", "0")
+def _kill_each(folders: Mapping[str, Path]) -> None:
+    for pid in processes(folders):
+        _kill_one(pid, folders)
 
 
 def _kill_one(pid: int, folders: Mapping[str, Path]) -> None:
@@ -92,11 +83,3 @@ def _kill_one(pid: int, folders: Mapping[str, Path]) -> None:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         finally:
             os.close(pidfd)
-
-
-def _written(file: Path, text: str) -> bool:
-    try:
-        file.write_text(text)
-    except OSError:
-        return False
-    return True

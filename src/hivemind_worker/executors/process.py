@@ -141,11 +141,13 @@ class ProcessExecutor:
 
     async def _sweep(self, *, own_too: bool = False) -> None:
         """End the processes that earlier lives of this node have left, whatever the moment they were killed in."""
+        groups = (await self._ready()).groups
+        await asyncio.to_thread(limits.sweep, groups)  # first: what is frozen dies of no signal
         held = None if self._lasting is None else self._holder_folder
         if ended := await asyncio.to_thread(life.sweep, self._node_id, held, own_too=own_too):
             log.log_system_event("strays_ended", {"pids": list(ended)}, level="warning")
         # Not only at a start: then a group may still have a process that is just ending, or is held to go on.
-        await asyncio.to_thread(limits.sweep, (await self._ready()).groups, own_too=own_too)
+        await asyncio.to_thread(limits.sweep, groups, own_too=own_too)
 
     async def _sweep_again(self) -> None:
         while not await self._closing.wait(timeout=SWEEP_SECONDS):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hivemind_worker.capsule import accounts
+from hivemind_worker.capsule import accounts, freezer
 from hivemind_worker.task import outcome
 
 _MOUNT: Final = Path("/sys/fs/cgroup")
@@ -157,17 +157,19 @@ class Group:
 def sweep(parents: Parents, *, own_too: bool = False) -> None:
     """Remove the groups of workers that are dead; the kernel refuses where a process still lives in one.
 
+    One that a worker froze to kill it, and could not thaw, is thawed: no signal ends what is frozen (v1).
     ``own_too``: those of this process as well, once it makes none any more.
     Numbers of another PID namespace say nothing here (a worker in a container, beside this one): its groups go once
     they are old.
     """
-    for folder in parents.folders.values():
+    for controller, folder in parents.folders.items():
         for left in folder.glob(f"{_PREFIX}*-*"):
             pid, *namespace = left.name.removeprefix(_PREFIX).split("-")[:-1]
             with contextlib.suppress(OSError):
                 is_old = namespace == [_namespace()] or time.time() - left.stat().st_mtime > _NEW_SECONDS
                 is_over = not Path(f"/proc/{pid}").exists() or (own_too and pid == str(os.getpid()))
                 if is_old and is_over:
+                    freezer.thaw({controller: left})
                     left.rmdir()
 
 
