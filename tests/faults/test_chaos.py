@@ -305,3 +305,12 @@ def test_control_groups_that_a_run_left_are_listed_and_removed(place: Path) -> N
     assert chaos_keeper.run(report, ["sh", "-c", program], linger_seconds=0.5) == 0
     assert {"control group left", "control group left/below"} <= set(json.loads(report.read_text(encoding="utf-8")))
     assert not own_groups.find(f"{own_groups.PREFIX}{os.getpid()}-*")
+
+
+@pytest.mark.skipif(not own_groups.possible(), reason="control groups of v1, made by root")
+def test_a_run_that_leaves_something_frozen_ends_and_says_so(place: Path) -> None:
+    report, group = place / "left.json", "/sys/fs/cgroup/freezer/left"
+    program = f"mkdir {group}; sleep 300 & echo $! > {group}/cgroup.procs; echo FROZEN > {group}/freezer.state"
+    assert chaos_keeper.run(report, ["sh", "-c", program], linger_seconds=0.5) == 0
+    assert "sleep 300" in report.read_text(encoding="utf-8")
+    assert not own_groups.find(f"{own_groups.PREFIX}{os.getpid()}-*")
