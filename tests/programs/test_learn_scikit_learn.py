@@ -17,7 +17,6 @@ from PIL import Image
 
 from hivemind_worker.task import estimators
 
-# scikit-learn itself is imported late: each process that collects the tests would take two seconds for it.
 # Not polars: it begins threads as it is imported.
 LIBRARIES = ("numpy", "sklearn.ensemble", "sklearn.cluster", "sklearn.svm", "matplotlib.pyplot", "skl2onnx")
 
@@ -69,7 +68,7 @@ def test_a_forest_on_iris_is_what_it_says(tmp_path: Path) -> None:
     assert metrics["versions"]["scikit-learn"] == ran.json("versions.json")["scikit-learn"]
 
     # The same split, folds and forest, computed here.
-    from sklearn import datasets, ensemble, model_selection  # noqa: PLC0415
+    from sklearn import datasets, ensemble, model_selection  # noqa: PLC0415 - two seconds for each process that collects the tests
 
     data = datasets.load_iris()
     train, test = model_selection.train_test_split(np.arange(150), test_size=30, random_state=11, stratify=data.target)
@@ -167,7 +166,7 @@ def test_hyper_parameters_reach_the_model(tmp_path: Path) -> None:
 
 
 def test_arrays_with_a_split_of_their_own(tmp_path: Path) -> None:
-    from sklearn import datasets  # noqa: PLC0415
+    from sklearn import datasets  # noqa: PLC0415 - two seconds for each process that collects the tests
 
     digits = datasets.load_digits()
     packed = io.BytesIO()
@@ -199,7 +198,7 @@ def test_data_inside_the_task_and_parquet(tmp_path: Path) -> None:
 
 
 def test_clusters(tmp_path: Path) -> None:
-    from sklearn import datasets  # noqa: PLC0415
+    from sklearn import datasets  # noqa: PLC0415 - two seconds for each process that collects the tests
 
     flowers = datasets.load_iris()
     table = pl.DataFrame(flowers.data, schema=list("abcd")).write_csv().encode()
@@ -245,7 +244,7 @@ OBJECTS = {
 
 
 def test_the_table_of_estimators_is_scikit_learns() -> None:
-    from sklearn.utils import discovery  # noqa: PLC0415
+    from sklearn.utils import discovery  # noqa: PLC0415 - two seconds for each process that collects the tests
 
     classes = dict(discovery.all_estimators())
     for problems in estimators.SCIKIT_LEARN.values():

@@ -138,8 +138,7 @@ def test_keywords_agree_with_scikit_learn(tmp_path: Path) -> None:
         keywords=1_000,
     )
     lists = [[word for sentence in sentences for word in sentence] for sentences in texts.values()]
-    # Late: each process that collects the tests would take two seconds for it.
-    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - two seconds for each process that collects the tests
 
     vectorizer = TfidfVectorizer(analyzer=lambda words: words, norm=None)
     matrix = vectorizer.fit_transform(lists).toarray()

@@ -50,8 +50,8 @@ def thaw(folders: Mapping[str, Path]) -> None:
 
 def _written(file: Path, text: str) -> bool:
     try:
-        with file.open("r+") as there:  # made by the kernel, never by us
-            there.write(text)
+        with file.open("r+") as control:  # made by the kernel, never by us
+            control.write(text)
     except OSError:
         return False
     return True

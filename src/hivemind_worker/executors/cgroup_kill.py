@@ -36,12 +36,7 @@ def kill(folders: Mapping[str, Path]) -> None:
             (folders[_V2] / "cgroup.kill").write_text("1")
             return
     _kill_each(folders)
-    until = time.monotonic() + DIE_SECONDS
-    while processes(folders):
-        if time.monotonic() > until:
-            break
-        time.sleep(_LOOK_SECONDS)
-    else:
+    if _have_died(folders):
         return
     is_frozen = freezer.freeze(folders)
     try:
@@ -67,6 +62,16 @@ def _tree(folder: Path) -> Iterator[Path]:
         for child in folder.iterdir():
             if child.is_dir():
                 yield from _tree(child)
+
+
+def _have_died(folders: Mapping[str, Path]) -> bool:
+    """Whether all have, within DIE_SECONDS."""
+    until = time.monotonic() + DIE_SECONDS
+    while processes(folders):
+        if time.monotonic() > until:
+            return False
+        time.sleep(_LOOK_SECONDS)
+    return True
 
 
 def _kill_each(folders: Mapping[str, Path]) -> None:

@@ -42,8 +42,10 @@ def worth_it(written: Extent, live: Extent) -> bool:
 def is_worth_it(path: Path, holdings: records.Holdings) -> bool:
     """Say the same of the journal at ``path``, which says what ``holdings`` are. Raises OSError."""
     written = Extent(holdings.lines, path.stat().st_size)
-    held = [len(records.encode(record)) for record in holdings.records()] if written.is_long else []
-    return written.is_long and worth_it(written, Extent(len(held), sum(held)))
+    if not written.is_long:
+        return False
+    sizes = [len(records.encode(record)) for record in holdings.records()]
+    return worth_it(written, Extent(len(sizes), sum(sizes)))
 
 
 def salvaged(lines: Iterable[bytes]) -> Iterable[bytes]:
