@@ -17,19 +17,29 @@ from hivemind_worker.cli import look, status, streams
 from hivemind_worker.client import following, shapes
 from hivemind_worker.task import outcome, state
 
+END = b"\0end\0"
 EVIL = b"\x1b]52;c;cm0gLXJmIH4=\x07\x1b[2J\x9b31m\x1b]0;title\x1b\\gone\rhere \xe2\x80\xae\n"
 
 
 @contextlib.contextmanager
 def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], bytes]]:
-    """Have standard output and error be a terminal; gives a function that reads what it was sent."""
+    """Have standard output and error be a terminal; gives a function that reads all that it was sent."""
     ours, theirs = pty.openpty()
     tty.setraw(theirs)
+
+    def written() -> bytes:
+        """A terminal passes on what it is sent piece by piece, so read up to a mark written last."""
+        stream.flush()
+        os.write(theirs, END)
+        sent = b""
+        while not sent.endswith(END):
+            sent += os.read(ours, 65_536)
+        return sent.removesuffix(END)
+
     with open(theirs, "w", encoding="utf-8") as stream, monkeypatch.context() as patched:  # noqa: PTH123
         patched.setattr(sys, "stdout", stream)
         patched.setattr(sys, "stderr", stream)
-        os.set_blocking(ours, False)
-        yield lambda: os.read(ours, 65536)
+        yield written
     os.close(ours)
 
 
