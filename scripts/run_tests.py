@@ -38,8 +38,8 @@ PROGRAMS = {
 LONG = {"chromium": "chromium"}  # looks at the window
 # Pure code, the map of it, and the contracts that need neither engine nor sandbox.
 FAST = ("tests/architecture", "tests/unit", "tests/contracts")
-# Most tests wait for most of their time; beyond this many a large machine gains nothing.
-PROCESSES = min(2 * (os.cpu_count() or 1), 16)
+# Most tests wait for much of their time; beyond this many a large machine gains nothing.
+PROCESSES = min(5 * (os.cpu_count() or 1) // 2, 16)
 SPREAD, SERIAL = "not long and not serial", "not long and serial"
 SLOWEST = 25
 # For each property of the code; `make test` draws few (tests/conftest.py).
@@ -67,10 +67,7 @@ def main(arguments: list[str]) -> int:
     with _checking() as checks, _compiling() as compiler, test_engine.engine() as engine:
         environment = _environment(engine)
         compiler.wait()
-        if checked := checks.wait():
-            print("!! the checks failed, and so will this run, whatever the tests say", flush=True)
-        tested = _tests([(SPREAD, True), (SERIAL, False)], chosen, environment)
-    return checked or tested
+        return _tests([(SPREAD, True), (SERIAL, False)], chosen, environment, checks)
 
 
 def _checking() -> subprocess.Popen[bytes]:
@@ -86,14 +83,25 @@ def _compiling() -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet)
 
 
-def _tests(phases: list[tuple[str, bool]], chosen: list[str], environment: dict[str, str]) -> int:
-    """Run pytest once for each phase (which marks, and whether spread); 0 when tests were run and all hold."""
+def _tests(
+    phases: list[tuple[str, bool]],
+    chosen: list[str],
+    environment: dict[str, str],
+    checks: subprocess.Popen[bytes] | None = None,
+) -> int:
+    """Run pytest once for each phase (which marks, and whether spread); 0 when tests were run and all hold.
+
+    The checks run beside the tests that are spread, and must hold as well; those that need the machine to themselves
+    wait for them.
+    """
     counts: collections.Counter[str] = collections.Counter()
     broken: list[str] = []
     codes = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         for number, (marks, spread) in enumerate(phases):
+            if checks is not None and not spread:
+                checks.wait()
             tally = Path(scratch) / str(number)
             command = [sys.executable, reap.__file__, sys.executable, "-m", "pytest"]
             command += ["-m", marks, f"--durations={SLOWEST}"]
@@ -120,11 +128,14 @@ def _tests(phases: list[tuple[str, bool]], chosen: list[str], environment: dict[
             broken += left["broken"]
             if ended.returncode not in RAN:
                 break  # interrupted, or not usable
+    checked = 0 if checks is None else checks.wait()
+    if checked:
+        broken.append("the checks, named above")
     for one in broken:
         print(f"!! {one}", flush=True)
     print(f"== {_minutes(time.monotonic() - began)}, {counts['skipped']} skipped", flush=True)
     print(f"{counts['passed']} passed, {sum(counts[word] for word in BAD)} failed", flush=True)
-    return next((code for code in codes if code not in (HOLDS, NOTHING_CHOSEN)), min(codes))
+    return checked or next((code for code in codes if code not in (HOLDS, NOTHING_CHOSEN)), min(codes))
 
 
 def _bearing(mark: str) -> list[str]:
