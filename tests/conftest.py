@@ -30,7 +30,7 @@ hypothesis.settings.register_profile(
     "here",
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
-    max_examples=int(os.environ.get("HIVEMIND_TEST_EXAMPLES", "30")),
+    max_examples=int(os.environ.get("HIVEMIND_TEST_EXAMPLES", "20")),
 )
 hypothesis.settings.load_profile("here")
 

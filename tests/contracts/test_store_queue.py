@@ -77,7 +77,8 @@ class QueueMachine(stateful.RuleBasedStateMachine):
         return (await self.kept.register(node, held)).session_id
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(work)
+        # `Runner.run` installs a handler of SIGINT each time, which takes as long as a short call.
+        return self.runner.get_loop().run_until_complete(work)
 
     def teardown(self) -> None:
         self.run(self.kept.close())

@@ -77,6 +77,7 @@ def test_without_an_engine(tmp_path: Path) -> None:
     data_results(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.sandbox
 @pytest.mark.timeout(300)
 def test_where_the_package_index_cannot_be_reached(tmp_path: Path) -> None:

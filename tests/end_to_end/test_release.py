@@ -88,6 +88,7 @@ def test_the_windows_script_is_one_that_windows_reads(release: Path) -> None:
         assert {16, 32, 48, 256} <= {width for width, _ in icon.info["sizes"]}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_it_installs_and_goes_without_what_is_not_its_own(release: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"

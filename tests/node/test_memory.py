@@ -110,6 +110,7 @@ async def write_half(
         )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_uploads_that_stand_idle_cost_little(tmp_path: Path) -> None:
     with services.Services(installed.Shell(tmp_path)) as running:

@@ -144,6 +144,7 @@ def test_many_calls_at_once_stay_within_what_their_callers_may_have(tmp_path: Pa
 QUICK_SECONDS = 3.0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_answers_that_one_caller_does_not_read_leave_room_for_others(tmp_path: Path) -> None:
     with services.Services(installed.Shell(tmp_path)) as started:

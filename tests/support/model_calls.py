@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from hivemind_worker.task import resources
 
 
 @dataclass(frozen=True)
 class Promises:
-    """Which promises of issue 8 the product keeps already; a rule or a check of one that is off does not run.
+    """Which promises the product keeps already; a rule or a check of one that is off does not run.
 
     Each is switched on with the change that lands it, and never off again.
     """
@@ -241,6 +242,11 @@ class Done:
     call: Call
     answer: Answer
 
+    @functools.cached_property
+    def text(self) -> str:
+        """For the story; written once, for many checks name it."""
+        return f"{brief(self.call)} ⇒ {brief(self.answer)}"
+
 
 @dataclass(frozen=True)
 class TaskView:
@@ -295,7 +301,7 @@ def brief(value: object) -> str:
     if isinstance(value, Listed):
         return brief(value.key)
     if isinstance(value, Done):
-        return f"{brief(value.call)} ⇒ {brief(value.answer)}"
+        return value.text
     if isinstance(value, tuple | list):
         return f"[{', '.join(brief(part) for part in value)}]"
     if isinstance(value, resources.Resources):
@@ -304,10 +310,15 @@ def brief(value: object) -> str:
         return str(value)[-12:] if isinstance(value, str) else str(value)
     parts = [
         f"{part.name}={brief(getattr(value, part.name))}"
-        for part in dataclasses.fields(value)
+        for part in _fields(type(value))
         if part.name not in {"run", "lock"} and getattr(value, part.name) not in (part.default, "", ())
     ]
     return f"{type(value).__name__}({' '.join(parts)})"
+
+
+@functools.cache
+def _fields(of: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(of)
 
 
 class Backend(Protocol):

@@ -124,7 +124,8 @@ class StoreBackend:
         self._folder.cleanup()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(work)
+        # `Runner.run` installs a handler of SIGINT each time, which takes as long as a short call.
+        return self._runner.get_loop().run_until_complete(work)
 
     # -- time, crashes -------------------------------------------------------------------------------------------------
 

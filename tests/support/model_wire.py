@@ -71,7 +71,8 @@ class WireBackend:
         self._run(self._start())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(work)
+        # `Runner.run` installs a handler of SIGINT each time, which takes as long as a short call.
+        return self._runner.get_loop().run_until_complete(work)
 
     async def _start(self) -> None:
         pool = server.NodePool(self._path, lease_seconds=LEASE)
