@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -383,9 +384,9 @@ async def test_a_restore_that_says_so_is_whole_however_little_room_there_was(
 @pytest.mark.skipif(not small_disk.can_mount(), reason="NO RIGHT TO MOUNT: a full disk is not tested")
 async def test_a_backup_that_had_no_room_spoils_none_that_has(tmp_path: Path, large_input: bytes) -> None:
     with small_disk.mounted(tmp_path / "disk", 4) as disk:
-        for kibibytes in range(100, 1_000, 100):
+        for kibibytes in range(300, 700, 100):
             disk.fill(leave_bytes=kibibytes * 1024)
-            with contextlib.suppress(OSError, sqlite3.Error, errors.HiveMindError):
+            with pytest.raises(OSError, match=re.escape(str(disk.path))):
                 await make(tmp_path / "pool", disk.path / "backup")
             disk.clear()
         await make(tmp_path / "pool", disk.path / "backup")

@@ -135,6 +135,9 @@ def copy(source: Path, target: Path, most: int | None = None) -> tuple[int, str]
             copied.flush()
             os.fsync(copied.fileno())
         part.replace(target)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # a write does not name its file, and the user is told
+        raise
     finally:
         part.unlink(missing_ok=True)
     return size, running.hexdigest()
