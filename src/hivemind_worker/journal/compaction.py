@@ -88,10 +88,29 @@ def discard(path: Path) -> None:
         _prepared(path).unlink(missing_ok=True)
 
 
-def rewrite(path: Path, lines: Iterable[bytes], boot_id: str) -> None:
-    """Put a journal of these lines alone at ``path``, as nobody has it open. Blocks. Raises OSError."""
-    prepare(path, lines, boot_id).replace(path)
+def rewrite(path: Path, lines: Iterable[bytes], boot_id: str, set_aside: Path | None = None) -> None:
+    """Put a journal of these lines alone at ``path``, as nobody has it open; keep what was there as ``set_aside``.
+
+    Blocks. Raises OSError; nothing has changed then: where a disk is full, a worker may be started a thousand times.
+    """
+    prepared = prepare(path, lines, boot_id)
+    try:
+        if set_aside is not None:
+            _keep(path, set_aside)
+        prepared.replace(path)
+    except BaseException:
+        discard(path)
+        if set_aside is not None:
+            set_aside.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
+
+
+def _keep(path: Path, set_aside: Path) -> None:
+    try:
+        set_aside.hardlink_to(path)  # needs no room
+    except OSError:  # a file system without such links
+        private_file.copy(path, set_aside)
 
 
 def _prepared(path: Path) -> Path:

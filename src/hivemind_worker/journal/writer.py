@@ -89,15 +89,11 @@ class Journal:
         held = tuple(found.holdings.records())
         why = found.strange or ("lines are damaged" if found.damaged else "")
         set_aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}") if why else None
-        if set_aside is not None and found.strange:
-            self._path.rename(set_aside)  # needs no room
-        elif set_aside is not None:
-            private_file.write(set_aside, self._path.read_bytes())
         former = former_boot.keep(self._path, found.boot_id)
         if why or found.outdated or not self._path.exists() or compaction.is_worth_it(self._path, found.holdings):
-            compaction.rewrite(self._path, map(records.encode, held), self._boot_id)
+            compaction.rewrite(self._path, map(records.encode, held), self._boot_id, set_aside)
         elif found.torn:
-            os.truncate(self._path, self._path.stat().st_size - len(found.torn))  # so does this
+            os.truncate(self._path, self._path.stat().st_size - len(found.torn))  # needs no room
             if not found.holdings.lines and self._path.stat().st_size < len(records.header(self._boot_id)):
                 compaction.rewrite(self._path, (), self._boot_id)
         self._file.close()

@@ -87,3 +87,29 @@ async def test_what_a_killed_one_had_written_is_removed_by_the_next_process(tmp_
     await journal.open()
     await journal.close()
     assert names(tmp_path) == {"journal"}
+
+
+@pytest.mark.skipif(not small_disk.can_mount(), reason="NO RIGHT TO MOUNT: a full disk is not tested")
+@pytest.mark.parametrize("damage", [b"damaged\n", b""])
+async def test_a_damaged_one_that_has_no_room_is_set_aside_once(tmp_path: Path, damage: bytes) -> None:
+    """Its service starts the worker again and again. Damage of nothing: no first line."""
+    with small_disk.mounted(tmp_path / "state", 32) as disk:
+        path = disk.path / "journal"
+        head = records.header("") if damage else b"something else\n"
+        content = head + damage + records.encode(accepted(0, bytes(2 * MIB)))
+        path.write_bytes(content)
+        disk.fill()
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space left"):
+                await writer.Journal(path).open()
+            assert names(disk.path) == {"journal", "filler"}
+            assert path.read_bytes() == content
+        disk.clear()
+        journal = writer.Journal(path)
+        found = await journal.open()
+        await journal.close()
+        assert found.why
+        assert found.set_aside is not None
+        assert names(disk.path) == {"journal", found.set_aside.name}
+        assert found.set_aside.read_bytes() == content
+        assert {key.task_id for key in found.holdings.attempts} == ({"t0"} if damage else set())
