@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import grpc
 import pool_parts
 import pytest
+import pytest_asyncio
+import small_disk
 
 from hivemind_worker.artifacts import store as artifact_store
 from hivemind_worker.nodepool import backup, locks, restore, server
@@ -344,3 +347,51 @@ def test_two_backups_into_one_folder_are_one_too_many(tmp_path: Path) -> None:
     with pytest.raises(errors.StateInUse, match="another backup"):
         backup.make(folders(tmp_path), tmp_path / "b")
     lock.release()
+
+
+@pytest_asyncio.fixture
+async def large_input(tmp_path: Path) -> bytes:
+    """What the one task of a pool in `pool` has as its input."""
+    data = os.urandom(700 * 1024)
+    async with pool_parts.running(tmp_path / "pool") as at:
+        await at.submit(pb.Task(id="a", command="true", input_artifacts={"in": await uploaded(at, data)}))
+    return data
+
+
+def has_input(artifacts: Path, data: bytes) -> bool:
+    (found,) = artifacts.rglob(hashlib.sha256(data).hexdigest())
+    return found.read_bytes() == data
+
+
+@pytest.mark.skipif(not small_disk.can_mount(), reason="NO RIGHT TO MOUNT: a full disk is not tested")
+async def test_a_restore_that_says_so_is_whole_however_little_room_there_was(
+    tmp_path: Path, large_input: bytes
+) -> None:
+    await make(tmp_path / "pool", tmp_path / "backup")
+    refused = 0
+    for kibibytes in range(100, 1_500, 100):
+        with small_disk.mounted(tmp_path / "disk", 2) as disk:
+            disk.fill(leave_bytes=kibibytes * 1024)
+            try:
+                await put_back(tmp_path / "backup", disk.path / "pool")
+            except (OSError, sqlite3.Error, errors.HiveMindError):
+                refused += 1
+            else:
+                assert has_input(disk.path / "pool" / "artifacts", large_input), f"{kibibytes} KiB were free"
+    assert 0 < refused < 14
+
+
+@pytest.mark.skipif(not small_disk.can_mount(), reason="NO RIGHT TO MOUNT: a full disk is not tested")
+async def test_a_backup_that_had_no_room_spoils_none_that_has(tmp_path: Path, large_input: bytes) -> None:
+    with small_disk.mounted(tmp_path / "disk", 4) as disk:
+        for kibibytes in range(300, 700, 100):
+            disk.fill(leave_bytes=kibibytes * 1024)
+            with pytest.raises(OSError, match=re.escape(str(disk.path))):
+                await make(tmp_path / "pool", disk.path / "backup")
+            disk.clear()
+        await make(tmp_path / "pool", disk.path / "backup")
+        (found,) = (disk.path / "backup" / "objects").glob("*/*")
+        os.truncate(found, 4096)  # as older versions left it
+        await make(tmp_path / "pool", disk.path / "backup")
+        await put_back(disk.path / "backup", tmp_path / "restored")
+    assert has_input(tmp_path / "restored" / "artifacts", large_input)

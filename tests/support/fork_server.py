@@ -1,9 +1,10 @@
 """A fork server: one process imports modules, and each program runs in a fork of it.
 
 Importing a program's libraries takes from half a second to several seconds of processor time, and the tests start
-hundreds of programs. A fork gets the working directory, environment, arguments and standard streams of a program of
-its own, and exits as an interpreter does. It differs in the process's name and in what the interpreter reads of the
-environment as it starts. No module may start a thread at import: a fork would lack it.
+hundreds of programs. A fork gets the working directory, environment, arguments, standard streams, umask, limits and
+random numbers of a program of its own, and exits as an interpreter does. It differs in the process's name, in the
+hashes of texts, which all forks share, and in what the interpreter reads of the environment as it starts. No module may
+start a thread at import: a fork would lack it.
 
 Theory of operation: requests and their streams go over a socket of packets. A fork is the server's child, not the
 client's, so the client waits for its end on a pidfd (pidfd_open(2)), then asks the server for the exit status. The
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import select
 import socket
 import subprocess
@@ -26,10 +28,16 @@ from typing import Any, Self
 
 _MAX_REQUEST_BYTES = 200_000  # less than a socket's buffer
 
+_LIMITS = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+
 _SERVER = """
-import gc, importlib, json, os, runpy, socket, sys, tempfile
+import gc, importlib, json, os, random, resource, runpy, socket, sys, tempfile, time
 for name in sys.argv[2:]:
     importlib.import_module(name)
+ours = [vars(module).values() for name, module in sys.modules.items() if name.startswith("hivemind_worker")]
+generators = [each for values in ours for each in values if isinstance(each, random.Random)]
+if "numpy.random" in sys.modules:
+    generators.append(sys.modules["numpy.random"])
 assert len(os.listdir("/proc/self/task")) == 1, "a library began a thread"
 gc.freeze()
 gc.enable()
@@ -57,8 +65,14 @@ if order["session"]:
 os.chdir(order["folder"])
 os.environ.clear()
 os.environ.update(order["environment"])
+os.umask(order["umask"])
+for name, pair in order["limits"].items():
+    resource.setrlimit(getattr(resource, name), pair)
+for each in generators:
+    each.seed()
+time.tzset()
 tempfile.tempdir = None
-sys.stdin = open(0, closefd=False)
+sys.stdin = open(0, encoding=sys.stdin.encoding, errors=sys.stdin.errors, newline="\\n", closefd=False)
 sys.argv = order["words"]
 sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -152,12 +166,15 @@ class _ForkedProcess(subprocess.Popen[bytes]):
         assert before is None, "preexec_fn cannot run in a fork of another process"
         assert not passed, "pass_fds is not supported: a fork gets the three streams"
         to_read, to_write, from_read, from_write, errors_read, errors_write = pipes[:6]
-        *_, session, _ = pipes
+        _, *ids, umask, session, process_group = pipes[6:]
+        assert (ids, process_group) == ([None] * 3, -1), "a fork gets no other user and no process group"
         order = {
             "words": args,
             "folder": str(Path(folder or ".").absolute()),
             "environment": dict(os.environ if environment is None else environment),
             "session": bool(session),
+            "umask": _umask() if umask < 0 else umask,
+            "limits": {name: resource.getrlimit(getattr(resource, name)) for name in _LIMITS},
         }
         streams = [own if pipe < 0 else pipe for own, pipe in enumerate((to_read, from_write, errors_write))]
         self.pid = self._server.ask(order, streams)
@@ -183,3 +200,9 @@ class _ForkedProcess(subprocess.Popen[bytes]):
                         self._handle_exitstatus(status)  # type: ignore[attr-defined]
         code: int | None = self.returncode
         return code
+
+
+def _umask() -> int:
+    """Ours, without setting it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("\nUmask:")[2].split(maxsplit=1)[0], 8)

@@ -1,6 +1,6 @@
 """Kills every process of a capsule from outside, by its control group; `cgroup.kill` on v2.
 
-Elsewhere: kill each, and only where some live on (a fork bomb) freeze, kill each, thaw. A frozen group starts no
+Elsewhere: kill each, and only where new ones come (a fork bomb) freeze, kill each, thaw. A frozen group starts no
 process while it is being killed, so none is missed. But on v1 no signal ends a frozen process: a worker that is killed
 between freezing and thawing leaves it for ever. So what dies without is not frozen, and `limits.sweep` thaws the rest.
 Used by both drivers beside their own way (the engine's kill, the death of a PID namespace with its first process),
@@ -20,7 +20,7 @@ from typing import Final
 from hivemind_worker.capsule import freezer
 
 DIE_SECONDS: Final = 0.2
-"""How long killed processes may take to die before the rest is frozen; an ordinary capsule's take milliseconds."""
+"""How long killed processes may take to die before it is looked whether new ones came; usually milliseconds."""
 
 _LOOK_SECONDS: Final = 0.005
 _V2: Final = ""
@@ -35,8 +35,11 @@ def kill(folders: Mapping[str, Path]) -> None:
         with contextlib.suppress(OSError):
             (folders[_V2] / "cgroup.kill").write_text("1")
             return
-    _kill_each(folders)
+    killed = _kill_each(folders)
     if _have_died(folders):
+        return
+    if processes(folders) <= killed:  # they die slowly, as on a busy machine, or somebody has frozen them
+        freezer.thaw(folders)
         return
     is_frozen = freezer.freeze(folders)
     try:
@@ -74,9 +77,12 @@ def _have_died(folders: Mapping[str, Path]) -> bool:
     return True
 
 
-def _kill_each(folders: Mapping[str, Path]) -> None:
-    for pid in processes(folders):
+def _kill_each(folders: Mapping[str, Path]) -> frozenset[int]:
+    """Kill those that are there now; which these were."""
+    found = processes(folders)
+    for pid in found:
         _kill_one(pid, folders)
+    return found
 
 
 def _kill_one(pid: int, folders: Mapping[str, Path]) -> None:

@@ -33,6 +33,8 @@ async def attach(engine: engines.Engine, container: str, stop: stopping.Stop) ->
     while True:
         try:
             known = (await stop.until(stopping.StopLevel.CANCEL, engine.inspect(container))).get("State") or {}
+            if known.get("Paused"):  # the engine refuses to attach to one without a word
+                raise engines.Refused("attach to a container", engines.CONFLICT, "somebody has paused it; unpause it")
             if known.get("Running"):
                 return Found(await stop.until(stopping.StopLevel.CANCEL, engine.attach(container)), away=away)
         except engines.NotThere:

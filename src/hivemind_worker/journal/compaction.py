@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,22 +66,55 @@ def salvaged(lines: Iterable[bytes]) -> Iterable[bytes]:
 def prepare(path: Path, lines: Iterable[bytes], boot_id: str) -> Path:
     """Write a journal of these lines alone, whole and on the disk, beside ``path``; return where. Blocks.
 
-    Raises OSError; nothing has changed then.
+    Raises OSError; nothing has changed then: what was written of it goes, as the journal needs the room.
     """
-    prepared = path.with_name(path.name + ".new")
-    with private_file.open_binary(prepared, "wb") as file:
-        file.write(records.header(boot_id))
-        for line in lines:
-            file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+    prepared = _prepared(path)
+    try:
+        with private_file.open_binary(prepared, "wb") as file:
+            file.write(records.header(boot_id))
+            for line in lines:
+                file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        discard(path)
+        raise
     return prepared
 
 
-def rewrite(path: Path, lines: Iterable[bytes], boot_id: str) -> None:
-    """Put a journal of these lines alone at ``path``, as nobody has it open. Blocks. Raises OSError."""
-    prepare(path, lines, boot_id).replace(path)
+def discard(path: Path) -> None:
+    """Remove what was prepared beside ``path`` and has not taken its place; what the disk does not let go of stays."""
+    with contextlib.suppress(OSError):
+        _prepared(path).unlink(missing_ok=True)
+
+
+def rewrite(path: Path, lines: Iterable[bytes], boot_id: str, set_aside: Path | None = None) -> None:
+    """Put a journal of these lines alone at ``path``, as nobody has it open; keep what was there as ``set_aside``.
+
+    Blocks. Raises OSError; nothing has changed then: where a disk is full, a worker may be started a thousand times.
+    """
+    prepared = prepare(path, lines, boot_id)
+    try:
+        if set_aside is not None:
+            _keep(path, set_aside)
+        prepared.replace(path)
+    except BaseException:
+        discard(path)
+        if set_aside is not None:
+            set_aside.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
+
+
+def _keep(path: Path, set_aside: Path) -> None:
+    try:
+        set_aside.hardlink_to(path)  # needs no room
+    except OSError:  # a file system without such links
+        private_file.copy(path, set_aside)
+
+
+def _prepared(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
 
 
 def sync_folder(folder: Path) -> None:

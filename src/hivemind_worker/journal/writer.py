@@ -84,19 +84,16 @@ class Journal:
 
     def _open(self) -> reader.Recovered:
         private_dir.make(self._path.parent)
+        compaction.discard(self._path)  # of a process that was killed meanwhile
         found = reader.read(self._path, self._boot_id)
         held = tuple(found.holdings.records())
         why = found.strange or ("lines are damaged" if found.damaged else "")
         set_aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}") if why else None
-        if set_aside is not None and found.strange:
-            self._path.rename(set_aside)  # needs no room
-        elif set_aside is not None:
-            private_file.write(set_aside, self._path.read_bytes())
         former = former_boot.keep(self._path, found.boot_id)
         if why or found.outdated or not self._path.exists() or compaction.is_worth_it(self._path, found.holdings):
-            compaction.rewrite(self._path, map(records.encode, held), self._boot_id)
+            compaction.rewrite(self._path, map(records.encode, held), self._boot_id, set_aside)
         elif found.torn:
-            os.truncate(self._path, self._path.stat().st_size - len(found.torn))  # so does this
+            os.truncate(self._path, self._path.stat().st_size - len(found.torn))  # needs no room
             if not found.holdings.lines and self._path.stat().st_size < len(records.header(self._boot_id)):
                 compaction.rewrite(self._path, (), self._boot_id)
         self._file.close()
@@ -211,7 +208,7 @@ class Journal:
             try:
                 self._rewrite()
             except OSError:
-                pass  # what stood still stands, and is tried again with the next record
+                self._file.rewrite_from = self._file.written.size + PROBE_BYTES  # what stood still stands
             except records.Damaged:
                 self._file.in_doubt = True
         _say(loop, self._written, batch, error)
@@ -233,8 +230,8 @@ class Journal:
 
     @property
     def _is_worth_rewriting(self) -> bool:
-        written = self._file.written
-        return written.is_long and compaction.worth_it(written, self._file.live)  # it is counted one by one
+        written, least = self._file.written, self._file.rewrite_from
+        return written.is_long and written.size >= least and compaction.worth_it(written, self._file.live)
 
     def _written(self, batch: list[_Entry], error: Exception | None) -> None:
         """On the loop, which has the file again."""
@@ -273,12 +270,12 @@ class Journal:
         Until the disk has the name, nothing is acknowledged: a crash of the machine might bring back the older file.
         """
         prepared = compaction.prepare(self._path, self._file.living(), self._boot_id)
-        shorter = _opened(prepared)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(compaction.discard, self._path)
+            shorter = _opened(prepared)
+            undo.callback(shorter.close)
             prepared.replace(self._path)
-        except BaseException:
-            shorter.close()
-            raise
+            undo.pop_all()
         before, self._file = self._file, shorter
         self._unsynced_name = True
         before.close()
@@ -298,6 +295,8 @@ class _File:
         self.in_doubt = False
         """Whether a wait for the disk has failed, so that earlier lines may be lost: it has to be written anew."""
         self.lines = 0
+        self.rewrite_from = 0
+        """The size from which on it may be written anew: more than at the last try, which failed."""
         self._live: dict[records.Key, dict[type[records.Record], Place]] = {}
 
     @property
@@ -307,7 +306,7 @@ class _File:
 
     @property
     def live(self) -> compaction.Extent:
-        """How much of it still counts."""
+        """How much of it still counts; found one by one."""
         places = [place for places in self._live.values() for place in places.values()]
         return compaction.Extent(len(places), sum(length for _, length in places))
 

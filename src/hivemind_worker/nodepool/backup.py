@@ -126,13 +126,18 @@ def copy(source: Path, target: Path, most: int | None = None) -> tuple[int, str]
     running = hashlib.sha256()
     size = 0
     try:
-        with source.open("rb", buffering=0) as file, private_file.open_binary(part, "wb", buffering=0) as copied:
+        # Buffered: of a write without a buffer a disk that fills up takes a part, and says so by its number alone.
+        with source.open("rb", buffering=0) as file, private_file.open_binary(part, "wb") as copied:
             while piece := file.read(artifact_store.CHUNK if most is None else min(artifact_store.CHUNK, most - size)):
                 running.update(piece)
                 copied.write(piece)
                 size += len(piece)
+            copied.flush()
             os.fsync(copied.fileno())
         part.replace(target)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # a write does not name its file, and the user is told
+        raise
     finally:
         part.unlink(missing_ok=True)
     return size, running.hexdigest()
@@ -178,12 +183,12 @@ class _Copying:
         name = f"{OBJECTS}/{sha256[:2]}/{sha256}"
         if name in self._whole.files:
             return
-        path = self._target / name
+        path, own = self._target / name, self._artifacts.path(sha256)
         try:
-            if path.is_file():
-                size = path.stat().st_size
-            else:
-                size, copied = copy(self._artifacts.path(sha256), path)
+            size = path.stat().st_size if path.is_file() else -1
+            # Of another length is one that an older version copied onto a disk without room.
+            if size < 0 or (own.is_file() and own.stat().st_size != size):
+                size, copied = copy(own, path)
                 self.copied += size
                 changed |= {path.parent, path.parent.parent}
                 if copied != sha256:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from hivemind_worker.capsule import accounts, freezer
+from hivemind_worker.sandbox import life
 from hivemind_worker.task import outcome
 
 _MOUNT: Final = Path("/sys/fs/cgroup")
@@ -81,7 +82,8 @@ class Group:
     @classmethod
     def planned(cls, parents: Parents) -> Group:
         """Name new ones, which `make` makes: so that whoever is to remove them knows of them before they are there."""
-        name = f"{_PREFIX}{os.getpid()}-{_namespace()}-{uuid.uuid4().hex}"
+        mine = life.current("")
+        name = f"{_PREFIX}{mine.pid}-{_namespace()}-{mine.began}-{uuid.uuid4().hex}"
         return cls({controller: folder / name for controller, folder in parents.folders.items()})
 
     async def make(self, limits: outcome.Limits) -> None:
@@ -164,13 +166,17 @@ def sweep(parents: Parents, *, own_too: bool = False) -> None:
     """
     for controller, folder in parents.folders.items():
         for left in folder.glob(f"{_PREFIX}*-*"):
-            pid, *namespace = left.name.removeprefix(_PREFIX).split("-")[:-1]
-            with contextlib.suppress(OSError):
-                is_old = namespace == [_namespace()] or time.time() - left.stat().st_mtime > _NEW_SECONDS
-                is_over = not Path(f"/proc/{pid}").exists() or (own_too and pid == str(os.getpid()))
-                if is_old and is_over:
+            pid, namespace, began, *_ = (*left.name.removeprefix(_PREFIX).split("-")[:-1], "", "")
+            with contextlib.suppress(OSError, ValueError):
+                is_old = namespace == _namespace() or time.time() - left.stat().st_mtime > _NEW_SECONDS
+                if is_old and (_is_over(int(pid), began) or (own_too and pid == str(os.getpid()))):
                     freezer.thaw({controller: left})
                     left.rmdir()
+
+
+def _is_over(pid: int, began: str) -> bool:
+    """Whether the worker that made a group has ended; older versions' groups do not say when it began."""
+    return life.Life("", pid, int(began)).is_over if began else not Path(f"/proc/{pid}").exists()
 
 
 def _namespace() -> str:

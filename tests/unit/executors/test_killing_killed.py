@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import waiting
 
+from hivemind_worker.capsule import freezer
 from hivemind_worker.executors import cgroup_kill
 from hivemind_worker.sandbox import limits
 
@@ -99,6 +100,20 @@ def test_a_killer_killed_at_any_moment_leaves_nothing_frozen(living: dict[str, P
             state.write_text("THAWED" if state.name == "freezer.state" else "0")
             capsule.kill()
             capsule.wait()
+
+
+def test_what_dies_slowly_is_not_frozen(living: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine it takes seconds, in which a killer that froze it might be killed."""
+    monkeypatch.setattr(cgroup_kill, "DIE_SECONDS", -1.0)
+    monkeypatch.setattr(cgroup_kill, "_kill_one", lambda *_: None)
+    monkeypatch.setattr(freezer, "freeze", lambda _: pytest.fail("it is frozen"))
+    capsule = _sleeper(living)
+    try:
+        cgroup_kill.kill(living)
+    finally:
+        capsule.kill()
+        capsule.wait()
+        waiting.wait_for(lambda: not cgroup_kill.processes(living), description="the group is empty", seconds=10)
 
 
 # Any worker that starts beside it sweeps, too.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from hivemind_worker.capsule import accounts, users
@@ -134,3 +136,31 @@ def test_groups_of_dead_workers_are_removed_and_none_that_another_container_may_
     assert left == {"ours, alive", "another's, new", "an older version's, new"}
     limits.sweep(limits.Parents({"": tmp_path}, frozenset()), own_too=True)
     assert not (tmp_path / f"hivemind-task-{names['ours, alive']}").exists()
+
+
+LEAVER = """
+import sys
+from pathlib import Path
+from hivemind_worker.sandbox import limits
+for folder in limits.Group.planned(limits.Parents({"": Path(sys.argv[1])}, frozenset())).folders.values():
+    folder.mkdir()
+"""
+
+
+def test_groups_of_a_dead_worker_are_removed_though_its_parent_has_not_waited_for_it(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", LEAVER, tmp_path]) as worker:
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        assert [*tmp_path.iterdir()]
+        limits.sweep(limits.Parents({"": tmp_path}, frozenset()))
+        assert not [*tmp_path.iterdir()]
+
+
+def test_groups_of_a_dead_worker_are_removed_though_another_process_has_its_number(tmp_path: Path) -> None:
+    parents = limits.Parents({"": tmp_path}, frozenset())
+    ours = limits.Group.planned(parents).folders[""]
+    prefix, pid, namespace, began, name = ours.name.rsplit("-", 4)
+    theirs = tmp_path / "-".join([prefix, pid, namespace, str(int(began) - 1), name])
+    for folder in (ours, theirs):
+        folder.mkdir()
+    limits.sweep(parents)
+    assert [*tmp_path.iterdir()] == [ours]
