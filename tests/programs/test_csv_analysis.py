@@ -183,7 +183,7 @@ BAD = b"a,b\n1,2\n3\n4,5,6\n7,8\n"
 
 
 def test_rows_that_do_not_fit_are_told(tmp_path: Path) -> None:
-    ran = analyse(tmp_path, {"bad.csv": BAD})
+    ran = analyse(tmp_path, {"bad.csv": BAD}, options={"bad_rows": "skip"})
     assert columns(ran)["a"]["sum"] == 8
     rejected = ran.json()["rejected"]
     assert (rejected["rows"], rejected["all_counted"]) == (2, True)
@@ -240,7 +240,9 @@ def test_one_wrong_query_loses_nothing_else(tmp_path: Path) -> None:
         (b"a,b\n1,2\n", {"group_by": ["c"]}, "group_by names 'c', and the table has no such column; it has a, b"),
         (b"a,b\n1,2\n", {"options": {"columns": ["c"]}}, "options.columns names 'c'"),
         (b"a\n\0\1\2\0\n", {}, "is no text"),
-        (b'"a,b"\r1\r\r007\r2|"a"|"x\ny"|\rN\r1|N|3\r', {}, "the table cannot be read: The CSV Parser"),
+        (b"<html><table><tr><td>1</td></tr></table>", {}, "is a web page"),
+        (BAD, {}, "2 of 4 rows of t.csv do not fit"),
+        (b'a,b\n1,"2\n3,4\n', {}, "the quote that is opened in line 2 is never closed"),
         (gzip.compress(b"a,b\n1,2\n", mtime=0)[:-9], {}, "t.csv is a broken gzip file"),
     ],
 )

@@ -7,9 +7,9 @@ from typing import Any
 
 import duckdb
 
-import csv_reading
-import csv_typing
 import given
+import table_typing
+from cell_formats import identifier, literal
 
 EXACT_ROWS = 1_000_000
 """Up to here distinct values and quantiles are exact; beyond, they are estimates in bounded memory, and said to be."""
@@ -24,10 +24,10 @@ _DATES = frozenset({"date", "timestamp"})
 
 
 def column(
-    connection: duckdb.DuckDBPyConnection, of: csv_typing.Column, rows: int, options: dict[str, Any]
+    connection: duckdb.DuckDBPyConnection, of: table_typing.Column, rows: int, options: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything about one column."""
-    name = csv_reading.name(of.name)
+    name = identifier(of.name)
     exact = rows <= EXACT_ROWS
     distinct = f"count(DISTINCT {name})" if exact else f"approx_count_distinct({name})"
     filled, different = _one(connection, f"SELECT count({name}), {distinct} FROM data")
@@ -73,26 +73,26 @@ def correlations(connection: duckdb.DuckDBPyConnection, columns: list[dict[str, 
     return {"method": "pearson", "columns": names, "matrix": matrix, "left_out": able[CORRELATED:]}
 
 
-def duplicates(connection: duckdb.DuckDBPyConnection, columns: list[csv_typing.Column], rows: int) -> int | None:
+def duplicates(connection: duckdb.DuckDBPyConnection, columns: list[table_typing.Column], rows: int) -> int | None:
     """How many rows repeat an earlier one; None where the table is too long to remember every row's hash."""
     if rows > EXACT_ROWS or not columns:
         return None
-    names = ", ".join(csv_reading.name(each.name) for each in columns)
+    names = ", ".join(identifier(each.name) for each in columns)
     (different,) = _one(connection, f"SELECT count(DISTINCT hash({names})) FROM data")
     return rows - int(different)
 
 
-def groups(by: list[str], columns: list[csv_typing.Column]) -> tuple[str, list[str]]:
+def groups(by: list[str], columns: list[table_typing.Column]) -> tuple[str, list[str]]:
     """SQL for the groups, largest first, and the columns that are measured in each."""
     known = [each.name for each in columns]
     for name in by:
         if name not in known:
             raise given.Refusal(f"group_by names {name!r}, and the table has no such column; it has {listed(known)}")
     measured = [each.name for each in columns if each.type in NUMERIC and each.name not in by]
-    wanted = [csv_reading.name(name) for name in by] + ['count(*) AS "count"']
+    wanted = [identifier(name) for name in by] + ['count(*) AS "count"']
     for name in measured:
         for label, function in (("mean", "avg"), ("sum", "sum"), ("min", "min"), ("max", "max")):
-            wanted.append(f"{function}({csv_reading.name(name)}) AS {csv_reading.name(f'{name}_{label}')}")
+            wanted.append(f"{function}({identifier(name)}) AS {identifier(f'{name}_{label}')}")
     keys = ", ".join(str(at) for at in range(1, len(by) + 1))
     return f'SELECT {", ".join(wanted)} FROM data GROUP BY {keys} ORDER BY "count" DESC, {keys}', measured
 
@@ -172,7 +172,7 @@ def _top(
     where = f"{name} IS NOT NULL"
     if not exact and distinct > EXACT_ROWS // 10:
         (candidates,) = _one(connection, f"SELECT approx_top_k({name}, {3 * top}) FROM data")
-        where = f"{name} IN ({', '.join(csv_reading.literal(str(each)) for each in candidates)})"
+        where = f"{name} IN ({', '.join(literal(str(each)) for each in candidates)})"
     rows = connection.execute(
         f"SELECT {name}, count(*) FROM data WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {top}"
     ).fetchall()
@@ -186,7 +186,7 @@ def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
 
 
 def _double(name: str) -> str:
-    return f"CAST({csv_reading.name(name)} AS DOUBLE)"
+    return f"CAST({identifier(name)} AS DOUBLE)"
 
 
 def listed(names: list[str]) -> str:
