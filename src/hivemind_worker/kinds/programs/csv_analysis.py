@@ -60,11 +60,11 @@ def _analyse(connection: duckdb.DuckDBPyConnection, said: dict[str, Any]) -> int
         "assumptions": table.assumptions(),
         "duplicate_rows": csv_statistics.duplicates(connection, columns, rows),
     }
-    summary["columns"] = []
-    for at, column in enumerate(columns, 1):
-        summary["columns"].append(csv_statistics.column(connection, column, rows, options))
-        if at % 20 == 0 or at == len(columns):
-            print(f"measured {at} of {_count(len(columns), 'column')}, {time.monotonic() - began:.1f} s")
+
+    def progress(count: int) -> None:
+        print(f"measured {count} of {_count(len(columns), 'column')}, {time.monotonic() - began:.1f} s")
+
+    summary["columns"] = csv_statistics.measure(connection, table, options, progress)
     summary["correlations"] = csv_statistics.correlations(connection, summary["columns"])
     shown: dict[str, csv_report.Rows] = {}
     if said["group_by"]:

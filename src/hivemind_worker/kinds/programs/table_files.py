@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class TableFile:
     rows: int = 0
     text_columns: frozenset[str] = frozenset()
     format: str = "delimited text"
+    uncut: tuple[str, ...] = ()
+    """All columns of a file of which this is a part: parts of several files are read in one same order."""
 
     def described(self) -> dict[str, Any]:
         """Return what was assumed of this file and what was left out, for the result."""
@@ -140,19 +142,39 @@ def _converted(path: str, format_: str, options: dict[str, Any], stem: Path) -> 
         format=result.format,
     )
     rewrite(file, own)
-    text.unlink()
     return file
 
 
-def rewrite(file: TableFile, options: dict[str, Any]) -> None:
-    """Read the file with care and write it as plain CSV, which has the very rows that fit."""
-    file.plain.unlink(missing_ok=True)
+def rewrite(file: TableFile, options: dict[str, Any], parts: Sequence[table_rows.Part] = ()) -> None:
+    """Read the file with care and write it as plain CSV, which has the very rows that fit; or parts of it."""
+    parts = parts or [table_rows.Part(file.plain)]
+    if file.plain.is_symlink():
+        file.plain.unlink()
     pad = options.get("bad_rows") == "pad"
     try:
-        file.outcome = table_rows.write_plain(_lines(file.path, file.encoding), file.layout, file.plain, pad=pad)
+        file.outcome = table_rows.write_plain(_lines(file.path, file.encoding), file.layout, parts, pad=pad)
     except given.Refusal as refusal:
         raise given.Refusal(f"{file.name}: {refusal}") from None
     file.rewritten = True
+
+
+def cut(files: Sequence[TableFile], names: Sequence[str], options: dict[str, Any], width: int) -> list[list[TableFile]]:
+    """Return the files cut into tables of at most ``width`` columns of ``names``, row by row the same."""
+    slices = [{name.lower() for name in names[start : start + width]} for start in range(0, len(names), width)]
+    tables: list[list[TableFile]] = [[] for _ in slices]
+    for file in files:
+        places = [
+            # A file without any of the columns brings its first one, so that its rows are there.
+            tuple(at for at, name in enumerate(file.layout.columns) if name.lower() in chosen) or (0,)
+            for chosen in slices
+        ]
+        paths = [file.plain.with_suffix(f".{number}.csv") for number in range(len(slices))]
+        rewrite(file, options, [table_rows.Part(*pair) for pair in zip(paths, places, strict=True)])
+        for table, path, own in zip(tables, paths, places, strict=True):
+            columns = tuple(file.layout.columns[at] for at in own)
+            layout = replace(file.layout, columns=columns)
+            table.append(replace(file, plain=path, layout=layout, uncut=file.layout.columns))
+    return tables
 
 
 def duckdb_arguments(file: TableFile) -> tuple[str, ...]:

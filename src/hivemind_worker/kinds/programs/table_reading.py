@@ -35,7 +35,21 @@ _FOR_DUCKDB = 0.7
 """Its share of the memory for data: what it takes beside its limit (CSV buffers, hash tables on their way to disk)
 was measured at up to a third of it."""
 
+_WIDE = 60
+"""Columns that are read at once: the time to plan a query grows with the square of their number."""
+
+_ORDERED = 50
+"""Files up to which each is read by itself, so that the rows are in the order of the files."""
+
 _FIELD_BYTES = 4 * given.MIB
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some columns of a table, as a Parquet file with all its rows: fewer columns are faster to ask."""
+
+    parquet: Path
+    columns: tuple[table_typing.Column, ...]
 
 
 @dataclass
@@ -45,6 +59,7 @@ class Table:
     ``parquet`` has its rows in the order of the files, each column in its type (BIGINT, DOUBLE, BOOLEAN, DATE,
     TIMESTAMP, VARCHAR), a missing value as NULL. ``columns`` say type, style and notes of each; ``files`` how each file
     was read; ``rejected`` how many rows were left out, and the first of them with their lines and reasons.
+    ``parts`` have the same columns, in their order, in files that last as long as ``scratch``.
     """
 
     parquet: Path
@@ -52,6 +67,7 @@ class Table:
     columns: list[table_typing.Column]
     files: list[dict[str, Any]]
     rejected: dict[str, Any]
+    parts: list[Part]
     notes: list[str] = field(default_factory=list)
 
     def assumptions(self) -> list[str]:
@@ -99,9 +115,37 @@ def read(
     """
     files = [table_files.prepare(path, dict(options), scratch) for path in paths]
     names = _wanted(files, options)
+    if len(names) <= _WIDE:
+        columns = _typed(connection, files, names, options, scratch, target)
+        parts = [Part(target, tuple(columns))]
+    else:
+        parts = []
+        for number, table in enumerate(table_files.cut(files, names, dict(options), _WIDE)):
+            own = names[number * _WIDE : (number + 1) * _WIDE]
+            path = scratch / f"part{number}.parquet"
+            parts.append(Part(path, tuple(_typed(connection, table, own, options, scratch, path))))
+            for file, cut in zip(files, table, strict=True):
+                file.rows = cut.rows
+        joined = " POSITIONAL JOIN ".join(f"read_parquet({literal(str(part.parquet))})" for part in parts)
+        write(connection, f"SELECT * FROM {joined}", target, "zstd", len(names))
+        columns = [column for part in parts for column in part.columns]
+    rejected = _rejected(files)
+    rows = sum(file.rows for file in files)
+    return Table(target, rows, columns, [file.described() for file in files], rejected, parts)
+
+
+def _typed(
+    connection: duckdb.DuckDBPyConnection,
+    files: Sequence[table_files.TableFile],
+    names: Sequence[str],
+    options: Mapping[str, Any],
+    scratch: Path,
+    target: Path,
+) -> list[table_typing.Column]:
+    """Write the columns ``names`` typed to ``target``, and count the rows of each file."""
     raw = scratch / "raw.parquet"
     _write_raw(connection, files, names, options, raw)
-    rejected = _rejected(files, options)
+    _refuse_lost(files, options)
     connection.execute(f"CREATE OR REPLACE VIEW raw AS SELECT * FROM read_parquet({literal(str(raw))})")
     for number, count in connection.execute("SELECT __file, count(*) FROM raw GROUP BY 1").fetchall():
         files[number].rows = count
@@ -112,7 +156,7 @@ def read(
     write(connection, f"SELECT {typed} FROM raw", target, "zstd", len(columns))
     connection.execute("DROP VIEW raw")
     raw.unlink()
-    return Table(target, sum(file.rows for file in files), columns, [file.described() for file in files], rejected)
+    return columns
 
 
 def write(connection: duckdb.DuckDBPyConnection, sql: str, target: Path, packing: str, columns: int) -> None:
@@ -174,25 +218,21 @@ def _write_raw(
 
 def _relation(files: Sequence[table_files.TableFile], names: Sequence[str], options: Mapping[str, Any]) -> str:
     """SQL for every row of all files: the columns ``names`` as trimmed text, and the file's number, ``__file``."""
-    # Of a file duckdb holds some eight buffers.
-    buffer = min(32 * given.MIB, max(2 * _FIELD_BYTES, _memory() // 16))
+    # Of a file duckdb holds some eight buffers, each of which it clears first.
+    largest = max((file.plain.stat().st_size if not file.compression else _FIELD_BYTES) for file in files)
+    line = max(64 * 1024, min(_FIELD_BYTES, largest))
+    buffer = max(2 * line, min(32 * given.MIB, _memory() // 16, largest))
     alike: dict[tuple[object, ...], list[int]] = {}
     for number, file in enumerate(files):
-        alike.setdefault((table_files.duckdb_arguments(file), file.layout.columns), []).append(number)
-    groups = [_scan([(number, files[number]) for number in group], buffer) for group in alike.values()]
-    nulls = [null for null in options.get("null_values", NULL_VALUES) if null]
-    missing = f" IN ({', '.join(map(literal, nulls))})" if nulls else ""
-    wanted = []
-    for name in names:
-        text = f"trim({identifier(name)}, ' \t\u00a0')"
-        some = f"nullif({text}, '')"
-        wanted.append(
-            f"{f'CASE WHEN {text}{missing} THEN NULL ELSE {some} END' if missing else some} AS {identifier(name)}"
-        )
+        key = (table_files.duckdb_arguments(file), file.layout.columns, file.uncut)
+        alike.setdefault(key if len(files) > _ORDERED else (key, number), []).append(number)
+    nulls = list(options.get("null_values", NULL_VALUES)) or [""]
+    groups = [_scan([(number, files[number]) for number in group], nulls, line, buffer) for group in alike.values()]
+    wanted = [f"nullif(trim({identifier(name)}, ' \t\u00a0'), '') AS {identifier(name)}" for name in names]
     return f"SELECT {', '.join(wanted)}, __file FROM ({' UNION ALL BY NAME '.join(groups)})"
 
 
-def _scan(group: Sequence[tuple[int, table_files.TableFile]], buffer: int) -> str:
+def _scan(group: Sequence[tuple[int, table_files.TableFile]], nulls: Sequence[str], line: int, buffer: int) -> str:
     file = group[0][1]
     columns = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in file.layout.columns)
     paths = ", ".join(literal(str(member.plain)) for _, member in group)
@@ -203,29 +243,33 @@ def _scan(group: Sequence[tuple[int, table_files.TableFile]], buffer: int) -> st
         "auto_detect=false",
         "header=false",
         *table_files.duckdb_arguments(file),
-        f"max_line_size={_FIELD_BYTES}",
+        f"max_line_size={line}",
         f"buffer_size={buffer}",
         "filename='__path'",
-        "nullstr=['']",
+        f"nullstr=[{', '.join(map(literal, nulls))}]",
     )
     number = f"CAST(CASE __path {numbers} END AS INTEGER) AS __file"
     return f"SELECT * EXCLUDE (__path), {number} FROM read_csv({', '.join(arguments)})"
 
 
-def _rejected(files: Sequence[table_files.TableFile], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The rows that did not fit. Raises Refusal where the task says so, or where they are more than a small part."""
-    count = sum(file.outcome.left_out for file in files)
-    examples = [
-        {"file": file.name, "line": one.line, "why": one.reason, "text": one.text}
-        for file in files
-        for one in file.outcome.examples
-    ]
+def _refuse_lost(files: Sequence[table_files.TableFile], options: Mapping[str, Any]) -> None:
+    """Raise Refusal where rows do not fit and the task allows none, or where they are more than a small part."""
     bad_rows = options.get("bad_rows")
     for file in files:
         left_out = file.outcome.left_out
         total = left_out + file.outcome.rows
         if left_out and (bad_rows == "refuse" or (bad_rows is None and left_out > MAX_LEFT_OUT * total)):
             raise given.Refusal(_too_many(file, left_out, total, bad_rows))
+
+
+def _rejected(files: Sequence[table_files.TableFile]) -> dict[str, Any]:
+    """The rows that did not fit, the first of them with their reasons."""
+    count = sum(file.outcome.left_out for file in files)
+    examples = [
+        {"file": file.name, "line": one.line, "why": one.reason, "text": one.text}
+        for file in files
+        for one in file.outcome.examples
+    ]
     if count:
         print(f"{count:,} rows do not fit the table and are left out")
     return {"rows": count, "all_counted": True, "examples": examples[:20]}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,14 +60,28 @@ class Outcome:
         return notes
 
 
-def write_plain(lines: Iterable[str], layout: table_layout.Layout, target: Path, *, pad: bool) -> Outcome:
-    """Write the rows of ``lines``, which begin at line 1, to ``target``: UTF-8, commas, no header.
+@dataclass(frozen=True)
+class Part:
+    """A file that gets some of the columns, by their places from 0; all of them where ``places`` is None."""
+
+    path: Path
+    places: tuple[int, ...] | None = None
+
+
+def write_plain(lines: Iterable[str], layout: table_layout.Layout, parts: Sequence[Part], *, pad: bool) -> Outcome:
+    """Write the rows of ``lines``, which begin at line 1, to ``parts``: UTF-8, commas, no header.
 
     Raises Refusal where a quote is opened and never closed.
     """
     outcome = Outcome()
-    with target.open("w", encoding="utf-8", newline="", errors="surrogatepass") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with contextlib.ExitStack() as stack:
+        files = [
+            stack.enter_context(part.path.open("w", encoding="utf-8", newline="", errors="surrogatepass"))
+            for part in parts
+        ]
+        writers = [
+            (csv.writer(file, lineterminator="\n"), part.places) for file, part in zip(files, parts, strict=True)
+        ]
         tail: list[Rejected] = []
         for row, text in _records(lines, layout, outcome):
             cells = _fitted(row, text, layout, outcome, tail, pad=pad)
@@ -75,7 +90,8 @@ def write_plain(lines: Iterable[str], layout: table_layout.Layout, target: Path,
             if tail:
                 _reject(tail, outcome)
             outcome.rows += 1
-            writer.writerow(cells)
+            for writer, places in writers:
+                writer.writerow(cells if places is None else [cells[place] for place in places])
     if tail and len(tail) <= _FOOTER and all(rejected.cells <= 1 for rejected in tail) and outcome.rows:
         outcome.footer = [rejected.text for rejected in tail]
     else:

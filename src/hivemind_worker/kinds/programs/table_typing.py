@@ -98,6 +98,8 @@ class _Judge:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, options: dict[str, Any]) -> None:
         self._connection = connection
+        (rows,) = connection.execute("SELECT count(*) FROM raw").fetchone() or (0,)
+        self._short = rows <= SAMPLE
         self._options = options
         said = options.get("decimal") or {",": ".", ".": ","}.get(options.get("thousands", ""), "")
         self._styles = {".": ("point",), ",": ("comma",)}.get(said, ("point", "comma"))
@@ -127,20 +129,17 @@ class _Judge:
         def fits(kind: str, text: str) -> str:
             return f"({_value(kind, '', text, self._options)}) IS NOT NULL"
 
-        sample = self.count(names, lambda text: ["true", *(fits(kind, text) for kind in kinds)], _first_rows())
-        columns: dict[str, Column] = {}
-        likely: dict[str, list[str]] = {}
-        for name in names:
-            total, *counts = sample[name]
-            likely[name] = [kind for kind, n in zip(kinds, counts, strict=True) if total - n <= _NEARLY * max(1, total)]
-        failures: dict[str, dict[str, int]] = {name: {} for name in names}
+        columns = {name: Column(name, "text") for name in names}
+        open_ = [name for name in names if filled[name]]
         for kind in kinds:
-            able = [name for name in names if kind in likely[name]]
-            for name, counts in self.count(able, lambda text, kind=kind: [fits(kind, text)], "raw").items():
-                failures[name][kind] = filled[name] - counts[0]
-        for name in names:
-            fitting = next((kind for kind, failed in failures[name].items() if filled[name] and not failed), "text")
-            columns[name] = Column(name, fitting)
+            sample = self.count(open_, lambda text, kind=kind: ["true", fits(kind, text)], _first_rows())
+            likely = [name for name, (total, count) in sample.items() if total == count]
+            if not self._short:
+                whole = self.count(likely, lambda text, kind=kind: [fits(kind, text)], "raw")
+                likely = [name for name, (count,) in whole.items() if count == filled[name]]
+            for name in likely:
+                columns[name].type = kind
+            open_ = [name for name in open_ if columns[name].type == "text"]
         return columns
 
     def styled(self, columns: Sequence[Column], delimiters: frozenset[str]) -> None:
@@ -161,7 +160,8 @@ class _Judge:
             name for name, (gaps, infinite, total, *fits) in sample.items() if _likely(total - gaps - infinite, fits)
         ]
         fitting: dict[str, list[tuple[str, str]]] = {}
-        for name, (gaps, infinite, total, *fits) in self.count(able, conditions, "raw").items():
+        whole = {name: sample[name] for name in able} if self._short else self.count(able, conditions, "raw")
+        for name, (gaps, infinite, total, *fits) in whole.items():
             column, real = by_name[name], total - gaps - infinite
             pairs = list(zip(choices, fits, strict=True))
             fitting[name] = [choice for choice, count in pairs if real and count == real]
