@@ -24,7 +24,11 @@ CASES: dict[str, Expected] = {
     "c01_sep_line.csv": (3, {"station": ("text", "Nord", None), "depth": ("integer", 3, 8)}, "delimiter is semicolon"),
     "c02b_preamble.csv": (
         3,
-        {"date": ("date", "2026-01-02", "2026-01-09"), "text": ("text", "food", None), "amount": ("number", -700, 2100.5)},
+        {
+            "date": ("date", "2026-01-02", "2026-01-09"),
+            "text": ("text", "food", None),
+            "amount": ("number", -700, 2100.5),
+        },
         "begins in line 4",
     ),
     "c05_years_header.csv": (
@@ -37,7 +41,11 @@ CASES: dict[str, Expected] = {
         },
         "names in line 1",
     ),
-    "c06_thousands.csv": (3, {"item": ("text", "bike", None), "price": ("number", 0.9, 23990)}, "commas part thousands"),
+    "c06_thousands.csv": (
+        3,
+        {"item": ("text", "bike", None), "price": ("number", 0.9, 23990)},
+        "commas part thousands",
+    ),
     "c07_european.csv": (3, {"ort": ("text", "Bonn", None), "wert": ("number", 1.5, 1003.75)}, "decimal comma"),
     "c11_dup_names.csv": (
         3,
@@ -76,9 +84,16 @@ def zipped(content: bytes) -> bytes:
 WRITTEN: dict[str, tuple[bytes, Expected]] = {
     "padded.csv": (
         b"Report,,,\nDate,2026-01-01,,\n,,,\nid,name,x,y\n1,Ann,2.5,3\n2,Bob,3.5,4\n",
-        (2, {"id": ("integer", 1, 2), "name": ("text", "Ann", None), "x": ("number", 2.5, 3.5), "y": ("integer", 3, 4)}, "line 4"),
+        (
+            2,
+            {"id": ("integer", 1, 2), "name": ("text", "Ann", None), "x": ("number", 2.5, 3.5), "y": ("integer", 3, 4)},
+            "line 4",
+        ),
     ),
-    "units.csv": (b"time,temp\ns,degC\n0,1.5\n1,2.5\n", (2, {"time": ("integer", 0, 1), "temp": ("number", 1.5, 2.5)}, "units")),
+    "units.csv": (
+        b"time,temp\ns,degC\n0,1.5\n1,2.5\n",
+        (2, {"time": ("integer", 0, 1), "temp": ("number", 1.5, 2.5)}, "units"),
+    ),
     "pairs.csv": (
         b"Station,Nord\nOperator,Smith\n\ntime,value,flag\n1,2.5,a\n2,3.5,b\n",
         (2, {"time": ("integer", 1, 2), "value": ("number", 2.5, 3.5), "flag": ("text", "a", None)}, "line 4"),
@@ -90,7 +105,11 @@ WRITTEN: dict[str, tuple[bytes, Expected]] = {
     ),
     "headerless.csv": (
         b"Ann,1,2\nBob,4,5\n",
-        (2, {"column_1": ("text", "Ann", None), "column_2": ("integer", 1, 4), "column_3": ("integer", 2, 5)}, "no row of names"),
+        (
+            2,
+            {"column_1": ("text", "Ann", None), "column_2": ("integer", 1, 4), "column_3": ("integer", 2, 5)},
+            "no row of names",
+        ),
     ),
     "unclear.csv": (
         b"x;y\n1,234;a\n2,345;b\n",
@@ -102,7 +121,11 @@ WRITTEN: dict[str, tuple[bytes, Expected]] = {
     ),
     "signs.csv": (
         b"p;a;m\n45 %;(12);$5.00\n50 %;13;$6.50\n",
-        (2, {"p": ("number", 45, 50), "a": ("number", -12, 13), "m": ("number", 5, 6.5)}, "in parentheses are negative"),
+        (
+            2,
+            {"p": ("number", 45, 50), "a": ("number", -12, 13), "m": ("number", 5, 6.5)},
+            "in parentheses are negative",
+        ),
     ),
     "blanks.csv": (
         b'id, name, v\n1, "a, b", 2.5\n2, "c", 3\n',
@@ -113,10 +136,19 @@ WRITTEN: dict[str, tuple[bytes, Expected]] = {
         b"d,n\n01/02/2026,1\n25/02/2026,2\n",
         (2, {"d": ("date", "2026-02-01", "2026-02-25"), "n": ("integer", 1, 2)}, "%d/%m/%Y"),
     ),
-    "gaps.csv": (b"x,y\n1.5,a\n-,b\nn/a,c\n3,d\n", (4, {"x": ("number", 1.5, 3), "y": ("text", "a", None)}, "'-' 1 times")),
+    "gaps.csv": (
+        b"x,y\n1.5,a\n-,b\nn/a,c\n3,d\n",
+        (4, {"x": ("number", 1.5, 3), "y": ("text", "a", None)}, "'-' 1 times"),
+    ),
     "wide.csv": ("a,b\n1,2\n3,4\n".encode("utf-16-le"), (2, TWO, "utf-16-le")),
-    "moscow.csv": ("город,n\nМосква,1\n".encode("cp1251"), (1, {"город": ("text", "Москва", None), "n": ("integer", 1, 1)}, "")),
-    "seoul.csv": ("도시,n\n서울,1\n부산,2\n".encode("cp949"), (2, {"도시": ("text", "부산", None), "n": ("integer", 1, 2)}, "")),
+    "moscow.csv": (
+        "город,n\nМосква,1\n".encode("cp1251"),
+        (1, {"город": ("text", "Москва", None), "n": ("integer", 1, 1)}, ""),
+    ),
+    "seoul.csv": (
+        "도시,n\n서울,1\n부산,2\n".encode("cp949"),
+        (2, {"도시": ("text", "부산", None), "n": ("integer", 1, 2)}, ""),
+    ),
     "a.csv.gz": (gzip.compress(PLAIN, mtime=0), (2, TWO, "")),
     "a.csv.zst": (zstandard.compress(PLAIN), (2, TWO, "")),
     "a.csv.xz": (lzma.compress(PLAIN), (2, TWO, "")),
@@ -149,7 +181,9 @@ def brief(column: Mapping[str, Any]) -> tuple[str, object, object]:
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, program_runs.Ran]:
     files = {name: (FOLDER / name).read_bytes() for name in CASES}
     files |= {name: content for name, (content, _) in (WRITTEN | REFUSED).items()}
-    tasks = [({name: content}, {"processing_type": "csv_analysis", "input_data": name}) for name, content in files.items()]
+    tasks = [
+        ({name: content}, {"processing_type": "csv_analysis", "input_data": name}) for name, content in files.items()
+    ]
     runs = program_runs.run_in_one_process(tmp_path_factory.mktemp("tables"), tasks)
     return dict(zip(files, runs, strict=True))
 
@@ -196,7 +230,10 @@ def test_a_table_of_many_columns_is_cut_and_joined_again(tmp_path: Path) -> None
     names = ",".join(f"c{at}" for at in range(width))
     rows = [",".join(str(at * row) for at in range(width)) for row in range(1, 4)]
     run = program_runs.run(
-        tmp_path / "w", {"t.csv": "\n".join([names, *rows]).encode()}, processing_type="csv_analysis", input_data="t.csv"
+        tmp_path / "w",
+        {"t.csv": "\n".join([names, *rows]).encode()},
+        processing_type="csv_analysis",
+        input_data="t.csv",
     )
     assert run.code == 0, run.err
     found = {column["name"]: (column["type"], column["sum"]) for column in run.json()["columns"]}
