@@ -98,9 +98,10 @@ def test_a_forest_on_iris_is_what_it_says(tmp_path: Path) -> None:
 
 
 def test_the_seed_decides(tmp_path: Path) -> None:
-    runs = [
-        learn(tmp_path / name, seed=seed, estimator="decision_tree") for name, seed in (("a", 3), ("b", 3), ("c", 4))
+    tasks: list[tuple[dict[str, bytes | Path], dict[str, object]]] = [
+        ({}, {**IRIS, "seed": seed, "estimator": "decision_tree"}) for seed in (3, 3, 4)
     ]
+    runs = program_runs.run_in_one_process(tmp_path, tasks)
     first, again, other = ((ran.results / "predictions.csv").read_bytes() for ran in runs)
     assert first == again
     assert first != other
@@ -228,8 +229,8 @@ def test_data_that_cannot_be_learned_from_are_refused_in_one_line(tmp_path: Path
         "is no npz file of plain arrays": ({"a.npz": b"x"}, {"training_data": "a.npz"}),
         "cannot be read": ({"a.parquet": b"x"}, {"training_data": "a.parquet", "target": "y"}),
     }
-    for number, (words, (files, fields)) in enumerate(refused.items()):
-        ran = learn(tmp_path / str(number), files, **fields)
+    tasks = [(files, {**IRIS, **fields}) for files, fields in refused.values()]
+    for words, ran in zip(refused, program_runs.run_in_one_process(tmp_path, tasks), strict=True):
         assert ran.code == 2, (words, ran.err)
         assert words in ran.err
         assert len(ran.err.splitlines()) == 1

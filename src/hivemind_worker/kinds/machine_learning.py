@@ -14,12 +14,14 @@ _TOOLS = (
     "polars==2.1.0",
     "scikit-learn==1.9.1",
     "cvttf-notosanscjk-regular==1.0",
+    *program_files.TABLE_REQUIREMENTS,
 )
 """What all three environments have: tables, splitting and measuring, plots and letters for them."""
 
 _SHARED = (
-    *("given.py", "learning_columns.py", "learning_data.py", "learning_problem.py", "learning_results.py"),
+    *("learning_columns.py", "learning_data.py", "learning_tables.py", "learning_problem.py", "learning_results.py"),
     *("learning_plots.py", "learning_scores.py"),
+    *program_files.TABLES,
 )
 _NETWORK = ("network_data.py", "network_training.py", *_SHARED)
 
@@ -88,6 +90,7 @@ def _said(asked: learning.Learning) -> dict[str, object]:
     return {
         "model_type": asked.model_type,
         "training_data": asked.training_data,
+        "options": dict(asked.options),
         "target": asked.target,
         "features": list(asked.features),
         "hyper_parameters": {

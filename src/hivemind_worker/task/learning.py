@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hivemind_worker.task import checks, errors, estimators, training_data
+from hivemind_worker.task import checks, errors, estimators, processing_options, training_data
 
 MODEL_TYPES = ("scikit-learn", "pytorch", "tensorflow")
 """The reference document's three frameworks."""
@@ -13,7 +13,7 @@ MODEL_TYPES = ("scikit-learn", "pytorch", "tensorflow")
 FIELDS = frozenset(
     {
         *("model_type", "training_data", "estimator", "target", "features", "hyper_parameters", "problem"),
-        *("test_size", "seed", "cross_validation", "epochs", "batch_size", "early_stopping"),
+        *("test_size", "seed", "cross_validation", "epochs", "batch_size", "early_stopping", "options"),
     }
 )
 """The fields of an ml task; ``code``, ``args`` and ``requirements`` it shares with python tasks."""
@@ -44,6 +44,7 @@ class Learning:
     epochs: int = 0
     batch_size: int = 0
     early_stopping: int = 0
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 def parse(said: Mapping[str, object], *, has_code: bool) -> Learning:
@@ -87,6 +88,7 @@ def parse(said: Mapping[str, object], *, has_code: bool) -> Learning:
         epochs=checks.whole("epochs", said.get("epochs", 0), 0, 1_000_000),
         batch_size=checks.whole("batch_size", said.get("batch_size", 0), 0, 1_000_000),
         early_stopping=checks.whole("early_stopping", said.get("early_stopping", 0), 0, 1_000_000),
+        options=processing_options.reading(said.get("options", {})),
     )
     if has_code and found.estimator:
         raise errors.InvalidTask("estimator", "beside code of one's own; an ml task has the one or the other")
@@ -121,6 +123,8 @@ def _fits_together(said: Learning) -> None:
     estimators.hyper_parameters(said.model_type, estimator, problem, said.hyper_parameters)
     inline = not isinstance(said.training_data, str) and "dataset" not in (said.training_data or {})
     table = inline or (isinstance(said.training_data, str) and not said.training_data.lower().endswith(".npz"))
+    if said.options and (inline or not table or str(said.training_data).lower().endswith(".parquet")):
+        raise errors.InvalidTask("options", "say how a file of text, a sheet or JSON is read, and this task has none")
     if table and not said.target and problem != "clustering":
         raise errors.InvalidTask("target", "missing: which column is to be learned")
     if said.target and said.target in said.features:

@@ -219,6 +219,25 @@ def options(kind: str, value: object) -> Mapping[str, object]:
     return found
 
 
+_READING = frozenset(
+    {
+        *("bad_rows", "comment", "date_format", "decimal", "delimiter", "encoding", "escape", "header", "header_row"),
+        *("null_values", "quote", "sheet", "skip", "thousands", "types"),
+    }
+)
+"""Those of csv_analysis that say how a table is read: an ml task has them too."""
+
+
+def reading(value: object) -> Mapping[str, object]:
+    """Require options of reading a table, each checked. Raises :class:`errors.InvalidTask` naming the option."""
+    for name in checks.mapping("options", value, most=100):
+        if name not in _READING:
+            raise errors.InvalidTask(
+                f"options.{name[:60]}", f"an ml task has no such option; it has {', '.join(sorted(_READING))}"
+            )
+    return options("csv_analysis", value)
+
+
 def steps(value: object) -> tuple[Mapping[str, object], ...]:
     """Require a list of operations that we know, each with its parameters. Raises InvalidTask naming the step."""
     if not isinstance(value, (list, tuple)):

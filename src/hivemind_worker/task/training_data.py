@@ -10,8 +10,18 @@ from hivemind_worker.task import checks, errors
 DATASETS = ("iris", "wine", "breast_cancer", "digits", "diabetes")
 """The data sets that come with scikit-learn, and so with each of the frameworks' environments."""
 
-SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".npz")
-"""How a file of training data is told to be a table or arrays."""
+PACKED = ("", ".gz", ".zst", ".bz2", ".xz", ".zip")
+SUFFIXES = (
+    *(
+        f".{name}{packed}"
+        for name in ("csv", "tsv", "tab", "txt", "dat", "json", "jsonl", "ndjson")
+        for packed in PACKED
+    ),
+    *(".zip", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".parquet", ".npz"),
+)
+"""The names that files of training data end in: tables, and arrays (npz). What a table is, its content tells."""
+
+_LISTED = ".csv, .tsv, .txt, .json, .jsonl (each also .gz, .zst, .bz2, .xz, .zip), .xlsx, .xls, .ods, .parquet, .npz"
 
 ROWS = 100_000
 COLUMNS = 10_000
@@ -52,7 +62,7 @@ def _path(value: str, files: Iterable[str]) -> str:
             "training_data", f"{value[:80]!r} is none of the task's input_files: {shown or 'there are none'}"
         )
     if not value.lower().endswith(SUFFIXES):
-        raise errors.InvalidTask("training_data", f"{value[:80]!r} must end in one of {', '.join(SUFFIXES)}")
+        raise errors.InvalidTask("training_data", f"{value[:80]!r} must end in one of {_LISTED}")
     return value
 
 

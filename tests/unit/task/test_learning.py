@@ -36,7 +36,9 @@ def test_everything_that_may_be_said() -> None:
         epochs=10,
         batch_size=64,
         early_stopping=3,
+        options={"decimal": ",", "types": {"x": "number"}},
     )
+    assert found.options == {"decimal": ",", "types": {"x": "number"}}
     assert (found.test_size, found.seed, found.cross_validation, found.early_stopping) == (0.25, 2**32 - 1, 5, 3)
     assert found.features == ("x",)
 
@@ -74,7 +76,7 @@ def test_data_inside_the_task(data: object) -> None:
         ("model_type", {"model_type": "keras"}),
         ("training_data", {"training_data": None}),
         ("training_data", {"training_data": "a.csv"}),
-        ("training_data", {"training_data": "a.xlsx", "input_files": {"a.xlsx": ""}}),
+        ("training_data", {"training_data": "a.pickle", "input_files": {"a.pickle": ""}}),
         ("training_data", {"training_data": 5}),
         ("training_data", {"training_data": {"dataset": "iris", "rows": ROWS}}),
         ("training_data", {"training_data": []}),
@@ -107,6 +109,12 @@ def test_data_inside_the_task(data: object) -> None:
         ("seed", {"seed": 2**32}),
         ("cross_validation", {"cross_validation": 1}),
         ("cross_validation", {"cross_validation": 5, "problem": "clustering"}),
+        ("options", {"options": {"decimal": ","}}),
+        ("options", {"options": {"decimal": ","}, "training_data": ROWS, "target": "y"}),
+        (
+            "options.bins",
+            {"options": {"bins": 5}, "training_data": "a.csv", "target": "y", "input_files": {"a.csv": ""}},
+        ),
         ("epochs", {"epochs": 5}),
         ("batch_size", {"batch_size": 5}),
         ("early_stopping", {"early_stopping": 5}),

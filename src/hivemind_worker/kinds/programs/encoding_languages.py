@@ -7,6 +7,7 @@ are of one language, whether they stand where letters stand, and which language 
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,6 +77,9 @@ _SINGLE: tuple[tuple[str, tuple[str, ...], float], ...] = (
 """Encodings with the languages that are written in them, and how much to believe in one where all else is equal."""
 
 _SIGNS = frozenset("“”„‘’‚–—…«»€°§©®™½¼¾·²³×±µ\u00a0´¨£¥¢¡¿†•№‰→\u200e\u200f\u200c،؟؛ـ")
+
+_SIGNS_WITHIN = re.compile(r"(?<=[A-Za-z])[^\w\s\x00-\x7f\u0300-\u036f]*[๐-๙]+[^\w\s\x00-\x7f]*(?=[A-Za-z])")
+"""Thai digits, and signs beside them, within a Latin word: ``Gr๖฿e`` is ``Größe``."""
 
 
 @dataclass(frozen=True)
@@ -165,17 +169,18 @@ def _shape(text: str) -> float:
         if letter.isalpha():
             capital_inside = letter.isupper() and before.isalpha() and before.islower()
             small_among = letter.islower() and before.isupper() and after.isupper()
-            scripts = before.isascii() and before.isalpha() and not unicodedata.name(letter, "").startswith("LATIN")
+            latin_beside = any(other.isascii() and other.isalpha() for other in (before, after))
+            scripts = latin_beside and not unicodedata.name(letter, "").startswith(("LATIN", "CJK", "HANGUL"))
             alone = letter.isupper() and not before.isalpha() and not after.isalpha()
             odd += capital_inside or small_among or scripts or alone
+        elif unicodedata.combining(letter):
+            # A mark of a script of its own stands upon a letter of that script.
+            of_a_script = not unicodedata.name(letter, "").startswith("COMBINING")
+            odd += of_a_script and (before.isascii() or not (before.isalpha() or unicodedata.combining(before)))
         else:
-            odd += (
-                before.isalpha()
-                and after.isalpha()
-                and letter not in "’'·\u00ad\u200c"
-                and not unicodedata.combining(letter)
-            )
-    return 1.0 - odd / max(1, total)
+            odd += before.isalpha() and after.isalpha() and letter not in "’'·\u00ad\u200c"
+    odd += sum(map(len, _SIGNS_WITHIN.findall(text)))
+    return 1.0 - min(1.0, odd / max(1, total))
 
 
 def _many_bytes(sample: bytes) -> list[tuple[float, str, list[str], str]]:

@@ -66,9 +66,10 @@ def learn(settings: dict[str, Any]) -> int:
 def _inputs(told: learning_results.Told) -> tuple[learning_columns.Columns | None, Inputs]:
     features = told.data.features
     if isinstance(features, pl.DataFrame):
-        columns = learning_columns.prepare(features, told.settings["features"])
+        columns = learning_columns.prepare(features, told.settings["features"], told.notes)
         for note in columns.notes:
             told.note(note)
+        told.data.left_out |= columns.left_out
         return columns, columns.table
     flat = features.reshape(len(features), -1)
     if flat.shape[1] != features.shape[-1]:

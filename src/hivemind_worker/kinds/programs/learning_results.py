@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.metadata
 import platform
 import time
@@ -123,6 +124,7 @@ def write_metrics(told: Told, split: learning_problem.Split) -> None:
             "target": told.data.target_name or None,
             **({"classes": told.names} if told.labels is not None else {}),
             "rows": {"train": len(split.train), "test": len(split.test)},
+            "data": told.data.describe(),
             "seed": told.seed,
             **told.content,
             "seconds": told.seconds,
@@ -165,6 +167,7 @@ def _word(told: Told, value: Any) -> Any:
     return repr(float(value)) if isinstance(value, float | np.floating) else value
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Python and every package that is installed beside the program."""
     found = {dist.name: dist.version for dist in importlib.metadata.distributions() if dist.name}

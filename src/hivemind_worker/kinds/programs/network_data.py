@@ -58,9 +58,10 @@ def source(told: learning_results.Told) -> Source:
     if isinstance(data.features, pl.DataFrame):
         if told.settings["estimator"] == "cnn":
             raise given.Refusal("estimator: cnn learns from images: arrays (npz), or the data set digits")
-        columns = learning_columns.prepare(data.features, told.settings["features"])
+        columns = learning_columns.prepare(data.features, told.settings["features"], told.notes)
         for note in columns.notes:
             told.note(note)
+        data.left_out |= columns.left_out
         return Source(columns, None, targets)
     array = data.features.astype(np.float32)
     if told.settings["estimator"] == "cnn":

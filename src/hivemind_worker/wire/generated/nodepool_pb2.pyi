@@ -377,7 +377,7 @@ class Task(_message.Message):
 
     @_builtins.property
     def options(self) -> _struct_pb2.Struct:
-        """options holds what else the processing type knows; each is listed in the task reference."""
+        """options holds what else the processing type knows, and how an ml task's table is read; the task reference has each."""
 
     def __init__(
         self,
