@@ -55,7 +55,8 @@ def test_a_forest_on_iris_is_what_it_says(tmp_path: Path) -> None:
     ran = learn(tmp_path / "a", cross_validation=4, seed=11, hyper_parameters={"n_estimators": 30, "max_features": 1})
     assert ran.code == 0, ran.err
     assert ran.files == [
-        *("confusion.png", "metrics.json", "model.joblib", "model.onnx", "predictions.csv", "versions.json")
+        *("confusion.png", "metrics.json", "model.joblib", "model.onnx", "model_card.md", "predictions.csv"),
+        "versions.json",
     ]
     metrics = ran.json("metrics.json")
     rows = predictions(ran)

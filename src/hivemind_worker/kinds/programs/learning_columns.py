@@ -82,14 +82,22 @@ def prepare(table: pl.DataFrame, asked: list[str], remarks: Sequence[str] = ()) 
     return columns
 
 
-def preprocessing(columns: Columns, train: pl.DataFrame, *, scaled: bool) -> ColumnTransformer:
-    """Missing numbers become the median, categories one indicator each, numbers one scale where that matters."""
+def numbers(missing: str, *, scaled: bool) -> Any:
+    """The steps for numbers: missing ones become the median or what ``missing`` says, then one scale for all."""
+    steps: list[tuple[str, Any]] = []
+    if missing != "native":
+        strategy = missing if missing in {"mean", "most_frequent"} else "median"
+        steps.append(("missing", SimpleImputer(strategy=strategy, keep_empty_features=True)))
+    if scaled:
+        steps.append(("scale", StandardScaler()))
+    return Pipeline(steps) if steps else "passthrough"
+
+
+def preprocessing(columns: Columns, train: pl.DataFrame, *, scaled: bool, missing: str = "median") -> ColumnTransformer:
+    """Missing numbers as ``missing`` says, categories one indicator each, numbers one scale where that matters."""
     steps: list[tuple[str, Any, list[str]]] = []
     if columns.numeric:
-        number: list[tuple[str, Any]] = [("missing", SimpleImputer(strategy="median", keep_empty_features=True))]
-        if scaled:
-            number.append(("scale", StandardScaler()))
-        steps.append(("number", Pipeline(number), columns.numeric))
+        steps.append(("number", numbers(missing, scaled=scaled), columns.numeric))
     plain = [name for name in columns.categorical if train[name].n_unique() <= CATEGORIES]
     many = [name for name in columns.categorical if name not in plain]
     if plain:

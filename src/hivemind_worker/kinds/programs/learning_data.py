@@ -47,6 +47,7 @@ class Data:
     notes: list[str] = field(default_factory=list)
     source: learning_tables.LearningTable | None = None
     left_out: dict[str, str] = field(default_factory=dict)
+    rows_dropped: int = 0
 
     def describe(self) -> dict[str, Any]:
         """How the data were read and what of them was not used, for the metrics."""
@@ -54,7 +55,8 @@ class Data:
         rows = source.frame.height or len(self.rows)
         return {
             "rows_read": rows,
-            "rows_without_target": rows - len(self.rows),
+            "rows_without_target": rows - len(self.rows) - self.rows_dropped,
+            "rows_with_missing_values_dropped": self.rows_dropped,
             "rows_left_out": source.rejected.get("rows", 0),
             "assumptions": source.assumptions,
             "files": source.files,
@@ -85,7 +87,9 @@ def read(settings: dict[str, Any]) -> Data:
         source = learning_tables.read_inline(said)
     clustering = settings["problem"] == "clustering"
     target = settings["target"] or default
-    return _split_off(source, target, settings["features"], class_names, clustering=clustering)
+    return _split_off(
+        source, target, settings["features"], class_names, clustering=clustering, missing=settings["missing"]
+    )
 
 
 def _split_off(
@@ -95,6 +99,7 @@ def _split_off(
     class_names: dict[int, str],
     *,
     clustering: bool,
+    missing: str = "",
 ) -> Data:
     """The target apart from the features, rows without a target left out."""
     table = source.frame
@@ -125,11 +130,21 @@ def _split_off(
         left_out = dict.fromkeys(
             (name for name in table.columns if name not in (*features, target)), "`features` does not name it"
         )
+    dropped = 0
+    if missing == "drop":
+        whole = ~pl.any_horizontal(_missing(column) for column in chosen.iter_columns())
+        keep = chosen.select(whole).to_series()
+        dropped = int((~keep).sum())
+        notes.append(f"{dropped} rows with a missing value are left out, as `missing` says")
+        chosen, rows = chosen.filter(keep), rows[keep.to_numpy()]
+        values = values[keep.to_numpy()] if values is not None else None
     if chosen.width == 0 or chosen.height < 2:
         raise given.Refusal(f"the data have {chosen.height} rows and {chosen.width} features: nothing can be learned")
     if target != "target":
         class_names = {}
-    return Data(chosen, values, target, rows, class_names=class_names, notes=notes, source=source, left_out=left_out)
+    data = Data(chosen, values, target, rows, class_names=class_names, notes=notes, source=source, left_out=left_out)
+    data.rows_dropped = dropped
+    return data
 
 
 def _missing(column: pl.Series) -> pl.Series:

@@ -96,7 +96,7 @@ def _by_reader(path: str, options: dict[str, Any], columns: Sequence[str], targe
             header_note = f"line {table.files[0]['first_line']} names the columns, since {absent[0]!r} stands in it"
     if absent and not header_note:
         raise given.Refusal(
-            f"{'target' if absent[0] == target else 'features'}: the data have no column {absent[0]!r}; they have "
+            f"{'target: ' if absent[0] == target else ''}the data have no column {absent[0]!r}; they have "
             f"{listed(frame.columns)} ({table.assumptions()[0]})"
         )
     remarks = [header_note] if header_note else []
@@ -159,7 +159,7 @@ def _parquet(path: str) -> LearningTable:
     except (pl.exceptions.PolarsError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise given.Refusal(f"training_data: {path} cannot be read: {str(error).splitlines()[0][:300]}") from None
+        raise given.Refusal(f"{given.shown(path)} cannot be read: {str(error).splitlines()[0][:300]}") from None
     notes: list[str] = []
     frame = pl.DataFrame([_dates_found(column, notes) for column in frame.iter_columns()])
     indexes = {
