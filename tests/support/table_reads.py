@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hivemind_worker.kinds import program_files
 
 _PROGRAMS = Path(program_files.__file__).parent / "programs"
 
 _READER = """
-import json, os, shutil, sys
+import json, os, sys
 from pathlib import Path
 import given, table_reading
-folder = Path.cwd()
-for number, (name, options) in enumerate(json.loads(Path("order.json").read_text())):
-    os.chdir(folder / str(number))
+for line in sys.stdin:
+    folder, name, options = json.loads(line)
+    os.chdir(folder)
     Path("task.json").write_text("{}")
     scratch = Path("scratch")
     scratch.mkdir()
@@ -34,13 +35,12 @@ for number, (name, options) in enumerate(json.loads(Path("order.json").read_text
             "rows": [[v if isinstance(v, (str, int, float, type(None))) else str(v) for v in row] for row in rows],
             "columns": [[column.name, column.type] for column in table.columns],
             "assumptions": table.assumptions(),
-            "files": table.files,
-            "rejected": table.rejected,
+            "rejected": table.rejected["rows"],
         }
     except given.Refusal as refusal:
         result = {"refused": str(refusal)}
     Path("result.json").write_text(json.dumps(result), encoding="utf-8")
-    shutil.rmtree("scratch")
+    print(flush=True)
 """
 
 
@@ -53,35 +53,50 @@ class Read:
     types: list[str]
     rows: list[list[Any]]
     notes: str
-    files: list[dict[str, Any]]
     rejected: int
 
 
-def read(folder: Path, tables: Sequence[tuple[str, bytes, Mapping[str, object]]], seconds: int = 300) -> list[Read]:
-    """Read each table, a file's name, its content and options, in one process that works in the new ``folder``."""
-    for number, (name, content, _) in enumerate(tables):
-        path = folder / str(number) / name
-        path.parent.mkdir(parents=True)
-        path.write_bytes(content)
-    folder.mkdir(exist_ok=True)
-    (folder / "order.json").write_text(json.dumps([(name, options) for name, _, options in tables]), encoding="utf-8")
-    ended = subprocess.run(
-        [sys.executable, "-c", _READER],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(_PROGRAMS), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return [_result(folder / str(number) / "result.json") for number in range(len(tables))]
+class Reader:
+    """A process that reads one table after the other in folders below ``folder``; a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _READER],
+            env={**os.environ, "PYTHONPATH": str(_PROGRAMS), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def read(self, name: str, content: bytes, options: Mapping[str, object]) -> Read:
+        """Read a file of that name."""
+        self._count += 1
+        folder = self._folder / str(self._count)
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(content)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([str(folder), name, options]) + "\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline(), self._process.communicate()[1]
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        shutil.rmtree(folder)
+        if reason := result.get("refused"):
+            return Read(reason, [], [], [], "", 0)
+        names, types = ([column[at] for column in result["columns"]] for at in (0, 1))
+        return Read("", names, types, result["rows"], "\n".join(result["assumptions"]), result["rejected"])
 
 
-def _result(path: Path) -> Read:
-    result = json.loads(path.read_text(encoding="utf-8"))
-    if reason := result.get("refused"):
-        return Read(reason, [], [], [], "", [], 0)
-    names, types = ([column[at] for column in result["columns"]] for at in (0, 1))
-    notes = "\n".join(result["assumptions"])
-    return Read("", names, types, result["rows"], notes, result["files"], result["rejected"]["rows"])
+def read(folder: Path, tables: Sequence[tuple[str, bytes, Mapping[str, object]]]) -> list[Read]:
+    """Read each table, a file's name, its content and options, in one process that works in ``folder``."""
+    with Reader(folder) as reader:
+        return [reader.read(name, content, options) for name, content, options in tables]
