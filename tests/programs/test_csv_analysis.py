@@ -15,7 +15,7 @@ import polars as pl
 import program_runs
 import pytest
 
-LIBRARIES = ("duckdb", "charset_normalizer")
+LIBRARIES = ("duckdb", "python_calamine", "zstandard")
 
 ROWS = 5_000
 
@@ -279,3 +279,26 @@ def test_the_report_escapes_what_the_table_says(tmp_path: Path) -> None:
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "://" not in page  # nothing is fetched from elsewhere
+
+
+def test_a_wide_table_says_of_each_column_what_a_narrow_one_does(tmp_path: Path) -> None:
+    drawn = random.Random(5)
+    makers = (
+        lambda: str(drawn.randrange(9)),
+        lambda: f"{drawn.lognormvariate(0, 3):.3f}",
+        lambda: drawn.choice(["a", "é", ""]),
+        lambda: str(dt.date(2026, 1, 1) + dt.timedelta(drawn.randrange(90))),
+        lambda: drawn.choice(["true", "false"]),
+    )
+    table = [[f"c{at}" for at in range(130)]] + [[makers[at % 5]() for at in range(130)] for _ in range(40)]
+
+    def summary(width: int) -> list[dict[str, Any]]:
+        text = "\n".join(",".join(row[:width]) for row in table)
+        ran = analyse(tmp_path / str(width), {"t.csv": text.encode()})
+        assert ran.code == 0, ran.err
+        found: list[dict[str, Any]] = ran.json()["columns"]
+        return found
+
+    wide = summary(130)
+    assert [column["name"] for column in wide] == table[0]
+    assert wide[:20] == summary(20)

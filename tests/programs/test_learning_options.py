@@ -14,6 +14,8 @@ import pytest
 
 LIBRARIES = ("numpy", "sklearn.ensemble", "matplotlib.pyplot", "skl2onnx")
 
+pytestmark = pytest.mark.timeout(400)  # many runs in one interpreter
+
 IRIS = {"model_type": "scikit-learn", "training_data": {"dataset": "iris"}, "estimator": "decision_tree", "seed": 5}
 GRID = {"max_depth": [1, 2, 3], "criterion": ["gini", "entropy"]}
 

@@ -16,6 +16,8 @@ import numpy as np
 import program_runs
 import pytest
 
+pytestmark = pytest.mark.timeout(400)  # many runs in one interpreter
+
 FOLDER = Path(__file__).parent / "learning"
 
 CASES: dict[str, dict[str, Any]] = {
@@ -187,7 +189,7 @@ def case_task(name: str) -> Task:
         "model_type": "scikit-learn",
         "training_data": name,
         "target": case.get("target", "y"),
-        "hyper_parameters": {"n_estimators": 20},
+        "hyper_parameters": {"n_estimators": 10},
         **({"problem": case["problem"]} if "problem" in case else {}),
     }
     return {name: (FOLDER / name).read_bytes()}, fields
@@ -198,7 +200,7 @@ def random_task(table: Table) -> Task:
     return {"t.csv": table.content}, {**fields, "target": "target_y"}
 
 
-RANDOM = [Writer(seed).write() for seed in range(3)]
+RANDOM = [Writer(seed).write() for seed in range(2)]
 
 
 @pytest.fixture(scope="module")

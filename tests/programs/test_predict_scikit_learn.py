@@ -12,6 +12,8 @@ import pytest
 
 LIBRARIES = ("numpy", "sklearn.ensemble", "matplotlib.pyplot", "skl2onnx")
 
+pytestmark = pytest.mark.timeout(400)  # many runs in one interpreter
+
 ROWS = 80
 HEADER = "size;code;day;member;y"
 

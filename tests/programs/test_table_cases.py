@@ -1,4 +1,4 @@
-"""csv_analysis over tables as people send them: what each must come to, or with which words it is refused."""
+"""Tables as people send them, by the reader of csv_analysis and ml: what each comes to, or why it is refused."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import lzma
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import program_runs
 import pytest
+import table_reads
 import zstandard
 
 FOLDER = Path(__file__).parent / "tables"
@@ -171,39 +170,34 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 }
 
 
-def brief(column: Mapping[str, Any]) -> tuple[str, object, object]:
-    if column["type"] == "text":
-        return "text", min((each["value"] for each in column["top"]), default=None), None
-    return column["type"], column["min"], column["max"]
+def brief(read: table_reads.Read, at: int) -> tuple[str, object, object]:
+    values = [row[at] for row in read.rows if row[at] is not None]
+    if read.types[at] == "text":
+        return "text", min(values, default=None), None
+    return read.types[at], min(values, default=None), max(values, default=None)
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, program_runs.Ran]:
+def reads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, table_reads.Read]:
     files = {name: (FOLDER / name).read_bytes() for name in CASES}
     files |= {name: content for name, (content, _) in (WRITTEN | REFUSED).items()}
-    tasks = [
-        ({name: content}, {"processing_type": "csv_analysis", "input_data": name}) for name, content in files.items()
-    ]
-    runs = program_runs.run_in_one_process(tmp_path_factory.mktemp("tables"), tasks)
-    return dict(zip(files, runs, strict=True))
+    tables: list[tuple[str, bytes, Mapping[str, object]]] = [(name, content, {}) for name, content in files.items()]
+    return dict(zip(files, table_reads.read(tmp_path_factory.mktemp("cases") / "w", tables), strict=True))
 
 
 @pytest.mark.parametrize("name", [*CASES, *WRITTEN])
-def test_a_table_is_read_as_a_person_reads_it(name: str, ran: dict[str, program_runs.Ran]) -> None:
+def test_a_table_is_read_as_a_person_reads_it(name: str, reads: dict[str, table_reads.Read]) -> None:
     rows, columns, note = CASES[name] if name in CASES else WRITTEN[name][1]
-    assert ran[name].code == 0, ran[name].err
-    summary = ran[name].json()
-    assert {column["name"]: brief(column) for column in summary["columns"]} == dict(columns)
-    assert summary["rows"] == rows
-    assert note in "\n".join(summary["assumptions"])
+    read = reads[name]
+    assert not read.refused
+    assert {column: brief(read, at) for at, column in enumerate(read.names)} == dict(columns)
+    assert len(read.rows) == rows
+    assert note in read.notes
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_table_that_is_lost_is_refused(name: str, ran: dict[str, program_runs.Ran]) -> None:
-    assert ran[name].code == 2
-    assert REFUSED[name][1] in ran[name].err
-    assert ran[name].err.count("\n") == 1
-    assert "data.parquet" not in ran[name].files
+def test_a_table_that_is_lost_is_refused(name: str, reads: dict[str, table_reads.Read]) -> None:
+    assert REFUSED[name][1] in reads[name].refused
 
 
 def test_options_say_where_the_table_is(tmp_path: Path) -> None:
@@ -215,26 +209,8 @@ def test_options_say_where_the_table_is(tmp_path: Path) -> None:
         (b"a;b\n1.000;2\n3.000;4\n", {"thousands": "."}),
         ("a,b\n1,2\n3,4\né,\n".encode("cp437"), {"encoding": "cp437", "types": {"a": "integer"}}),
     ]
-    tasks = [
-        ({"t.csv": table}, {"processing_type": "csv_analysis", "input_data": "t.csv", "options": options})
-        for table, options in said
-    ]
-    for run, (_, options) in zip(program_runs.run_in_one_process(tmp_path, tasks), said, strict=True):
-        assert run.code == 0, (options, run.err)
-        columns = {column["name"]: column.get("max") for column in run.json()["columns"]}
+    reads = table_reads.read(tmp_path / "w", [("t.csv", table, options) for table, options in said])
+    for read, (_, options) in zip(reads, said, strict=True):
+        assert not read.refused, options
+        columns = {name: max(row[at] for row in read.rows if row[at] is not None) for at, name in enumerate(read.names)}
         assert columns == {"a": 3000 if "thousands" in options else 3, "b": 4}, options
-
-
-def test_a_table_of_many_columns_is_cut_and_joined_again(tmp_path: Path) -> None:
-    width = 150
-    names = ",".join(f"c{at}" for at in range(width))
-    rows = [",".join(str(at * row) for at in range(width)) for row in range(1, 4)]
-    run = program_runs.run(
-        tmp_path / "w",
-        {"t.csv": "\n".join([names, *rows]).encode()},
-        processing_type="csv_analysis",
-        input_data="t.csv",
-    )
-    assert run.code == 0, run.err
-    found = {column["name"]: (column["type"], column["sum"]) for column in run.json()["columns"]}
-    assert found == {f"c{at}": ("integer", at * 6) for at in range(width)}

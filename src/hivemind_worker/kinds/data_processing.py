@@ -26,7 +26,14 @@ _CJK_FONT = "cvttf-notosanscjk-regular==1.0"
 _PROGRAMS: Mapping[str, _Programs] = {
     "csv_analysis": _Programs(
         (
-            *("csv_analysis.py", "csv_statistics.py", "csv_report.py", "drawing.py"),
+            *(
+                "csv_analysis.py",
+                "csv_statistics.py",
+                "csv_long_form.py",
+                "csv_figures.py",
+                "csv_report.py",
+                "drawing.py",
+            ),
             *program_files.TABLES,
         ),
         program_files.TABLE_REQUIREMENTS,

@@ -33,10 +33,14 @@ PLACEHOLDERS = (
         "missing",
     ),
     *("unknown", "#n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!", "#num!", "#name?", "<na>", "(null)", r"\n"),
+    *("-nan", "+nan", "1.#qnan", "-1.#ind", "1.#ind", "-1.#ind00", "#n/a n/a"),
 )
 """What stands for a missing value among numbers or dates, in small letters; among words it is a word."""
 
-INFINITE = ("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity")
+INFINITE = (
+    *("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"),
+    *("∞", "+∞", "-∞", "1.#inf", "-1.#inf", "1.#inf00", "-1.#inf00"),
+)
 """Numbers that cannot be reckoned with, in small letters."""
 
 SQL_TYPES = {
@@ -48,10 +52,25 @@ SQL_TYPES = {
     "text": "VARCHAR",
 }
 
-DATE_FORMATS = ("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%d.%m.%Y")
+DATE_FORMATS = (
+    *("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%d.%m.%Y", "%Y.%m.%d"),
+    *("%d %b %Y", "%d-%b-%Y", "%b %d %Y", "%b %d, %Y"),
+)
 """Ways to write a date besides ISO's; that of day and month is told only where the values settle it."""
 
-_CURRENCY = "[$€£¥₹]|USD|EUR|GBP|CHF|kr|zł|Kč|Ft"
+_DATE_PARTS = {"%d": "[0-9]{1,2}", "%m": "[0-9]{1,2}", "%Y": "[0-9]{4}", "%b": "[A-Za-z]{3,9}"}
+_TIMES = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p")
+_TIME = "[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?( [AaPp][Mm])?"
+_ISO_DAY = "[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
+_ISO_TIME = "[T ][0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,9})?)?"
+_ZONE = " ?([Zz]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?)"
+
+CURRENCY = (
+    r"(?:US|CA|A|C|R|NZ|HK|S)?[$]|\p{Sc}|USD|EUR|GBP|CHF|JPY|CNY|RMB|INR|TWD|KRW|SGD|HKD|AUD|NZD|CAD|MXN|BRL|ZAR|"
+    r"SEK|NOK|DKK|ISK|PLN|CZK|HUF|RON|BGN|TRY|RUB|UAH|ILS|kr[.]?|zł|Kč|Ft"
+)
+"""Signs and codes of currencies, as a pattern."""
+
 _SPACES = " \u00a0\u202f\u2009"
 
 
@@ -84,10 +103,10 @@ def number(text: str, style: str, *, padded: bool, thousands: str | None = None)
     )
     whole = f"(?:{groups}|{_whole(padded)})" if groups else _whole(padded)
     body = f"(?:{whole}(?:[{decimal}][0-9]*)?|[{decimal}][0-9]+)(?:[eE][+-]?[0-9]{{1,3}})?"
-    sign, gap, money = "[+−-]?", f"[{_SPACES}]*", f"(?:{_CURRENCY})?"
-    signed = f"{sign}{gap}{money}{gap}{sign}{body}{gap}(?:{_CURRENCY}|%|‰)?-?"
-    form = f"(?:{signed}|[(]{gap}{money}{gap}{body}{gap}(?:{_CURRENCY}|%)?[)])"
-    digits = f"regexp_replace(regexp_replace({text}, '{_CURRENCY}', '', 'g'), '[^0-9eE{decimal}+-]', '', 'g')"
+    sign, gap, money = "[+−-]?", f"[{_SPACES}]*", f"(?:{CURRENCY})?"
+    signed = f"{sign}{gap}{money}{gap}{sign}{body}{gap}(?:{CURRENCY}|%|‰)?-?"
+    form = f"(?:{signed}|[(]{gap}{money}{gap}{body}{gap}(?:{CURRENCY}|%)?[)])"
+    digits = f"regexp_replace(regexp_replace({text}, '{CURRENCY}', '', 'g'), '[^0-9eE{decimal}+-]', '', 'g')"
     plain = f"replace({digits}, ',', '.')" if decimal == "," else digits
     # The sign is put in front: it may stand there, behind a currency, behind the number, or be parentheses.
     negative = f"regexp_matches({text}, '^[^0-9]*[−(-]|-$')"
@@ -101,9 +120,18 @@ def is_ambiguous(text: str) -> str:
     return f"regexp_full_match({text}, '[^0-9]*[1-9][0-9]{{0,2}}[.,][0-9]{{3}}[^0-9]*')"
 
 
-def boolean(text: str) -> str:
-    """Truth values in words: digits are numbers."""
-    return f"CASE WHEN lower({text}) IN ('true', 'yes') THEN true WHEN lower({text}) IN ('false', 'no') THEN false END"
+def whole_number(text: str, style: str, *, thousands: str | None = None) -> str:
+    """A number without a fraction, in one of NUMBERS, as the task says it is one."""
+    value = number(text, style, padded=True, thousands=thousands)
+    return f"CASE WHEN abs({value}) < 9e15 AND {value} = floor({value}) THEN CAST({value} AS BIGINT) END"
+
+
+def boolean(text: str, *, declared: bool = False) -> str:
+    """Truth values in words; digits and single letters only where the task says that they are truth values."""
+    true, false = ("'true', 'yes'", "'false', 'no'")
+    if declared:
+        true, false = f"{true}, '1', 't', 'y'", f"{false}, '0', 'f', 'n'"
+    return f"CASE WHEN lower({text}) IN ({true}) THEN true WHEN lower({text}) IN ({false}) THEN false END"
 
 
 def date(text: str, options: dict[str, Any], style: str = "") -> str:
@@ -112,8 +140,10 @@ def date(text: str, options: dict[str, Any], style: str = "") -> str:
         whole_days = not any(code in said for code in ("%H", "%I", "%M", "%S", "%p", "%X", "%c", "%s"))
         return f"CAST(try_strptime({text}, {literal(said)}) AS DATE)" if whole_days else "CAST(NULL AS DATE)"
     if style:
-        return f"CAST(try_strptime({text}, {literal(style)}) AS DATE)"
-    iso = f"regexp_full_match({text}, '[0-9]{{4}}-[0-9]{{1,2}}-[0-9]{{1,2}}') AND NOT starts_with({text}, '0000')"
+        formats = ", ".join(map(literal, _spellings(style)))
+        fits = f"regexp_full_match({text}, '{_date_form(style)}')"
+        return f"CASE WHEN {fits} THEN CAST(try_strptime({text}, [{formats}]) AS DATE) END"
+    iso = f"regexp_full_match({text}, '{_ISO_DAY}') AND NOT starts_with({text}, '0000')"
     return (
         f"CASE WHEN {iso} THEN TRY_CAST({text} AS DATE) "
         f"WHEN regexp_full_match({text}, '[0-9]{{1,2}}[.][0-9]{{1,2}}[.][0-9]{{4}}') "
@@ -121,12 +151,39 @@ def date(text: str, options: dict[str, Any], style: str = "") -> str:
     )
 
 
-def moment(text: str, options: dict[str, Any]) -> str:
+def moment(text: str, options: dict[str, Any], style: str = "") -> str:
     """Days with a time of day; what has a zone is turned to UTC."""
     if said := options.get("date_format"):
         return f"try_strptime({text}, {literal(said)})"
-    iso = f"regexp_matches({text}, '^[0-9]{{4}}-[0-9]') AND NOT starts_with({text}, '0000')"
-    return f"CASE WHEN {iso} THEN TRY_CAST({text} AS TIMESTAMP) END"
+    if style:
+        dates = _spellings(style)
+        formats = ", ".join(literal(f"{date}{time}") for date in dates for time in ("", *(f" {one}" for one in _TIMES)))
+        fits = f"regexp_full_match({text}, '{_date_form(style)}( {_TIME})?')"
+        return f"CASE WHEN {fits} THEN try_strptime({text}, [{formats}]) END"
+    # The cast to TIMESTAMP reads a zone and forgets it.
+    plain = f"replace({text}, ',', '.')"
+    return (
+        f"CASE WHEN starts_with({text}, '0000') THEN NULL "
+        f"WHEN regexp_full_match({text}, '{_ISO_DAY}({_ISO_TIME})?') THEN TRY_CAST({plain} AS TIMESTAMP) "
+        f"WHEN {has_zone(text)} THEN TRY_CAST({plain} AS TIMESTAMPTZ) AT TIME ZONE 'UTC' END"
+    )
+
+
+def has_zone(text: str) -> str:
+    """Whether a text is a time with a zone, as ISO writes it."""
+    return f"regexp_full_match({text}, '{_ISO_DAY}{_ISO_TIME}{_ZONE}')"
+
+
+def _date_form(style: str) -> str:
+    form = style.replace(".", "[.]")
+    for code, pattern in _DATE_PARTS.items():
+        form = form.replace(code, pattern)
+    return form
+
+
+def _spellings(style: str) -> list[str]:
+    """The style with short names of months, and with long ones."""
+    return [style, style.replace("%b", "%B")] if "%b" in style else [style]
 
 
 def is_placeholder(text: str) -> str:
@@ -136,8 +193,10 @@ def is_placeholder(text: str) -> str:
 
 
 def is_infinite(text: str) -> str:
-    """Whether a text is an infinite number."""
-    return f"(lower({text}) IN ({', '.join(map(literal, INFINITE))}))"
+    """Whether a text is an infinite number, in words or by its exponent."""
+    large = f"regexp_full_match({text}, '[+-]?[0-9]+([.][0-9]*)?[eE][+]?[0-9]{{3}}')"
+    words = f"lower({text}) IN ({', '.join(map(literal, INFINITE))})"
+    return f"({words} OR ({large} AND isinf(TRY_CAST({text} AS DOUBLE))))"
 
 
 def _whole(padded: bool) -> str:  # noqa: FBT001 - one of two patterns

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import cell_formats
+
 NUMBER = re.compile(
     r"""[(]?\s*[+\-−]?\s*[$€£¥₹]?\s*
     (?:
@@ -16,16 +18,14 @@ NUMBER = re.compile(
 )
 """Any way of writing a number; which way a column means is decided by all of its values."""
 
-_INFINITE = frozenset({"inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"})
+_INFINITE = frozenset(cell_formats.INFINITE)
 _DATE = re.compile(
     r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}([T ][0-9:.,+Z-]*)?"
     r"|[0-9]{1,2}[-/.][0-9]{1,2}[-/.]([0-9]{4}|[0-9]{2})([T ][0-9:., APMapm]*)?"
     r"|[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?"
 )
 _TRUTH = frozenset({"true", "false", "yes", "no"})
-_MISSING = frozenset(
-    {"", "na", "n/a", "nan", "null", "none", "-", "--", "—", "–", ".", "..", "?", "#n/a", "nil", "missing", "<na>", "*"}
-)
+_MISSING = frozenset({"", *cell_formats.PLACEHOLDERS} - {"unknown"})  # which is a name as often as a gap
 _UNIT_WORDS = """
 % ‰ °c °f c f k degc degf deg ° rad m mm cm km µm um nm in ft mi s sec ms µs us min h hr d day days a yr year hz khz
 mhz ghz v mv kv a ma µa w mw kw mwh kwh j kj pa hpa kpa mpa bar mbar psi g kg mg µg ug t l ml µl ul mol mmol ppm ppb ppt
@@ -38,7 +38,8 @@ _BRACKETED = re.compile(r"[\[(].{1,30}[\])]")
 
 def is_missing(cell: str) -> bool:
     """Whether the cell is empty or one of the usual signs for a value that is missing."""
-    return cell.strip().lower() in _MISSING
+    text = cell.strip().lower()
+    return text in _MISSING or (text.startswith("--") and not text.strip("-"))
 
 
 def is_number(cell: str) -> bool:

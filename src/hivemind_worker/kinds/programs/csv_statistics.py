@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import duckdb
 
+import csv_figures
+import csv_long_form
 import given
 import table_reading
 import table_typing
 from cell_formats import identifier, literal
+from csv_figures import DATES, NUMERIC
 
 EXACT_ROWS = 1_000_000
 """Up to here distinct values and quantiles are exact; beyond, they are estimates in bounded memory, and said to be."""
@@ -28,11 +30,6 @@ _REMEMBERED = 64
 _SHORT = 100_000
 """Rows up to which the commonest words of many columns are counted at once, in memory."""
 
-_QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
-_LARGE = 1e150  # its square is still a number
-NUMERIC = frozenset({"integer", "number"})
-_DATES = frozenset({"date", "timestamp"})
-
 
 def measure(
     connection: duckdb.DuckDBPyConnection,
@@ -43,7 +40,9 @@ def measure(
     """Everything about each column. Many are measured in one query: each query reads the file's description anew."""
     found: list[dict[str, Any]] = []
     at_once = _at_once(table.rows)
-    for part in table.parts:
+    if len(table.columns) > _AT_ONCE and 0 < table.rows <= csv_long_form.ROWS:
+        found = csv_long_form.measure(connection, table, options, on_progress)
+    for part in () if found else table.parts:
         source = f"read_parquet({literal(str(part.parquet))})"
         for start in range(0, len(part.columns), at_once):
             batch = part.columns[start : start + at_once]
@@ -69,66 +68,13 @@ def _aggregates(
 ) -> list[dict[str, Any]]:
     """What one pass over the batch tells."""
     exact = rows <= EXACT_ROWS
-    fields = [_fields(column, exact=exact) for column in batch]
+    fields = [csv_figures.fields(column, exact=exact) for column in batch]
     values = iter(_one(connection, f"SELECT {', '.join(sql for row in fields for _, sql in row)} FROM {source}"))
     measured = []
     for column, row in zip(batch, fields, strict=True):
         figures = {label: next(values) for label, _ in row}
-        filled = figures.pop("values")
-        measured.append(
-            {
-                "name": column.name,
-                "type": column.type,
-                "values": filled,
-                "missing": rows - filled,
-                "missing_percent": round(100 * (rows - filled) / rows, 4) if rows else 0.0,
-                "distinct": min(figures.pop("distinct"), filled),
-                "distinct_exact": exact,
-                "notes": list(column.notes),
-                **(_finished(column.type, figures, exact=exact) if filled else {}),
-            }
-        )
+        measured.append(csv_figures.described(column, figures, rows, exact=exact))
     return measured
-
-
-def _fields(column: table_typing.Column, *, exact: bool) -> list[tuple[str, str]]:
-    """The figures of a column, each with its SQL."""
-    name = identifier(column.name)
-    fields = [
-        ("values", f"count({name})"),
-        ("distinct", f"count(DISTINCT {name})" if exact else f"approx_count_distinct({name})"),
-    ]
-    if column.type in NUMERIC:
-        tame = name if column.type == "integer" else f"CASE WHEN abs({name}) < {_LARGE} THEN {name} END"
-        quantile = "quantile_cont" if exact else "approx_quantile"
-        return [
-            *fields,
-            ("min", f"min({name})"),
-            ("max", f"max({name})"),
-            ("mean", f"avg({name})"),
-            ("std", f"stddev_samp({tame})"),
-            ("sum", f"sum({name})"),
-            ("zeros", f"count(*) FILTER ({name} = 0)"),
-            ("negative", f"count(*) FILTER ({name} < 0)"),
-            ("quantiles", f"{quantile}({name}, {list(_QUANTILES.values())})"),
-        ]
-    if column.type in _DATES:
-        ends = [(label, f"{label}({name})::VARCHAR") for label in ("min", "max")]
-        return [*fields, *ends, ("start", f"epoch(min({name}))"), ("end", f"epoch(max({name}))")]
-    if column.type == "text":
-        lengths = [("shortest", "min"), ("longest", "max"), ("mean_length", "avg")]
-        fields += [(label, f"{function}(length({name}))") for label, function in lengths]
-        fields += [("first", f"left(min({name}), 200)"), ("last", f"left(max({name}), 200)")]
-    return fields
-
-
-def _finished(type_: str, figures: dict[str, Any], *, exact: bool) -> dict[str, Any]:
-    if type_ in NUMERIC:
-        if max(abs(figures["min"]), abs(figures["max"])) >= _LARGE:
-            figures["std"] = None
-        figures["quantiles"] = dict(zip(_QUANTILES, figures["quantiles"], strict=True))
-        figures["quantiles_exact"] = exact
-    return figures
 
 
 def _shapes(
@@ -146,13 +92,13 @@ def _shapes(
         if not column["values"]:
             continue
         if column["type"] in NUMERIC:
-            edges, bin_of, inside = _bins(name, column, bins)
-            counted = f"CASE WHEN {inside} THEN {bin_of} END"
-            wanted.append((column, "histogram", counted, edges))
-        elif column["type"] in _DATES:
-            edges, bin_of = _time_bins(name, column, bins)
-            wanted.append((column, "histogram", bin_of, edges))
-        elif rows <= _SHORT and not _all_different(column):
+            drawn = csv_figures.bins(column, bins)
+            inside = f"{name} BETWEEN ({drawn.edges[0]!r}::DOUBLE) AND ({drawn.edges[-1]!r}::DOUBLE)"
+            wanted.append((column, "histogram", f"CASE WHEN {inside} THEN {_bin_of(name, drawn)} END", drawn.edges))
+        elif column["type"] in DATES:
+            drawn = csv_figures.time_bins(column, bins)
+            wanted.append((column, "histogram", _bin_of(f"epoch({name})", drawn), drawn.edges))
+        elif rows <= _SHORT and not csv_figures.all_different(column):
             wanted.append((column, "top", name, None))
         else:
             exact = rows <= EXACT_ROWS
@@ -169,12 +115,21 @@ def _shapes(
             common = sorted(counted.items(), key=lambda pair: (-pair[1], _order(pair[0])))[:top]
             column["top"] = [{"value": str(value)[:500], "count": count} for value, count in common]
             continue
-        drawn = [int((counted or {}).get(at, 0)) for at in range(len(edges) - 1)]
+        bars = [int((counted or {}).get(at, 0)) for at in range(len(edges) - 1)]
         below, above = next(beyond) if column["type"] in NUMERIC else (0, 0)
-        column["histogram"] = {"edges": _edges(column, edges), "counts": drawn, "below": below, "above": above}
+        column["histogram"] = {
+            "edges": csv_figures.labels(column, edges),
+            "counts": bars,
+            "below": below,
+            "above": above,
+        }
     for column in measured:
         column.pop("start", None)
         column.pop("end", None)
+
+
+def _bin_of(value: str, drawn: csv_figures.Bins) -> str:
+    return csv_figures.bin_of(value, f"({drawn.start!r}::DOUBLE)", f"({drawn.width!r}::DOUBLE)", str(drawn.count))
 
 
 def _beyond(
@@ -194,11 +149,6 @@ def _beyond(
 
 def _order(value: object) -> bytes | bool:
     return value if isinstance(value, bool) else str(value).encode("utf-8", "surrogatepass")
-
-
-def _all_different(column: dict[str, Any]) -> bool:
-    """As good as all different: no value is common."""
-    return bool(column["distinct"] > 0.9 * column["values"] and column["values"] > 100)
 
 
 def correlations(connection: duckdb.DuckDBPyConnection, columns: list[dict[str, Any]]) -> dict[str, Any]:
@@ -240,53 +190,11 @@ def groups(by: list[str], columns: list[table_typing.Column]) -> tuple[str, list
     return f'SELECT {", ".join(wanted)} FROM data GROUP BY {keys} ORDER BY "count" DESC, {keys}', measured
 
 
-def _bins(name: str, column: dict[str, Any], bins: int) -> tuple[list[float], str, str]:
-    """Edges of bins of equal width, and SQL for a value's bin and for whether it is in one.
-
-    Where few far-off values would leave one bar, the bins are over the middle 98 of 100.
-    """
-    low, high = float(column["min"]), float(column["max"])
-    inner_low, inner_high = float(column["quantiles"]["p01"]), float(column["quantiles"]["p99"])
-    if inner_low < inner_high and high - low > 5 * (inner_high - inner_low):
-        low, high = inner_low, inner_high
-    if column["type"] == "integer" and high - low < bins:
-        low, high = round(low), round(high)
-        bins, width = int(high - low) + 1, 1.0
-        edges = [low - 0.5 + at for at in range(bins + 1)]
-    else:
-        width = (high - low) / bins or 1.0
-        edges = [low + width * at for at in range(bins)] + [high if high > low else low + width * bins]
-    start = edges[0]
-    bin_of = f"least({bins - 1}, greatest(0, floor(({name} - ({start!r}::DOUBLE)) / ({width!r}::DOUBLE))))::INTEGER"
-    return edges, bin_of, f"{name} BETWEEN ({edges[0]!r}::DOUBLE) AND ({edges[-1]!r}::DOUBLE)"
-
-
-def _time_bins(name: str, column: dict[str, Any], bins: int) -> tuple[list[float], str]:
-    """Edges in seconds since 1970, and SQL for a moment's bin."""
-    start, end = column["start"], column["end"]
-    width = (end - start) / bins or 1.0
-    bin_of = f"least({bins - 1}, floor((epoch({name}) - ({start!r}::DOUBLE)) / ({width!r}::DOUBLE)))::INTEGER"
-    return [start + width * at for at in range(bins + 1)], bin_of
-
-
-def _edges(column: dict[str, Any], edges: list[float]) -> list[float] | list[str]:
-    """Edges of dates in words, as the table has them, without a zone; those beyond Python's years stay empty."""
-    if column["type"] in NUMERIC:
-        return edges
-    words = []
-    for edge in edges:
-        try:
-            words.append(str(dt.datetime(1970, 1, 1) + dt.timedelta(seconds=edge)))  # noqa: DTZ001
-        except OverflowError:
-            words.append("")
-    return words
-
-
 def _top(
     connection: duckdb.DuckDBPyConnection, name: str, distinct: int, filled: int, top: int, *, exact: bool
 ) -> list[dict[str, Any]]:
     """The commonest values with their exact counts; candidates are estimated where the table is long."""
-    if _all_different({"distinct": distinct, "values": filled}):
+    if csv_figures.all_different({"distinct": distinct, "values": filled}):
         return []
     where = f"{name} IS NOT NULL"
     if not exact and distinct > EXACT_ROWS // 10:

@@ -91,6 +91,15 @@ class Guess:
     confidence: float
 
 
+_FEW = 20
+"""Letters beyond ASCII below which chance may make them words of another language."""
+
+_NEAR = 0.035
+"""Scores within which the words decide, not the letters."""
+
+_SURE_OF_FEW = 0.75
+_ONE_LETTER_WORDS = frozenset("àáâåæéèêíîöóòôøúüýÀÁÅÉÈÍÓÖØÚ")
+
 LanguageJudge = Callable[[str], dict[str, float]]
 """Takes a text, and returns how likely each language is, by its code of two letters."""
 
@@ -103,13 +112,14 @@ def judge(sample: bytes, languages: LanguageJudge) -> Guess | None:
     best = max(score for score, *_ in scored)
     if best < 0.5:
         return None
-    near = [entry for entry in scored if entry[0] >= best - 0.035]
+    few = sum(byte >= 0x80 for byte in sample) < _FEW
+    near = [entry for entry in scored if entry[0] >= best - _NEAR]
     texts: dict[str, list[tuple[float, str, list[str]]]] = {}
     for score, encoding, spoken, text in near:
         texts.setdefault(text, []).append((score, encoding, spoken))
     if len(texts) == 1:
         score, encoding, spoken = max(texts[near[0][3]], key=lambda entry: entry[0])
-        return Guess(encoding, spoken[0], min(0.99, score))
+        return Guess(encoding, spoken[0], min(0.99, score, _doubt(scored, near[0][3], best, few=few)))
     chances: dict[str, float] = {}
     spoken_in: dict[str, str] = {}
     for text, entries in texts.items():
@@ -119,7 +129,15 @@ def judge(sample: bytes, languages: LanguageJudge) -> Guess | None:
         chances[encoding] = score * (sum(likely.get(language, 0.0) for language in own) + 1e-6)
         spoken_in[encoding] = max(own, key=lambda language: likely.get(language, 0.0))
     encoding = max(chances, key=lambda name: chances[name])
-    return Guess(encoding, spoken_in[encoding], min(best, chances[encoding] / sum(chances.values())))
+    chosen = next(text for _, own, _, text in near if own == encoding)
+    sure = min(best, chances[encoding] / sum(chances.values()), _doubt(scored, chosen, best, few=few))
+    return Guess(encoding, spoken_in[encoding], sure)
+
+
+def _doubt(scored: list[tuple[float, str, list[str], str]], text: str, best: float, *, few: bool) -> float:
+    """How sure a guess by a few letters can be where they could be other words as well."""
+    rivals = any(other != text and score >= 0.75 * best for score, _, _, other in scored)
+    return _SURE_OF_FEW if few and rivals else 1.0
 
 
 def _one_byte(sample: bytes) -> list[tuple[float, str, list[str], str]]:
@@ -167,12 +185,7 @@ def _shape(text: str) -> float:
             continue
         total += 1
         if letter.isalpha():
-            capital_inside = letter.isupper() and before.isalpha() and before.islower()
-            small_among = letter.islower() and before.isupper() and after.isupper()
-            latin_beside = any(other.isascii() and other.isalpha() for other in (before, after))
-            scripts = latin_beside and not unicodedata.name(letter, "").startswith(("LATIN", "CJK", "HANGUL"))
-            alone = letter.isupper() and not before.isalpha() and not after.isalpha()
-            odd += capital_inside or small_among or scripts or alone
+            odd += _is_odd_letter(before, letter, after)
         elif unicodedata.combining(letter):
             # A mark of a script of its own stands upon a letter of that script.
             of_a_script = not unicodedata.name(letter, "").startswith("COMBINING")
@@ -181,6 +194,21 @@ def _shape(text: str) -> float:
             odd += before.isalpha() and after.isalpha() and letter not in "’'·\u00ad\u200c"
     odd += sum(map(len, _SIGNS_WITHIN.findall(text)))
     return 1.0 - min(1.0, odd / max(1, total))
+
+
+def _is_odd_letter(before: str, letter: str, after: str) -> bool:
+    capital_inside = letter.isupper() and before.isalpha() and before.islower()
+    small_among = letter.islower() and before.isupper() and after.isupper()
+    latin_beside = any(other.isascii() and other.isalpha() for other in (before, after))
+    scripts = latin_beside and not unicodedata.name(letter, "").startswith(("LATIN", "CJK", "HANGUL"))
+    alone = not before.isalpha() and not after.isalpha()
+    stray = alone and (letter.isupper() or _is_latin(letter)) and letter not in _ONE_LETTER_WORDS
+    beside_digit = alone and (before.isdigit() or after.isdigit())
+    return capital_inside or small_among or scripts or stray or beside_digit
+
+
+def _is_latin(letter: str) -> bool:
+    return unicodedata.name(letter, "").startswith("LATIN")
 
 
 def _many_bytes(sample: bytes) -> list[tuple[float, str, list[str], str]]:

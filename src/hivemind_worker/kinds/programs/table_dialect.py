@@ -11,10 +11,17 @@ from dataclasses import dataclass, replace
 import cell_kinds
 
 DELIMITERS = ",\t;|"
+_RARE = "~^\x01\x1f\xa6"
+"""Delimiters that are tried where none of the usual ones fits, and every line must agree."""
+
+_SURE = 0.9
 MAX_FIELD_BYTES = 4 * 1024 * 1024
 """Largest cell: a quote that is never closed would make one of the rest of the file."""
 
 _SEP_LINE = re.compile(r'"?sep=(.|\\t)"?\s*', re.IGNORECASE)
+_MASKS = "\ufdd0\ufdd1\ufdd2"
+"""Code points that Unicode keeps for programs: no text holds them."""
+
 _CONSISTENT = 0.5
 """Least share of lines of one same width for a delimiter to be one."""
 
@@ -91,19 +98,42 @@ def rows(lines: Lines, dialect: Dialect) -> Iterator[Row]:
             yield Row(lines.number, lines.number, cells if stripped.strip() else [])
             lines.text.clear()
         return
+    for cells in _cut(lines, dialect, strict=False):
+        yield Row(lines.record_start, lines.number, cells)
+        lines.text.clear()
+
+
+def _cut(lines: Iterable[str], dialect: Dialect, *, strict: bool) -> Iterator[list[str]]:
     csv.field_size_limit(MAX_FIELD_BYTES)
+    escapes = bool(dialect.escape) and dialect.escape != dialect.quote
     reader = csv.reader(
-        lines,
+        _masked(lines, dialect) if escapes else lines,
         delimiter=dialect.delimiter,
         quotechar=dialect.quote or None,
         quoting=csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
-        escapechar=dialect.escape or None,
         doublequote=True,
         skipinitialspace=dialect.space_after,
+        strict=strict,
     )
+    if not escapes:
+        yield from reader
+        return
+    plain = str.maketrans({_MASKS[0]: dialect.escape, _MASKS[1]: dialect.quote, _MASKS[2]: dialect.delimiter})
     for cells in reader:
-        yield Row(lines.record_start, lines.number, cells)
-        lines.text.clear()
+        yield [cell.translate(plain) for cell in cells]
+
+
+def _masked(lines: Iterable[str], dialect: Dialect) -> Iterator[str]:
+    r"""The lines with one character of _MASKS for each escape and what it protects: itself, a quote, a delimiter.
+
+    Anything else behind an escape stays as it is: ``C:\temp`` is a path, and ``\N`` a missing value.
+    """
+    escaped = {dialect.escape * 2: _MASKS[0], dialect.escape + dialect.delimiter: _MASKS[2]}
+    if dialect.quote:
+        escaped[dialect.escape + dialect.quote] = _MASKS[1]
+    pattern = re.compile("|".join(map(re.escape, escaped)))
+    for line in lines:
+        yield pattern.sub(lambda match: escaped[match[0]], line)
 
 
 def sample_rows(lines: list[str], dialect: Dialect, comment: str = "", first_line: int = 1) -> list[Row]:
@@ -129,12 +159,35 @@ def detect(lines: list[str], *, delimiter: str = "", quote: str | None = None) -
     for mark in [delimiter] if delimiter else DELIMITERS:
         for quoting in quotes:
             candidates += _variants(lines, Dialect(mark, quoting))
-    scored = [(_score(lines, candidate), -number, candidate) for number, candidate in enumerate(candidates)]
+    strict = {candidate: _is_strict(lines, candidate) for candidate in candidates}
+    scored = [
+        (_score(lines, candidate) * _belief(candidate, strict), -number, candidate)
+        for number, candidate in enumerate(candidates)
+    ]
     score, _, best = max(scored, key=lambda entry: entry[:2])
     if delimiter or score > 0:
         return best
+    rare = [(_score(lines, Dialect(mark, quotes[0])), Dialect(mark, quotes[0])) for mark in _RARE if mark in lines[0]]
+    if rare and max(rare, key=lambda entry: entry[0])[0] > _SURE:
+        return max(rare, key=lambda entry: entry[0])[1]
     columns = Dialect(" ", quotes[0])
     return columns if _is_aligned(lines, columns) else Dialect("", quotes[0])
+
+
+def _belief(dialect: Dialect, strict: dict[Dialect, bool]) -> float:
+    """A half where quotes stand where they should only if a backslash is an escape, or only if it is none."""
+    other = replace(dialect, escape="" if dialect.escape else "\\")
+    return 0.5 if strict.get(other, False) and not strict[dialect] else 1.0
+
+
+def _is_strict(lines: list[str], dialect: Dialect) -> bool:
+    """Whether each quote opens or closes a cell."""
+    try:
+        for _ in _cut(lines, dialect, strict=True):
+            pass
+    except csv.Error:
+        return False
+    return True
 
 
 def _variants(lines: list[str], plain: Dialect) -> list[Dialect]:
@@ -144,7 +197,7 @@ def _variants(lines: list[str], plain: Dialect) -> list[Dialect]:
         text = "".join(lines)
         if plain.delimiter != " " and f"{plain.delimiter} {plain.quote}" in text:
             variants.append(replace(plain, space_after=True))
-        if f"\\{plain.quote}" in text:
+        if f"\\{plain.quote}" in text or f"\\{plain.delimiter}" in text:
             variants += [replace(variant, escape="\\") for variant in list(variants)]
     return variants
 
@@ -191,7 +244,7 @@ def _plain(cell: str, dialect: Dialect) -> float:
         return 1.0
     if dialect.quote and dialect.quote in cell and (cell.startswith(dialect.quote) or cell.endswith(dialect.quote)):
         return 0.2
-    if cell.endswith("\\") or cell.startswith(" " + dialect.quote):
+    if dialect.quote and cell.startswith(" " + dialect.quote):
         return 0.2
     return 0.5 if any(mark in cell for mark in ";\t|" if mark != dialect.delimiter) else 1.0
 

@@ -180,7 +180,7 @@ def cut(files: Sequence[TableFile], names: Sequence[str], options: dict[str, Any
 def duckdb_arguments(file: TableFile) -> tuple[str, ...]:
     """Return the arguments of duckdb's ``read_csv`` that the file needs, but for its columns."""
     if file.rewritten:
-        return ("delim=','", "quote='\"'", "escape='\"'", "skip=0", "compression='none'")
+        return ("delim=','", "quote='\"'", "escape='\"'", "skip=0", "compression='none'", "new_line='\\r\\n'")
     dialect = file.layout.dialect
     quote = dialect.quote.replace("'", "''")
     return (

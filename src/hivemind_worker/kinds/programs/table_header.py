@@ -45,8 +45,9 @@ class Sample:
         if first not in self._repeated:
             cells = self.rows[first].cells
             rows = range(first + 1, len(self.rows))
+            own = plain_names(cells)
             self._repeated[first] = [
-                at for at in rows if len(self.kinds[at]) == self.width and self.rows[at].cells != cells
+                at for at in rows if len(self.kinds[at]) == self.width and not is_repeated(self.rows[at].cells, own)
             ][:_BELOW]
         return self._repeated[first]
 
@@ -73,6 +74,20 @@ def kind(cell: str) -> str:
     return "truth" if cell.strip().isalpha() else "date"
 
 
+def plain_names(cells: list[str]) -> tuple[str, ...]:
+    """Return the cells of a header as they are compared with other rows."""
+    return tuple(map(_plain, cells))
+
+
+def is_repeated(cells: list[str], names: tuple[str, ...]) -> bool:
+    """Whether a row is the header once more, but for blanks, capitals and byte order marks; ``names`` are plain."""
+    return len(cells) == len(names) and _plain(cells[-1]) == names[-1] and tuple(map(_plain, cells)) == names
+
+
+def _plain(cell: str) -> str:
+    return cell.replace("\ufeff", "").strip().casefold()
+
+
 def table_width(rows: list[Row]) -> int:
     """Return the number of cells that most rows have; of several as common ones the last."""
     counts: dict[int, int] = {}
@@ -92,7 +107,7 @@ def find_start(rows: list[Row], width: int) -> Start:
         first = _first_full(sample)
         header, reason = is_header(sample, first)
         return Start(first, header, header and _has_units(sample, first), reason)
-    first = -place
+    first = _topmost(sample, -place, evidence)
     if first > 0 and _is_unit_row(sample.rows[first]) and _may_name(sample.rows[first - 1], width):
         return Start(
             first - 1, header=True, units=True, reason="the rows below the names and the units are of other kinds"
@@ -162,11 +177,32 @@ def _evidence(sample: Sample, first: int) -> int:
         found = sample.kinds[above]
         if len(found) == sample.width and any(found[at] == columns[at] for at in typed) and _filled(found) > 2:
             return 0  # data stand above: this row is one of them, with a word among its numbers
-        if len(found) == sample.width == 2 and any(found[at] == columns[at] for at in typed):
+        if len(found) == sample.width == 2 and any(found[at] == columns[at] for at in typed) and count < 2:
             return 0
     if any(kinds[at] == columns[at] for at in typed) and count * 2 <= len(typed):
         return 0 if not _numbers_name(sample, first, [at for at in typed if kinds[at] == columns[at]]) else count + 1
     return count
+
+
+def _topmost(sample: Sample, first: int, evidence: int) -> int:
+    """The row of names where several rows of words follow each other above numbers.
+
+    A word among a column's numbers (``Ann,pending``) looks like a name, so the first of them it is, unless this row has
+    words in all columns of numbers, and there is no other column.
+    """
+    if evidence == sample.width:
+        return first
+    at = first
+    while at > 0 and sample.rows[at - 1].last_line + 1 == sample.rows[at].line and _could_name(sample, at - 1):
+        at -= 1
+    return at
+
+
+def _could_name(sample: Sample, at: int) -> bool:
+    cells, kinds = [cell.strip() for cell in sample.rows[at].cells], sample.kinds[at]
+    if len(cells) != sample.width or _filled(kinds) < max(2, sample.width - 1):
+        return False
+    return all(found in {"text", "missing"} for found in kinds) and not any(cell.endswith(":") for cell in cells)
 
 
 def _first_full(sample: Sample) -> int:
@@ -235,20 +271,23 @@ def _numbers_name(sample: Sample, first: int, places: list[int]) -> bool:
     words = any(found in {"text", "missing"} for found in sample.kinds[first])
     cells = [cell for cells in below for cell in cells if not cell_kinds.is_missing(cell)]
     broken = sum(not cell.isdigit() for cell in cells) > 0.5 * len(cells)
+    step = _step(numbers)
+    steps = [_step([int(cell) if cell.isdigit() and len(cell) < 10 else 0 for cell in cells]) for cells in below]
+    alike = [found == step for found in steps]
+    if all(map(_is_year, texts)) and len(set(numbers)) == len(numbers) and (words or abs(step) == 1):
+        few_years = sum(map(_is_year, cells)) < 0.5 * max(1, len(cells))
+        return few_years or (abs(step) == 1 and words and not any(alike))
     if not words and not broken:
         return False
-    if any(_is_year(text) for text in texts) and all(map(_is_year, texts)) and len(set(numbers)) == len(numbers):
-        return words and sum(map(_is_year, cells)) < 0.5 * max(1, len(cells))
-    counted = len(numbers) > (1 if words else 2) and _counts_up(numbers)
-    return counted and not any(
-        all(cell.isdigit() for cell in cells) and _counts_up(list(map(int, cells))) for cells in below
-    )
+    counted = len(numbers) > (1 if words else 2) and (abs(step) == 1 if len(numbers) == 2 else step != 0)
+    return counted and not any(alike)
 
 
 def _is_year(text: str) -> bool:
     return text.isdigit() and len(text) == 4 and 1700 <= int(text) <= 2200
 
 
-def _counts_up(numbers: list[int]) -> bool:
+def _step(numbers: list[int]) -> int:
+    """By how much the numbers count up or down; 0 where the steps differ."""
     steps = {after - before for before, after in itertools.pairwise(numbers)}
-    return len(steps) == 1 and 0 not in steps
+    return steps.pop() if len(steps) == 1 else 0

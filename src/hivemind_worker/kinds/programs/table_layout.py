@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import cell_kinds
 import given
 import table_dialect
 import table_header
@@ -15,7 +16,14 @@ RESERVED = frozenset({"__file", "__path"})
 """Names that reading needs for itself."""
 
 _SAMPLE_LINES = 1_000
-_MARKUP = re.compile(r"\s*(<!doctype html|<html|<table|<\?xml|<head|<body)", re.IGNORECASE)
+_MAX_LOST = 0.05
+"""Share of rows of values that may stand above the table."""
+
+_MARKUP = re.compile(
+    r"\s*(<!--.*?-->\s*)*<(!doctype|\?xml|(html|head|title|body|meta|link|style|script|div|center|p|h[1-6]|font|"
+    r"table|thead|tbody|tr|td)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
 _DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar", " ": "blanks", "": "none: one column"}
 
 
@@ -23,8 +31,9 @@ _DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar", " "
 class Layout:
     """How one file is written. Lines are counted from 1, as an editor shows them.
 
-    ``data_line`` is the first line below the names and units; ``repeated`` the raw cells of the header, which
-    may stand again in the middle of the file; ``notes`` say what was assumed beyond the ordinary.
+    ``data_line`` is the first line below the names and units; ``repeated`` the cells of the header as
+    table_header.plain_names has them, which may stand again in the middle of the file; ``notes`` say what was assumed
+    beyond the ordinary.
     """
 
     dialect: table_dialect.Dialect
@@ -66,7 +75,7 @@ def detect(lines: list[str], options: dict[str, Any], name: str) -> Layout:
         rows = table_dialect.sample_rows(body, dialect, comment, at + 1)
     except csv.Error as error:
         raise given.Refusal(f"{name} cannot be cut into cells: {error}") from None
-    return _layout(rows, dialect, comment, comment_names, options, notes)
+    return _layout(rows, dialect, comment, comment_names, options, notes, name)
 
 
 def _layout(
@@ -76,14 +85,18 @@ def _layout(
     comment_names: list[str],
     options: dict[str, Any],
     notes: list[str],
+    name: str,
 ) -> Layout:
     width = table_header.table_width(rows)
     start = _start(rows, width, options)
     first = rows[start.first]
+    if start.header and len(first.cells) > width and not any(map(str.strip, first.cells[width:])):
+        first = replace(first, cells=first.cells[:width])
     if len(first.cells) > width or (len(first.cells) != width and not start.header):
         width = len(first.cells)
     elif len(first.cells) < width:
         width = _width_of_short_header(rows, start.first, width, notes)
+    _refuse_two_tables(rows, start.first, name)
     names = list(first.cells) if start.header else []
     if len(names) == width - 1 and start.header:
         names = ["row", *names]
@@ -101,7 +114,7 @@ def _layout(
             f"line {rows[start.first + 1].line} has the units of the columns: {', '.join(filter(None, units))}"
         )
     data = rows[below:]
-    repeated = tuple(first.cells) if start.header else ()
+    repeated = table_header.plain_names(first.cells) if start.header else ()
     return Layout(
         dialect,
         comment,
@@ -115,6 +128,21 @@ def _layout(
         (*notes, *changed),
         _unusual(dialect, data, repeated, width),
     )
+
+
+def _refuse_two_tables(rows: list[table_dialect.Row], first: int, name: str) -> None:
+    """Raise Refusal where rows of values stand above the table, as of another one; a remark with a number is none."""
+    values = [
+        row
+        for row in rows[:first]
+        if len(row.cells) > 1 and all(cell_kinds.is_typed(cell) for cell in row.cells if cell.strip())
+    ]
+    values = [row for row in values if sum(bool(cell.strip()) for cell in row.cells) > 1]
+    if len(values) > 1 and len(values) > _MAX_LOST * len(rows):
+        raise given.Refusal(
+            f"{name} holds two tables: values stand in line {values[0].line}, and another table begins in line "
+            f"{rows[first].line}. options.header_row or options.skip says which one is meant; or send them as two files"
+        )
 
 
 def _start(rows: list[table_dialect.Row], width: int, options: dict[str, Any]) -> table_header.Start:
@@ -147,7 +175,7 @@ def _unusual(
     odd_dialect = (
         dialect.delimiter in {"", " "} or dialect.space_after or bool(dialect.escape) or len(dialect.delimiter) > 1
     )
-    return odd_dialect or any(len(row.cells) != width or tuple(row.cells) == repeated for row in data)
+    return odd_dialect or any(len(row.cells) != width or table_header.is_repeated(row.cells, repeated) for row in data)
 
 
 def _separator(lines: list[str]) -> tuple[int, str]:

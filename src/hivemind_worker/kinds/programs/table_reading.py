@@ -22,7 +22,7 @@ import table_files
 import table_typing
 from cell_formats import identifier, literal
 
-NULL_VALUES = ("", "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan")
+NULL_VALUES = ("", "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan", r"\N")
 """What stands for a missing value in any column, unless ``options.null_values`` says otherwise."""
 
 MAX_LEFT_OUT = 0.05
@@ -145,6 +145,8 @@ def _typed(
     """Write the columns ``names`` typed to ``target``, and count the rows of each file."""
     raw = scratch / "raw.parquet"
     _write_raw(connection, files, names, options, raw)
+    if _rewrite_repeated(connection, files, names, options, raw):
+        _write_raw(connection, files, names, options, raw)
     _refuse_lost(files, options)
     connection.execute(f"CREATE OR REPLACE VIEW raw AS SELECT * FROM read_parquet({literal(str(raw))})")
     for number, count in connection.execute("SELECT __file, count(*) FROM raw GROUP BY 1").fetchall():
@@ -157,6 +159,30 @@ def _typed(
     connection.execute("DROP VIEW raw")
     raw.unlink()
     return columns
+
+
+def _rewrite_repeated(
+    connection: duckdb.DuckDBPyConnection,
+    files: Sequence[table_files.TableFile],
+    names: Sequence[str],
+    options: Mapping[str, Any],
+    raw: Path,
+) -> bool:
+    """Read files with care whose header stands once more below the sample; whether there are any."""
+    found = False
+    for number, file in enumerate(files):
+        pairs = list(zip(file.layout.columns, file.layout.repeated, strict=False))
+        same = [f"lower({identifier(name)}) = {literal(cell)}" for name, cell in pairs if cell and name in names]
+        if file.rewritten or len(same) < min(2, len(pairs)) or not same:
+            continue
+        where = f"__file = {number} AND {' AND '.join(same[:5])}"
+        (repeats,) = connection.execute(
+            f"SELECT count(*) FROM read_parquet({literal(str(raw))}) WHERE {where}"
+        ).fetchone() or (0,)
+        if repeats:
+            table_files.rewrite(file, dict(options))
+            found = True
+    return found
 
 
 def write(connection: duckdb.DuckDBPyConnection, sql: str, target: Path, packing: str, columns: int) -> None:

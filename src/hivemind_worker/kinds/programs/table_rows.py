@@ -10,6 +10,7 @@ from pathlib import Path
 
 import given
 import table_dialect
+import table_header
 import table_layout
 
 EXAMPLES = 20
@@ -80,7 +81,9 @@ def write_plain(lines: Iterable[str], layout: table_layout.Layout, parts: Sequen
             for part in parts
         ]
         writers = [
-            (csv.writer(file, lineterminator="\n"), part.places) for file, part in zip(files, parts, strict=True)
+            # With both letters in the line end, cells that hold either are quoted.
+            (csv.writer(file, lineterminator="\r\n"), part.places)
+            for file, part in zip(files, parts, strict=True)
         ]
         tail: list[Rejected] = []
         for row, text in _records(lines, layout, outcome):
@@ -139,7 +142,7 @@ def _fitted(
     if not cells:
         outcome.blank_lines += width == 1
         return None
-    if width > 1 and layout.repeated and _is_repeated(cells, layout.repeated):
+    if width > 1 and layout.repeated and table_header.is_repeated(cells, layout.repeated):
         outcome.repeated_headers += 1
         return None
     if len(cells) == width:
@@ -156,12 +159,6 @@ def _fitted(
     if len(tail) > EXAMPLES:
         _reject(tail, outcome)
     return None
-
-
-def _is_repeated(cells: list[str], header: tuple[str, ...]) -> bool:
-    if len(cells) != len(header) or cells[-1] != header[-1]:
-        return False
-    return (cells[0].removeprefix("\ufeff"), *cells[1:]) == (header[0].removeprefix("\ufeff"), *header[1:])
 
 
 def _reject(rejected: list[Rejected], outcome: Outcome) -> None:

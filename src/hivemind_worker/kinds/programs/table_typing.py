@@ -18,7 +18,10 @@ _EXPRESSIONS = 120
 _NEARLY = 0.05
 """A column of which at most this share are no numbers is text, but deserves a word about what is in the way."""
 
+_DATES = ("date", "timestamp")
 _PLAIN = ("integer", "number", "boolean", "date", "timestamp")
+_MARK_NAMES = {",": "commas", ".": "points"}
+_GROUPED = {"apostrophes": "[0-9][''’][0-9]", "blanks": "[0-9][ \u00a0\u202f\u2009][0-9]"}
 
 
 @dataclass
@@ -59,14 +62,15 @@ def find(
     filled = judge.count(names, lambda _: ["true"], "raw")
     columns = judge.plain(free, {name: counts[0] for name, counts in filled.items()})
     judge.styled([columns[name] for name in free if columns[name].type == "text" and filled[name][0]], delimiters)
-    judge.decimal_comma_everywhere([columns[name] for name in free])
+    judge.decimal_comma_everywhere([columns[name] for name in free], delimiters)
     for name in names:
         if name in declared:
-            columns[name] = judge.as_declared(name, declared[name])
+            columns[name] = judge.as_declared(name, declared[name], delimiters)
         elif name in words:
             columns[name] = judge.words(name)
         if not filled[name][0]:
             columns[name].notes = ["empty: every value is missing"]
+    judge.zones([column for column in columns.values() if column.type == "timestamp" and not column.style])
     return [columns[name] for name in names]
 
 
@@ -83,14 +87,16 @@ def value(column: Column, options: Mapping[str, Any]) -> str:
 
 def _value(type_: str, style: str, text: str, options: dict[str, Any], *, padded: bool = False) -> str:
     if type_ == "integer":
+        if style not in {"", "plain"}:
+            return cell_formats.whole_number(text, style, thousands=options.get("thousands"))
         return cell_formats.integer(text, padded=padded)
     if type_ == "number":
         return cell_formats.number(text, style or "plain", padded=padded, thousands=options.get("thousands"))
     if type_ == "boolean":
-        return cell_formats.boolean(text)
+        return cell_formats.boolean(text, declared=padded)
     if type_ == "date":
         return cell_formats.date(text, options, style)
-    return cell_formats.moment(text, options) if type_ == "timestamp" else text
+    return cell_formats.moment(text, options, style) if type_ == "timestamp" else text
 
 
 class _Judge:
@@ -148,28 +154,30 @@ class _Judge:
         choices += [("number", style) for style in self._styles]
         choices += [("date", ""), ("timestamp", "")]
         if "date_format" not in self._options:
-            choices += [("date", style) for style in cell_formats.DATE_FORMATS]
-
-        def conditions(text: str) -> list[str]:
-            fits = [f"({_value(kind, style, text, self._options)}) IS NOT NULL" for kind, style in choices]
-            return [cell_formats.is_placeholder(text), cell_formats.is_infinite(text), "true", *fits]
+            choices += [(kind, style) for kind in ("date", "timestamp") for style in cell_formats.DATE_FORMATS]
 
         by_name = {column.name: column for column in columns}
-        sample = self.count(list(by_name), conditions, _first_rows())
-        able = [
-            name for name, (gaps, infinite, total, *fits) in sample.items() if _likely(total - gaps - infinite, fits)
-        ]
+        sample = self.count(list(by_name), lambda text: self._styles_fit(text, choices), _first_rows())
+        likely = {
+            name: _likely(total - gaps - infinite, choices, fits)
+            for name, (gaps, infinite, total, *fits) in sample.items()
+        }
+        able = [name for name, own in likely.items() if own]
         fitting: dict[str, list[tuple[str, str]]] = {}
-        whole = {name: sample[name] for name in able} if self._short else self.count(able, conditions, "raw")
-        for name, (gaps, infinite, total, *fits) in whole.items():
+        for name in able:
+            own, counts = choices, sample[name]
+            if not self._short:
+                own = likely[name]
+                counts = self.count([name], lambda text, own=own: self._styles_fit(text, own), "raw")[name]
+            gaps, infinite, total, *fits = counts
             column, real = by_name[name], total - gaps - infinite
-            pairs = list(zip(choices, fits, strict=True))
+            pairs = list(zip(own, fits, strict=True))
             fitting[name] = [choice for choice, count in pairs if real and count == real]
             if infinite:
                 fitting[name] = [(kind, style) for kind, style in fitting[name] if kind in {"integer", "number"}]
             best = max(fits)
             if not fitting[name] and total - best <= _NEARLY * total and best:
-                kind = choices[fits.index(best)][0]
+                kind = own[fits.index(best)][0]
                 what = {"date": "dates", "timestamp": "times", "integer": "numbers", "number": "numbers"}[kind]
                 column.notes.append(
                     f"nearly all are {what}: {total - best:,} of {total:,} values are not; "
@@ -178,6 +186,11 @@ class _Judge:
             elif fitting[name]:
                 column.infinite = infinite
         self._settle([by_name[name] for name in able if fitting[name]], fitting, delimiters)
+
+    def _styles_fit(self, text: str, choices: Sequence[tuple[str, str]]) -> list[str]:
+        """SQL for whether a text is a gap, infinite, anything, and a value of each choice."""
+        fits = [f"({_value(kind, style, text, self._options)}) IS NOT NULL" for kind, style in choices]
+        return [cell_formats.is_placeholder(text), cell_formats.is_infinite(text), "true", *fits]
 
     def _settle(
         self, columns: Sequence[Column], fitting: Mapping[str, list[tuple[str, str]]], delimiters: frozenset[str]
@@ -193,7 +206,7 @@ class _Judge:
                     unsure.append(column)
                 else:
                     column.type, column.style = "number", "point"
-            elif fits[0][0] == "date" and len({style for _, style in fits}) > 1 and fits[0][1]:
+            elif fits[0][0] in _DATES and fits[0][1] and sum(kind == fits[0][0] for kind, _ in fits) > 1:
                 column.notes.append("dates whose day and month cannot be told apart; options.date_format says which")
             else:
                 column.type, column.style = fits[0]
@@ -228,31 +241,57 @@ class _Judge:
             column.notes.append(f"among {column.type}s these count as missing: {listed}")
         if column.infinite:
             column.notes.append(f"{column.infinite:,} values are infinite, and count as missing")
-        if column.type == "date" and column.style:
-            column.notes.append(f"dates are read as {column.style}")
+        if column.type in _DATES and column.style:
+            column.notes.append(f"{column.type}s are read as {column.style}")
         if column.style not in {"point", "comma"}:
             return
-        signs = r"[%‰$€£¥₹]|USD|EUR|GBP|CHF|kr|zł|Kč|Ft"
+        signs = f"[%‰]|{cell_formats.CURRENCY}"
         marks = self._connection.execute(
             f"SELECT regexp_extract({text}, {literal(signs)}), count(*), count(*) FILTER (starts_with({text}, '(')) "
             f"FROM raw WHERE {value(column, self._options)} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"
         ).fetchall()
         used = [mark for mark, _, _ in marks if mark]
         total, in_parentheses = sum(count for _, count, _ in marks), sum(count for _, _, count in marks)
-        if len(used) > 1 or (used and used[0] in "%‰" and len(marks) > 1) or (total == in_parentheses and total):
-            column.notes.append(f"numbers with different signs ({', '.join(used) or 'parentheses'}): they stay text")
+        if len(used) > 1 or (used and used[0] in "%‰" and len(marks) > 1):
+            column.notes.append(f"numbers with different signs ({', '.join(used)}, or none): they stay text")
+            column.type, column.style = "text", ""
+            return
+        if total == in_parentheses and total:
+            column.notes.append("all numbers stand in parentheses: they stay text; options.types number: negative ones")
             column.type, column.style = "text", ""
             return
         if used:
             column.notes.append(f"numbers with the sign {used[0]!r}, which is left out: 45{used[0]} is 45")
         if in_parentheses:
             column.notes.append(f"{in_parentheses:,} numbers in parentheses are negative")
-        mark = "a decimal comma" if column.style == "comma" else "a decimal point; commas part thousands"
-        column.notes.append(f"numbers are read with {mark}")
+        usual = "." if column.style == "comma" else ","
+        counts = self.count(
+            [column.name],
+            lambda text: [
+                f"contains({text}, '{usual}')",
+                *(f"regexp_matches({text}, '{at}')" for at in _GROUPED.values()),
+            ],
+            "raw",
+        )[column.name]
+        used = [name for name, count in zip((_MARK_NAMES[usual], *_GROUPED), counts, strict=True) if count]
+        grouped = f"; {' and '.join(used)} part thousands" if used else ""
+        column.notes.append(f"numbers are read with a decimal {column.style}{grouped}")
 
-    def decimal_comma_everywhere(self, columns: Sequence[Column]) -> None:
+    def zones(self, columns: Sequence[Column]) -> None:
+        """Say which times were turned to UTC."""
+        counts = self.count(
+            [column.name for column in columns], lambda text: [cell_formats.has_zone(text), "true"], "raw"
+        )
+        for column in columns:
+            zoned, total = counts[column.name]
+            others = f"; the other {total - zoned:,} have none, and are taken to be in UTC" if zoned < total else ""
+            if zoned:
+                column.notes.append(f"{zoned:,} times have a zone, and are turned to UTC{others}")
+
+    def decimal_comma_everywhere(self, columns: Sequence[Column], delimiters: frozenset[str]) -> None:
         """Where numbers have decimal commas, ``1.234`` is over a thousand, unless the column's points are decimal."""
-        if not any(column.style == "comma" for column in columns):
+        commas = any(column.style == "comma" for column in columns)
+        if not commas and ";" not in delimiters:
             return
         doubtful = [column for column in columns if column.type == "number" and column.style in {"", "plain"}]
         grouped = "[+-]?(0|[1-9][0-9]{0,2}([.][0-9]{3})*)"
@@ -263,18 +302,23 @@ class _Judge:
         )
         for column in doubtful:
             others, points = counts[column.name]
-            if not others and points:
+            if not others and points and not commas:
+                column.notes.append(
+                    "points are read as decimal marks, though none of the values settles it; options.thousands '.' "
+                    "says that they part thousands"
+                )
+            elif not others and points:
                 column.style = "comma"
                 column.notes.append(
                     "points part thousands, as other columns have decimal commas; options.decimal decides"
                 )
 
-    def as_declared(self, name: str, type_: str) -> Column:
+    def as_declared(self, name: str, type_: str, delimiters: frozenset[str]) -> Column:
         """The column in the type that the task says, in the style that fits most values."""
         styles = [""]
-        if type_ == "number":
-            styles = [*(["plain"] if self._plain_numbers else []), *self._styles]
-        elif type_ == "date" and "date_format" not in self._options:
+        if type_ in {"number", "integer"}:
+            styles = [*(["plain"] if self._plain_numbers or type_ == "integer" else []), *self._styles]
+        elif type_ in _DATES and "date_format" not in self._options:
             styles = ["", *cell_formats.DATE_FORMATS]
 
         def conditions(text: str) -> list[str]:
@@ -284,6 +328,19 @@ class _Judge:
         total, *fits = self.count([name], conditions, "raw")[name]
         best = max(fits)
         column = Column(name, type_, styles[fits.index(best)], declared=True)
+        tied = [style for style, count in zip(styles, fits, strict=True) if count == best and best]
+        if column.style and type_ in _DATES and len(tied) > 1:
+            raise given.Refusal(
+                f"options.types says that column {name!r} is a {type_}, and its days and months cannot be told apart: "
+                "options.date_format says which is which"
+            )
+        if column.style == "point" and "comma" in tied and delimiters != {","} and self._is_unclear(column):
+            raise given.Refusal(
+                f"options.types says that column {name!r} is a number, and its commas may be decimal marks or part "
+                "thousands: options.decimal says which"
+            )
+        if column.style in {"point", "comma"}:
+            column.notes.append(f"numbers are read with a decimal {column.style}")
         if best < total:
             column.notes.append(
                 f"said to be {type_}: {total - best:,} of {total:,} values are not, and count as missing"
@@ -308,5 +365,7 @@ def _first_rows() -> str:
     return f"(SELECT * FROM raw LIMIT {SAMPLE})"
 
 
-def _likely(real: int, fits: Sequence[int]) -> bool:
-    return bool(fits) and max(fits) > 0 and real - max(fits) <= max(1, _NEARLY * real)
+def _likely(real: int, choices: Sequence[tuple[str, str]], fits: Sequence[int]) -> list[tuple[str, str]]:
+    """The choices that nearly all values fit."""
+    pairs = zip(choices, fits, strict=True)
+    return [choice for choice, count in pairs if count and real - count <= max(1, _NEARLY * real)]
