@@ -324,6 +324,22 @@ def check(table: Table, ran: program_runs.Ran) -> None:
 
 
 @pytest.mark.long
+def test_moments_a_second_apart_are_told_apart(tmp_path: Path) -> None:
+    rows = [f"2026-01-02 03:{at // 60:02d}:{at % 60:02d},{at * at}" for at in range(200)]
+    run = program_runs.run(
+        tmp_path / "a",
+        {"t.csv": "\n".join(["when,y", *rows]).encode()},
+        model_type="scikit-learn",
+        estimator="decision_tree",
+        target="y",
+        training_data="t.csv",
+        problem="regression",
+    )
+    assert run.code == 0, run.err
+    assert run.json("metrics.json")["test"]["r2"] > 0.99
+
+
+@pytest.mark.long
 @pytest.mark.timeout(1_500)
 def test_many_tables_in_any_dialect(tmp_path: Path) -> None:
     tables = [Writer(seed).write() for seed in range(1_000, 1_060)]

@@ -96,8 +96,12 @@ def numbers(missing: str, *, scaled: bool) -> Any:
 def preprocessing(columns: Columns, train: pl.DataFrame, *, scaled: bool, missing: str = "median") -> ColumnTransformer:
     """Missing numbers as ``missing`` says, categories one indicator each, numbers one scale where that matters."""
     steps: list[tuple[str, Any, list[str]]] = []
-    if columns.numeric:
-        steps.append(("number", numbers(missing, scaled=scaled), columns.numeric))
+    fine = [name for name in columns.numeric if not scaled and _is_fine(train[name])]
+    coarse = [name for name in columns.numeric if name not in fine]
+    if coarse:
+        steps.append(("number", numbers(missing, scaled=scaled), coarse))
+    if fine:
+        steps.append(("fine_number", numbers(missing, scaled=True), fine))
     plain = [name for name in columns.categorical if train[name].n_unique() <= CATEGORIES]
     many = [name for name in columns.categorical if name not in plain]
     if plain:
@@ -107,6 +111,11 @@ def preprocessing(columns: Columns, train: pl.DataFrame, *, scaled: bool, missin
         rest = OneHotEncoder(handle_unknown="infrequent_if_exist", sparse_output=False, max_categories=CATEGORIES)
         steps.append(("many_categories", rest, many))
     return ColumnTransformer(steps, verbose_feature_names_out=False)
+
+
+def _is_fine(column: pl.Series) -> bool:
+    """Whether single precision, in which trees work, does not tell all values apart, as of moments a second apart."""
+    return column.cast(pl.Float32).n_unique() < column.n_unique()
 
 
 def target(column: pl.Series, notes: list[str]) -> npt.NDArray[Any]:
