@@ -23,7 +23,7 @@ ROOM_FILE = re.compile(r"[a-z_]+(?:/[a-z_]+)*/(?:[a-z_]+\.(?:py|proto))?")
 SYMBOL = re.compile(r"hivemind_worker(?:\.[A-Za-z_]+)+")
 ROOT_FILE = re.compile(r"[A-Za-z_.]+\.(?:md|py|toml|lock|yaml)|Makefile|LICENSE")
 # Named in the docs, but not files of the repository: what a task finds, writes or is given, and what a run makes.
-ELSEWHERE = {"hivemind.toml", "hello.py", "task.json", "train.py", "script.py"}
+ELSEWHERE = {"hivemind.toml", "hello.py", "task.json", "train.py", "script.py", "model_card.md"}
 
 # What the reference document calls its files.
 THEIRS = {

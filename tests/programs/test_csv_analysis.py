@@ -15,7 +15,7 @@ import polars as pl
 import program_runs
 import pytest
 
-LIBRARIES = ("duckdb", "charset_normalizer")
+LIBRARIES = ("duckdb", "python_calamine", "zstandard")
 
 ROWS = 5_000
 
@@ -183,7 +183,7 @@ BAD = b"a,b\n1,2\n3\n4,5,6\n7,8\n"
 
 
 def test_rows_that_do_not_fit_are_told(tmp_path: Path) -> None:
-    ran = analyse(tmp_path, {"bad.csv": BAD})
+    ran = analyse(tmp_path, {"bad.csv": BAD}, options={"bad_rows": "skip"})
     assert columns(ran)["a"]["sum"] == 8
     rejected = ran.json()["rejected"]
     assert (rejected["rows"], rejected["all_counted"]) == (2, True)
@@ -240,7 +240,9 @@ def test_one_wrong_query_loses_nothing_else(tmp_path: Path) -> None:
         (b"a,b\n1,2\n", {"group_by": ["c"]}, "group_by names 'c', and the table has no such column; it has a, b"),
         (b"a,b\n1,2\n", {"options": {"columns": ["c"]}}, "options.columns names 'c'"),
         (b"a\n\0\1\2\0\n", {}, "is no text"),
-        (b'"a,b"\r1\r\r007\r2|"a"|"x\ny"|\rN\r1|N|3\r', {}, "the table cannot be read: The CSV Parser"),
+        (b"<html><table><tr><td>1</td></tr></table>", {}, "is a web page"),
+        (BAD, {}, "2 of 4 rows of t.csv do not fit"),
+        (b'a,b\n1,"2\n3,4\n', {}, "the quote that is opened in line 2 is never closed"),
         (gzip.compress(b"a,b\n1,2\n", mtime=0)[:-9], {}, "t.csv is a broken gzip file"),
     ],
 )
@@ -277,3 +279,26 @@ def test_the_report_escapes_what_the_table_says(tmp_path: Path) -> None:
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "://" not in page  # nothing is fetched from elsewhere
+
+
+def test_a_wide_table_says_of_each_column_what_a_narrow_one_does(tmp_path: Path) -> None:
+    drawn = random.Random(5)
+    makers = (
+        lambda: str(drawn.randrange(9)),
+        lambda: f"{drawn.lognormvariate(0, 3):.3f}",
+        lambda: drawn.choice(["a", "é", ""]),
+        lambda: str(dt.date(2026, 1, 1) + dt.timedelta(drawn.randrange(90))),
+        lambda: drawn.choice(["true", "false"]),
+    )
+    table = [[f"c{at}" for at in range(130)]] + [[makers[at % 5]() for at in range(130)] for _ in range(40)]
+
+    def summary(width: int) -> list[dict[str, Any]]:
+        text = "\n".join(",".join(row[:width]) for row in table)
+        ran = analyse(tmp_path / str(width), {"t.csv": text.encode()})
+        assert ran.code == 0, ran.err
+        found: list[dict[str, Any]] = ran.json()["columns"]
+        return found
+
+    wide = summary(130)
+    assert [column["name"] for column in wide] == table[0]
+    assert wide[:20] == summary(20)

@@ -55,7 +55,8 @@ def test_a_forest_on_iris_is_what_it_says(tmp_path: Path) -> None:
     ran = learn(tmp_path / "a", cross_validation=4, seed=11, hyper_parameters={"n_estimators": 30, "max_features": 1})
     assert ran.code == 0, ran.err
     assert ran.files == [
-        *("confusion.png", "metrics.json", "model.joblib", "model.onnx", "predictions.csv", "versions.json")
+        *("confusion.png", "metrics.json", "model.joblib", "model.onnx", "model_card.md", "predictions.csv"),
+        "versions.json",
     ]
     metrics = ran.json("metrics.json")
     rows = predictions(ran)
@@ -98,9 +99,10 @@ def test_a_forest_on_iris_is_what_it_says(tmp_path: Path) -> None:
 
 
 def test_the_seed_decides(tmp_path: Path) -> None:
-    runs = [
-        learn(tmp_path / name, seed=seed, estimator="decision_tree") for name, seed in (("a", 3), ("b", 3), ("c", 4))
+    tasks: list[tuple[dict[str, bytes | Path], dict[str, object]]] = [
+        ({}, {**IRIS, "seed": seed, "estimator": "decision_tree"}) for seed in (3, 3, 4)
     ]
+    runs = program_runs.run_in_one_process(tmp_path, tasks)
     first, again, other = ((ran.results / "predictions.csv").read_bytes() for ran in runs)
     assert first == again
     assert first != other
@@ -228,8 +230,8 @@ def test_data_that_cannot_be_learned_from_are_refused_in_one_line(tmp_path: Path
         "is no npz file of plain arrays": ({"a.npz": b"x"}, {"training_data": "a.npz"}),
         "cannot be read": ({"a.parquet": b"x"}, {"training_data": "a.parquet", "target": "y"}),
     }
-    for number, (words, (files, fields)) in enumerate(refused.items()):
-        ran = learn(tmp_path / str(number), files, **fields)
+    tasks = [(files, {**IRIS, **fields}) for files, fields in refused.values()]
+    for words, ran in zip(refused, program_runs.run_in_one_process(tmp_path, tasks), strict=True):
         assert ran.code == 2, (words, ran.err)
         assert words in ran.err
         assert len(ran.err.splitlines()) == 1

@@ -26,10 +26,17 @@ _CJK_FONT = "cvttf-notosanscjk-regular==1.0"
 _PROGRAMS: Mapping[str, _Programs] = {
     "csv_analysis": _Programs(
         (
-            *("csv_analysis.py", "csv_reading.py", "csv_typing.py", "csv_statistics.py", "csv_report.py"),
-            *("drawing.py", "encodings_found.py", "given.py"),
+            *(
+                "csv_analysis.py",
+                "csv_statistics.py",
+                "csv_long_form.py",
+                "csv_figures.py",
+                "csv_report.py",
+                "drawing.py",
+            ),
+            *program_files.TABLES,
         ),
-        ("charset-normalizer==3.5.2", "duckdb==2.0.1"),
+        program_files.TABLE_REQUIREMENTS,
     ),
     "image_processing": _Programs(
         ("image_processing.py", "image_steps.py", "image_saving.py", "contact_sheet.py", "given.py"),
@@ -38,10 +45,10 @@ _PROGRAMS: Mapping[str, _Programs] = {
     "text_analysis": _Programs(
         (
             *("text_analysis.py", "text_words.py", "text_counting.py", "text_readability.py", "text_plots.py"),
-            *("encodings_found.py", "given.py"),
+            *("encodings_found.py", "encoding_languages.py", "given.py"),
         ),
         (
-            *("charset-normalizer==3.5.2", "py3langid==0.4.0", "rjieba==0.2.2", "suzume==0.9.14"),
+            *("py3langid==0.4.0", "zstandard==0.25.0", "rjieba==0.2.2", "suzume==0.9.14"),
             *("stopwordsiso==0.7.1", "matplotlib==3.11.2", _CJK_FONT),
         ),
     ),

@@ -1,4 +1,4 @@
-"""Machine learning: a script with its framework ready, or an estimator by name that a program of ours trains."""
+"""Machine learning: a script with its framework ready, or a program of ours that trains an estimator or predicts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ _TOOLS = (
     "polars==2.1.0",
     "scikit-learn==1.9.1",
     "cvttf-notosanscjk-regular==1.0",
+    *program_files.TABLE_REQUIREMENTS,
 )
 """What all three environments have: tables, splitting and measuring, plots and letters for them."""
 
 _SHARED = (
-    *("given.py", "learning_columns.py", "learning_data.py", "learning_problem.py", "learning_results.py"),
-    *("learning_plots.py", "learning_scores.py"),
+    *("learning_columns.py", "learning_data.py", "learning_tables.py", "learning_problem.py", "learning_results.py"),
+    *("learning_plots.py", "learning_scores.py", "model_card.py"),
+    *program_files.TABLES,
 )
 _NETWORK = ("network_data.py", "network_training.py", *_SHARED)
 
@@ -37,7 +39,10 @@ class _Framework:
 
 _FRAMEWORKS: Mapping[str, _Framework] = {
     "scikit-learn": _Framework(
-        ("learn.py", "learn_scikit_learn.py", "scikit_learn_estimators.py", "scikit_learn_onnx.py", *_SHARED),
+        (
+            *("learn.py", "learn_scikit_learn.py", "predict_scikit_learn.py", "model_record.py"),
+            *("scikit_learn_estimators.py", "scikit_learn_onnx.py", "scikit_learn_search.py", *_SHARED),
+        ),
         (*_TOOLS, "onnxruntime==1.32.0", "skl2onnx==1.20.0"),
     ),
     "pytorch": _Framework(
@@ -70,6 +75,9 @@ class MachineLearningKind:
             script = program_files.own_script(task)
             settings = program_files.files(task, (), _said(asked))
             return kind.Program(script.argv, (script.file, *settings), framework.requirements)
+        if asked.model:
+            settings = program_files.files(task, framework.scripts, _said(asked) | {"estimator": ""})
+            return kind.Program(program_files.argv(framework.scripts[0]), settings, framework.requirements)
         estimator = learning.estimator_of(asked)
         settings_said = _said(asked) | {"estimator": estimator, "problem": learning.problem_of(asked)}
         if asked.model_type == "scikit-learn":
@@ -88,6 +96,13 @@ def _said(asked: learning.Learning) -> dict[str, object]:
     return {
         "model_type": asked.model_type,
         "training_data": asked.training_data,
+        "options": dict(asked.options),
+        "model": asked.model,
+        "predict_data": asked.predict_data,
+        "search": dict(asked.search),
+        "class_weight": asked.class_weight if isinstance(asked.class_weight, str) else dict(asked.class_weight),
+        "missing": asked.missing,
+        "calibration": asked.calibration,
         "target": asked.target,
         "features": list(asked.features),
         "hyper_parameters": {

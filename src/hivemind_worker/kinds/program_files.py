@@ -22,6 +22,23 @@ SETTINGS = f"{FOLDER}/settings.json"
 SCRIPT = "task.py"
 """What the task's own script is called in the workspace: the reference document's name."""
 
+TABLES = (
+    *(
+        "table_reading.py",
+        "table_files.py",
+        "table_sheets.py",
+        "table_layout.py",
+        "table_header.py",
+        "table_dialect.py",
+    ),
+    *("table_rows.py", "table_typing.py", "cell_formats.py", "cell_kinds.py"),
+    *("encodings_found.py", "encoding_languages.py", "given.py"),
+)
+"""The programs' modules that read tables, which more than one kind brings."""
+
+TABLE_REQUIREMENTS = (*("duckdb==2.0.1", "py3langid==0.4.0", "python-calamine==0.9.1", "zstandard==0.25.0"),)
+"""The packages that they import."""
+
 _PROGRAMS = Path(__file__).parent / "programs"
 
 

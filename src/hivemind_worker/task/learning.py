@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hivemind_worker.task import checks, errors, estimators, training_data
+from hivemind_worker.task import checks, errors, estimators, processing_options, training_data, training_options
 
 MODEL_TYPES = ("scikit-learn", "pytorch", "tensorflow")
 """The reference document's three frameworks."""
@@ -13,14 +13,19 @@ MODEL_TYPES = ("scikit-learn", "pytorch", "tensorflow")
 FIELDS = frozenset(
     {
         *("model_type", "training_data", "estimator", "target", "features", "hyper_parameters", "problem"),
-        *("test_size", "seed", "cross_validation", "epochs", "batch_size", "early_stopping"),
+        *("test_size", "seed", "cross_validation", "epochs", "batch_size", "early_stopping", "options"),
+        *("model", "predict_data", *training_options.FIELDS),
     }
 )
 """The fields of an ml task; ``code``, ``args`` and ``requirements`` it shares with python tasks."""
 
+Data = training_data.Data
+"""Where rows come from: an input file, a shipped data set, or rows and columns of the task."""
+
 _OF_NETWORKS = {"epochs": "max_iter", "batch_size": "batch_size", "early_stopping": "early_stopping"}
 _DEFAULT = {"scikit-learn": "random_forest", "pytorch": "mlp", "tensorflow": "mlp"}
 _ROWS = 2**40
+_NO_TEXT = "say how a file of text, a sheet or JSON is read, and this task has none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Learning:
     """
 
     model_type: str
-    training_data: training_data.Data | None = None
+    training_data: Data | None = None
     estimator: str = ""
     target: str = ""
     features: tuple[str, ...] = ()
@@ -44,6 +49,13 @@ class Learning:
     epochs: int = 0
     batch_size: int = 0
     early_stopping: int = 0
+    options: Mapping[str, object] = field(default_factory=dict)
+    model: str = ""
+    predict_data: Data | None = None
+    search: Mapping[str, object] = field(default_factory=dict)
+    class_weight: str | Mapping[str, float] = ""
+    missing: str = ""
+    calibration: str = ""
 
 
 def parse(said: Mapping[str, object], *, has_code: bool) -> Learning:
@@ -51,15 +63,10 @@ def parse(said: Mapping[str, object], *, has_code: bool) -> Learning:
 
     ``said`` is the whole task: a path in ``training_data`` must be among its ``input_files``.
     """
-    model_type = said.get("model_type")
-    if model_type is None:
-        raise errors.InvalidTask("model_type", f"missing; one of {', '.join(MODEL_TYPES)}")
-    if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
-        raise errors.InvalidTask("model_type", f"{str(model_type)[:40]!r} is not one of {', '.join(MODEL_TYPES)}")
-    if not has_code and "training_data" not in said:
-        raise errors.InvalidTask("training_data", "missing: an ml task needs code of its own or data to learn from")
-    if not has_code and said.get("args"):
-        raise errors.InvalidTask("args", "are for code of one's own, and this task has none")
+    model_type = _model_type(said)
+    if not has_code and "model" in said:
+        return _prediction(said, model_type)
+    _belongs(said, has_code=has_code)
     given = said.get("input_files", {})
     data = None
     if "training_data" in said:
@@ -73,6 +80,7 @@ def parse(said: Mapping[str, object], *, has_code: bool) -> Learning:
         if implied and problem not in {"", implied}:
             raise errors.InvalidTask("problem", f"{said['estimator']} does {implied} only")
         problem = implied or problem
+    options = training_options.parse(said, trains_scikit_learn=model_type == "scikit-learn" and not has_code)
     found = Learning(
         model_type=model_type,
         training_data=data,
@@ -87,15 +95,69 @@ def parse(said: Mapping[str, object], *, has_code: bool) -> Learning:
         epochs=checks.whole("epochs", said.get("epochs", 0), 0, 1_000_000),
         batch_size=checks.whole("batch_size", said.get("batch_size", 0), 0, 1_000_000),
         early_stopping=checks.whole("early_stopping", said.get("early_stopping", 0), 0, 1_000_000),
+        options=processing_options.reading(said.get("options", {})),
+        search=options.search,
+        class_weight=options.class_weight,
+        missing=options.missing,
+        calibration=options.calibration,
     )
-    if has_code and found.estimator:
-        raise errors.InvalidTask("estimator", "beside code of one's own; an ml task has the one or the other")
     if has_code:
         for name, value in found.hyper_parameters.items():
             estimators.plain(f"hyper_parameters.{name[:60]}", value)
     else:
         _fits_together(found)
+        training_options.fits(options, estimator_of(found), problem_of(found), found.hyper_parameters)
     return found
+
+
+def _model_type(fields: Mapping[str, object]) -> str:
+    model_type = fields.get("model_type")
+    if model_type is None:
+        raise errors.InvalidTask("model_type", f"missing; one of {', '.join(MODEL_TYPES)}")
+    if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
+        raise errors.InvalidTask("model_type", f"{str(model_type)[:40]!r} is not one of {', '.join(MODEL_TYPES)}")
+    return model_type
+
+
+def _belongs(fields: Mapping[str, object], *, has_code: bool) -> None:
+    """Require of a task that trains that its fields are there and belong together."""
+    if not has_code and "training_data" not in fields:
+        raise errors.InvalidTask("training_data", "missing: an ml task needs code of its own or data to learn from")
+    if not has_code and fields.get("args"):
+        raise errors.InvalidTask("args", "are for code of one's own, and this task has none")
+    if has_code and fields.get("estimator"):
+        raise errors.InvalidTask("estimator", "beside code of one's own; an ml task has the one or the other")
+    for name in ("model", "predict_data"):
+        if name in fields:
+            raise errors.InvalidTask(name, "belongs to a task that predicts: it has a model, and no code")
+
+
+_OF_PREDICTION = frozenset({"model_type", "model", "predict_data", "options"})
+
+
+def _prediction(fields: Mapping[str, object], model_type: str) -> Learning:
+    """Read a task that predicts with a kept model."""
+    if model_type != "scikit-learn":
+        raise errors.InvalidTask("model", "is a model.joblib of scikit-learn; with other frameworks bring code")
+    for name in sorted(FIELDS - _OF_PREDICTION):
+        if name in fields:
+            raise errors.InvalidTask(name, "belongs to training, and this task predicts with a kept model")
+    if fields.get("args"):
+        raise errors.InvalidTask("args", "are for code of one's own, and this task has none")
+    input_files = fields.get("input_files", {})
+    paths = sorted(map(str, input_files)) if isinstance(input_files, Mapping) else []
+    model = checks.text("model", fields["model"], most=4_000)
+    if model not in paths:
+        raise errors.InvalidTask("model", f"{model[:80]!r} is none of the task's input_files")
+    if "predict_data" not in fields:
+        raise errors.InvalidTask("predict_data", "missing: the rows to predict, as in training_data")
+    data = training_data.parse(fields["predict_data"], paths, field="predict_data")
+    if isinstance(data, Mapping) and "dataset" in data:
+        raise errors.InvalidTask("predict_data.dataset", "is for training; send rows, columns or a file")
+    options = processing_options.reading(fields.get("options", {}))
+    if options and not (isinstance(data, str) and not data.lower().endswith((".npz", ".parquet"))):
+        raise errors.InvalidTask("options", _NO_TEXT)
+    return Learning(model_type, model=model, predict_data=data, options=options)
 
 
 def estimator_of(said: Learning) -> str:
@@ -121,6 +183,8 @@ def _fits_together(said: Learning) -> None:
     estimators.hyper_parameters(said.model_type, estimator, problem, said.hyper_parameters)
     inline = not isinstance(said.training_data, str) and "dataset" not in (said.training_data or {})
     table = inline or (isinstance(said.training_data, str) and not said.training_data.lower().endswith(".npz"))
+    if said.options and (inline or not table or str(said.training_data).lower().endswith(".parquet")):
+        raise errors.InvalidTask("options", _NO_TEXT)
     if table and not said.target and problem != "clustering":
         raise errors.InvalidTask("target", "missing: which column is to be learned")
     if said.target and said.target in said.features:

@@ -78,6 +78,11 @@ def _character(field: str, value: object) -> object:
     return value
 
 
+def _comment(field: str, value: object) -> object:
+    """What begins a comment; empty where nothing does."""
+    return checks.text(field, value, most=10)
+
+
 def _encoding(field: str, value: object) -> object:
     name = checks.text(field, value, most=40)
     try:
@@ -112,15 +117,21 @@ OPTIONS: Mapping[str, Mapping[str, Check]] = {
         "bad_rows": _choice("skip", "pad", "refuse"),
         "bins": _whole(2, 200),
         "columns": _words,
+        "comment": _comment,
         "date_format": _text(100),
         "decimal": _choice(".", ","),
         "delimiter": _character,
         "encoding": _encoding,
+        "escape": _character,
         "header": _flag,
+        "header_row": _whole(1, 100_000),
         "null_values": _words,
         "parquet": _flag,
         "query_format": _choice("csv", "parquet"),
         "quote": _character,
+        "sheet": _text(200),
+        "skip": _whole(0, 100_000),
+        "thousands": _choice(",", ".", " ", "'", ""),
         "title": _text(200),
         "top": _whole(1, 1_000),
         "types": _types,
@@ -208,6 +219,25 @@ def options(kind: str, value: object) -> Mapping[str, object]:
     return found
 
 
+_READING = frozenset(
+    {
+        *("bad_rows", "comment", "date_format", "decimal", "delimiter", "encoding", "escape", "header", "header_row"),
+        *("null_values", "quote", "sheet", "skip", "thousands", "types"),
+    }
+)
+"""Those of csv_analysis that say how a table is read: an ml task has them too."""
+
+
+def reading(value: object) -> Mapping[str, object]:
+    """Require options of reading a table, each checked. Raises :class:`errors.InvalidTask` naming the option."""
+    for name in checks.mapping("options", value, most=100):
+        if name not in _READING:
+            raise errors.InvalidTask(
+                f"options.{name[:60]}", f"an ml task has no such option; it has {', '.join(sorted(_READING))}"
+            )
+    return options("csv_analysis", value)
+
+
 def steps(value: object) -> tuple[Mapping[str, object], ...]:
     """Require a list of operations that we know, each with its parameters. Raises InvalidTask naming the step."""
     if not isinstance(value, (list, tuple)):
@@ -257,7 +287,7 @@ def _no_odd_pairs(where: str, step: Mapping[str, object]) -> None:
 
 
 def _no_clash(found: Mapping[str, object]) -> None:
-    marks = [(name, found[name]) for name in ("delimiter", "quote", "decimal") if name in found]
+    marks = [(name, found[name]) for name in ("delimiter", "quote", "decimal", "thousands") if found.get(name)]
     for at, (name, mark) in enumerate(marks):
         for other, same in marks[at + 1 :]:
             if mark == same:

@@ -39,10 +39,10 @@ _FIELDS_OF_KIND: Mapping[str, frozenset[str]] = {
 _MARKS: Mapping[str, frozenset[str]] = {
     "command": frozenset({"command"}),
     "python": frozenset({"code", "requirements", "args"}),
-    "ml": learning.FIELDS,
-    "data_processing": processing.FIELDS,
+    "ml": learning.FIELDS - {"options"},
+    "data_processing": processing.FIELDS - {"options"},
 }
-"""The fields that tell the kind where ``type`` does not: a script belongs to an ml task as well."""
+"""The fields that tell the kind where ``type`` does not: a script belongs to an ml task as well, options to two."""
 
 _COMMON_FIELDS = frozenset(
     {

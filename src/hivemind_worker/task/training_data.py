@@ -10,8 +10,18 @@ from hivemind_worker.task import checks, errors
 DATASETS = ("iris", "wine", "breast_cancer", "digits", "diabetes")
 """The data sets that come with scikit-learn, and so with each of the frameworks' environments."""
 
-SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".npz")
-"""How a file of training data is told to be a table or arrays."""
+PACKED = ("", ".gz", ".zst", ".bz2", ".xz", ".zip")
+SUFFIXES = (
+    *(
+        f".{name}{packed}"
+        for name in ("csv", "tsv", "tab", "txt", "dat", "json", "jsonl", "ndjson")
+        for packed in PACKED
+    ),
+    *(".zip", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".parquet", ".npz"),
+)
+"""The names that files of training data end in: tables, and arrays (npz). What a table is, its content tells."""
+
+_LISTED = ".csv, .tsv, .txt, .json, .jsonl (each also .gz, .zst, .bz2, .xz, .zip), .xlsx, .xls, .ods, .parquet, .npz"
 
 ROWS = 100_000
 COLUMNS = 10_000
@@ -21,38 +31,38 @@ Data = str | Mapping[str, object]
 """A path, ``{"dataset": name}``, ``{"rows": [{…}, …]}`` or ``{"columns": {name: […]}}``."""
 
 
-def parse(value: object, files: Iterable[str]) -> Data:
-    """Read ``training_data``; ``files`` are the paths of the task's inputs. Raises InvalidTask naming the field."""
+def parse(value: object, files: Iterable[str], field: str = "training_data") -> Data:
+    """Read the value of ``field``; ``files`` are the paths of the task's inputs. Raises InvalidTask that names it."""
     if isinstance(value, str):
-        return _path(value, files)
+        return _path(field, value, files)
     if isinstance(value, (list, tuple)):
-        return {"rows": _rows("training_data", value)}
+        return {"rows": _rows(field, value)}
     if not isinstance(value, Mapping) or len(value) != 1:
         raise errors.InvalidTask(
-            "training_data", "must be the path of an input file, {'dataset': …}, {'rows': […]} or {'columns': {…}}"
+            field, "must be the path of an input file, {'dataset': …}, {'rows': […]} or {'columns': {…}}"
         )
     if "dataset" in value:
         name = value["dataset"]
         if not isinstance(name, str) or name not in DATASETS:
-            raise errors.InvalidTask("training_data.dataset", f"{str(name)[:40]!r} is not one of {', '.join(DATASETS)}")
+            raise errors.InvalidTask(f"{field}.dataset", f"{str(name)[:40]!r} is not one of {', '.join(DATASETS)}")
         return {"dataset": name}
     if "rows" in value:
-        return {"rows": _rows("training_data.rows", value["rows"])}
+        return {"rows": _rows(f"{field}.rows", value["rows"])}
     if "columns" in value:
-        return {"columns": _columns(value["columns"])}
-    raise errors.InvalidTask(f"training_data.{str(next(iter(value)))[:40]}", "is none of dataset, rows, columns")
+        return {"columns": _columns(f"{field}.columns", value["columns"])}
+    raise errors.InvalidTask(f"{field}.{str(next(iter(value)))[:40]}", "is none of dataset, rows, columns")
 
 
-def _path(value: str, files: Iterable[str]) -> str:
-    checks.text("training_data", value, most=4_000)
+def _path(field: str, value: str, files: Iterable[str]) -> str:
+    checks.text(field, value, most=4_000)
     there = sorted(map(str, files))
     if value not in there:
         shown = ", ".join(repr(path[:40]) for path in there[:5]) + (", …" if len(there) > 5 else "")
         raise errors.InvalidTask(
-            "training_data", f"{value[:80]!r} is none of the task's input_files: {shown or 'there are none'}"
+            field, f"{value[:80]!r} is none of the task's input_files: {shown or 'there are none'}"
         )
     if not value.lower().endswith(SUFFIXES):
-        raise errors.InvalidTask("training_data", f"{value[:80]!r} must end in one of {', '.join(SUFFIXES)}")
+        raise errors.InvalidTask(field, f"{value[:80]!r} must end in one of {_LISTED}")
     return value
 
 
@@ -67,10 +77,10 @@ def _rows(where: str, value: object) -> list[dict[str, object]]:
     ]
 
 
-def _columns(value: object) -> dict[str, list[object]]:
+def _columns(field: str, value: object) -> dict[str, list[object]]:
     found: dict[str, list[object]] = {}
-    for name, column in checks.mapping("training_data.columns", value, most=COLUMNS).items():
-        where = f"training_data.columns[{name[:40]!r}]"
+    for name, column in checks.mapping(field, value, most=COLUMNS).items():
+        where = f"{field}[{name[:40]!r}]"
         _name(where, name)
         if not isinstance(column, (list, tuple)) or not column:
             raise errors.InvalidTask(where, "must be a list with a value for each row")
@@ -81,10 +91,10 @@ def _columns(value: object) -> dict[str, list[object]]:
     if len(set(lengths.values())) > 1:
         name = next(name for name, length in lengths.items() if length != max(lengths.values()))
         raise errors.InvalidTask(
-            f"training_data.columns[{name[:40]!r}]", f"has {lengths[name]} values; others have {max(lengths.values())}"
+            f"{field}[{name[:40]!r}]", f"has {lengths[name]} values; others have {max(lengths.values())}"
         )
     if not found:
-        raise errors.InvalidTask("training_data.columns", "is empty")
+        raise errors.InvalidTask(field, "is empty")
     return found
 
 

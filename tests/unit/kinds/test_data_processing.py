@@ -70,7 +70,9 @@ def test_every_program_belongs_to_a_task() -> None:
         made = planned(processing_type=processing_type, **fields)
         shipped |= {file.path.split("/")[-1] for file in made.files}
     names = {
-        path.name for path in PROGRAMS.glob("*.py") if re.match("csv_|image_|text_|contact|drawing|enc", path.name)
+        path.name
+        for path in PROGRAMS.glob("*.py")
+        if re.match("csv_|table_|cell_|image_|text_|contact|drawing|enc", path.name)
     }
     assert names <= shipped
 

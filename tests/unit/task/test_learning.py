@@ -36,7 +36,9 @@ def test_everything_that_may_be_said() -> None:
         epochs=10,
         batch_size=64,
         early_stopping=3,
+        options={"decimal": ",", "types": {"x": "number"}},
     )
+    assert found.options == {"decimal": ",", "types": {"x": "number"}}
     assert (found.test_size, found.seed, found.cross_validation, found.early_stopping) == (0.25, 2**32 - 1, 5, 3)
     assert found.features == ("x",)
 
@@ -68,13 +70,62 @@ def test_data_inside_the_task(data: object) -> None:
     assert len(found.training_data) == 1
 
 
+PREDICT = {"training_data": None, "model": "m", "predict_data": "a.csv", "input_files": {"m": "", "a.csv": ""}}
+
+
+def test_a_task_that_predicts() -> None:
+    found = spec.parse({"model_type": "scikit-learn", **PREDICT, "options": {"decimal": ","}}).learning
+    assert found is not None
+    assert (found.model, found.predict_data, found.options) == ("m", "a.csv", {"decimal": ","})
+    assert (found.training_data, found.estimator) == (None, "")
+
+
+def test_a_search_has_all_that_it_needs() -> None:
+    found = taken(search={"parameters": {"max_depth": [1, None, 4.0]}}, class_weight={"a": 2}, missing="native")
+    assert found.search == {"parameters": {"max_depth": [1, None, 4]}, "folds": 5, "score": "", "candidates": 0}
+    assert (found.class_weight, found.missing, found.calibration) == ({"a": 2}, "native", "")
+
+
+DEPTHS = {"max_depth": [1, 2]}
+
+
 @pytest.mark.parametrize(
     ("field", "fields"),
     [
+        ("search", {"model_type": "pytorch", "search": {"parameters": DEPTHS}}),
+        ("search", {"code": "pass", "search": {"parameters": DEPTHS}}),
+        ("search", {"estimator": "k_means", "search": {"parameters": {"n_clusters": [2]}}}),
+        ("search.rounds", {"search": {"parameters": DEPTHS, "rounds": 3}}),
+        ("search.folds", {"search": {"parameters": DEPTHS, "folds": 1}}),
+        ("search.score", {"search": {"parameters": DEPTHS, "score": "beauty"}}),
+        ("search.parameters", {"search": {"folds": 3}}),
+        ("search.parameters", {"search": {"parameters": {"max_depth": [*range(1, 50)], "ccp_alpha": [*range(30)]}}}),
+        ("search.parameters.max_depth", {"search": {"parameters": {"max_depth": 3}}}),
+        ("search.parameters.max_depth", {"search": {"parameters": DEPTHS}, "hyper_parameters": {"max_depth": 3}}),
+        ("hyper_parameters.depth", {"search": {"parameters": {"depth": [3]}}}),
+        ("class_weight", {"class_weight": "heavy"}),
+        ("class_weight", {"class_weight": {}}),
+        ("class_weight", {"class_weight": "balanced", "problem": "regression"}),
+        ("class_weight", {"class_weight": "balanced", "hyper_parameters": {"class_weight": "balanced"}}),
+        ("class_weight['a']", {"class_weight": {"a": 0}}),
+        ("missing", {"missing": "guess"}),
+        ("missing", {"missing": "native", "estimator": "svm"}),
+        ("calibration", {"calibration": "magic"}),
+        ("calibration", {"calibration": "sigmoid", "estimator": "ridge", "problem": "regression"}),
+        ("model", {**PREDICT, "model": "b"}),
+        ("model", {**PREDICT, "model_type": "pytorch"}),
+        ("model", {"code": "pass", "model": "m", "input_files": {"m": ""}}),
+        ("predict_data", {**PREDICT, "predict_data": None}),
+        ("predict_data", {**PREDICT, "predict_data": "b.csv"}),
+        ("predict_data", {"predict_data": ROWS}),
+        ("predict_data.dataset", {**PREDICT, "predict_data": {"dataset": "iris"}}),
+        ("target", {**PREDICT, "target": "y"}),
+        ("training_data", {**PREDICT, "training_data": ROWS}),
+        ("options", {**PREDICT, "predict_data": ROWS, "options": {"decimal": ","}}),
         ("model_type", {"model_type": "keras"}),
         ("training_data", {"training_data": None}),
         ("training_data", {"training_data": "a.csv"}),
-        ("training_data", {"training_data": "a.xlsx", "input_files": {"a.xlsx": ""}}),
+        ("training_data", {"training_data": "a.pickle", "input_files": {"a.pickle": ""}}),
         ("training_data", {"training_data": 5}),
         ("training_data", {"training_data": {"dataset": "iris", "rows": ROWS}}),
         ("training_data", {"training_data": []}),
@@ -107,6 +158,12 @@ def test_data_inside_the_task(data: object) -> None:
         ("seed", {"seed": 2**32}),
         ("cross_validation", {"cross_validation": 1}),
         ("cross_validation", {"cross_validation": 5, "problem": "clustering"}),
+        ("options", {"options": {"decimal": ","}}),
+        ("options", {"options": {"decimal": ","}, "training_data": ROWS, "target": "y"}),
+        (
+            "options.bins",
+            {"options": {"bins": 5}, "training_data": "a.csv", "target": "y", "input_files": {"a.csv": ""}},
+        ),
         ("epochs", {"epochs": 5}),
         ("batch_size", {"batch_size": 5}),
         ("early_stopping", {"early_stopping": 5}),

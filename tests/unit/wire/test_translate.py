@@ -48,6 +48,9 @@ learning = st.fixed_dictionaries(
         "test_size": st.sampled_from([0, 0.25, 3]),
         "seed": st.sampled_from([0, 2**32 - 1]),
         "cross_validation": st.sampled_from([0, 5]),
+        "class_weight": st.sampled_from(["balanced", {"a": 2.5}]),
+        "missing": st.just("mean"),
+        "calibration": st.just("sigmoid"),
     },
 ).filter(lambda said: "estimator" in said or "hyper_parameters" not in said)
 programs = st.one_of(

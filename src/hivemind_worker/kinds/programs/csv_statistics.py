@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import datetime as dt
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import duckdb
 
-import csv_reading
-import csv_typing
+import csv_figures
+import csv_long_form
 import given
+import table_reading
+import table_typing
+from cell_formats import identifier, literal
+from csv_figures import DATES, NUMERIC
 
 EXACT_ROWS = 1_000_000
 """Up to here distinct values and quantiles are exact; beyond, they are estimates in bounded memory, and said to be."""
@@ -17,46 +21,134 @@ EXACT_ROWS = 1_000_000
 CORRELATED = 40
 """Most columns that are compared with each other: 780 pairs."""
 
-_QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
-_LARGE = 1e150  # its square is still a number
-NUMERIC = frozenset({"integer", "number"})
-_DATES = frozenset({"date", "timestamp"})
+_AT_ONCE = 50
+"""Columns in one query at most: a query of more takes longer to plan than to answer."""
+
+_REMEMBERED = 64
+"""Bytes that exact figures remember of a value, all in all."""
+
+_SHORT = 100_000
+"""Rows up to which the commonest words of many columns are counted at once, in memory."""
 
 
-def column(
-    connection: duckdb.DuckDBPyConnection, of: csv_typing.Column, rows: int, options: dict[str, Any]
-) -> dict[str, Any]:
-    """Everything about one column."""
-    name = csv_reading.name(of.name)
-    exact = rows <= EXACT_ROWS
-    distinct = f"count(DISTINCT {name})" if exact else f"approx_count_distinct({name})"
-    filled, different = _one(connection, f"SELECT count({name}), {distinct} FROM data")
-    found: dict[str, Any] = {
-        "name": of.name,
-        "type": of.type,
-        "values": filled,
-        "missing": rows - filled,
-        "missing_percent": round(100 * (rows - filled) / rows, 4) if rows else 0.0,
-        "distinct": min(different, filled),
-        "distinct_exact": exact,
-        "notes": list(of.notes),
-    }
-    if not filled:
-        return found
-    if of.type in NUMERIC:
-        found |= _numeric(connection, name, of.type, options.get("bins", 20), exact=exact)
-    elif of.type in _DATES:
-        found |= _times(connection, name, options.get("bins", 20))
-    else:
-        if of.type == "text":
-            said = f"min(length({name})), max(length({name})), avg(length({name})), min({name}), max({name})"
-            shortest, longest, mean, first, last = _one(connection, f"SELECT {said} FROM data")
-            found |= {"shortest": shortest, "longest": longest, "mean_length": mean}
-            found |= {"first": first[:200], "last": last[:200]}
-        found["top"] = _top(connection, name, found["distinct"], filled, options.get("top", 10), exact=exact)
-    if found["distinct"] == 1:
-        found["notes"].append("the same value everywhere")
+def measure(
+    connection: duckdb.DuckDBPyConnection,
+    table: table_reading.Table,
+    options: dict[str, Any],
+    on_progress: Callable[[int], None],
+) -> list[dict[str, Any]]:
+    """Everything about each column. Many are measured in one query: each query reads the file's description anew."""
+    found: list[dict[str, Any]] = []
+    at_once = _at_once(table.rows)
+    if len(table.columns) > _AT_ONCE and 0 < table.rows <= csv_long_form.ROWS:
+        found = csv_long_form.measure(connection, table, options, on_progress)
+    for part in () if found else table.parts:
+        source = f"read_parquet({literal(str(part.parquet))})"
+        for start in range(0, len(part.columns), at_once):
+            batch = part.columns[start : start + at_once]
+            measured = _aggregates(connection, source, batch, table.rows)
+            _shapes(connection, source, measured, table.rows, options)
+            found += measured
+            on_progress(len(found))
+    for column in found:
+        if column["distinct"] == 1:
+            column["notes"].append("the same value everywhere")
     return found
+
+
+def _at_once(rows: int) -> int:
+    """How many columns are measured in one query: exact figures remember each value of each."""
+    if rows > EXACT_ROWS:
+        return _AT_ONCE
+    return max(1, min(_AT_ONCE, given.memory_for_data() // 8 // (_REMEMBERED * max(1, rows))))
+
+
+def _aggregates(
+    connection: duckdb.DuckDBPyConnection, source: str, batch: Sequence[table_typing.Column], rows: int
+) -> list[dict[str, Any]]:
+    """What one pass over the batch tells."""
+    exact = rows <= EXACT_ROWS
+    fields = [csv_figures.fields(column, exact=exact) for column in batch]
+    values = iter(_one(connection, f"SELECT {', '.join(sql for row in fields for _, sql in row)} FROM {source}"))
+    measured = []
+    for column, row in zip(batch, fields, strict=True):
+        figures = {label: next(values) for label, _ in row}
+        measured.append(csv_figures.described(column, figures, rows, exact=exact))
+    return measured
+
+
+def _shapes(
+    connection: duckdb.DuckDBPyConnection,
+    source: str,
+    measured: list[dict[str, Any]],
+    rows: int,
+    options: dict[str, Any],
+) -> None:
+    """Histograms and the commonest values, of all columns of the batch in one query where the table is short."""
+    bins, top = options.get("bins", 20), options.get("top", 10)
+    wanted: list[tuple[dict[str, Any], str, str, Any]] = []
+    for column in measured:
+        name = identifier(column["name"])
+        if not column["values"]:
+            continue
+        if column["type"] in NUMERIC:
+            drawn = csv_figures.bins(column, bins)
+            inside = f"{name} BETWEEN ({drawn.edges[0]!r}::DOUBLE) AND ({drawn.edges[-1]!r}::DOUBLE)"
+            wanted.append((column, "histogram", f"CASE WHEN {inside} THEN {_bin_of(name, drawn)} END", drawn.edges))
+        elif column["type"] in DATES:
+            drawn = csv_figures.time_bins(column, bins)
+            wanted.append((column, "histogram", _bin_of(f"epoch({name})", drawn), drawn.edges))
+        elif rows <= _SHORT and not csv_figures.all_different(column):
+            wanted.append((column, "top", name, None))
+        else:
+            exact = rows <= EXACT_ROWS
+            column["top"] = _top(connection, name, column["distinct"], column["values"], top, exact=exact)
+    if not wanted:
+        return
+    counts = _one(connection, f"SELECT {', '.join(f'histogram({sql})' for _, _, sql, _ in wanted)} FROM {source}")
+    outside = [column for column, _, _, edges in wanted if column["type"] in NUMERIC]
+    beyond = iter(
+        _beyond(connection, source, outside, [edges for column, _, _, edges in wanted if column["type"] in NUMERIC])
+    )
+    for (column, what, _, edges), counted in zip(wanted, counts, strict=True):
+        if what == "top":
+            common = sorted(counted.items(), key=lambda pair: (-pair[1], _order(pair[0])))[:top]
+            column["top"] = [{"value": str(value)[:500], "count": count} for value, count in common]
+            continue
+        bars = [int((counted or {}).get(at, 0)) for at in range(len(edges) - 1)]
+        below, above = next(beyond) if column["type"] in NUMERIC else (0, 0)
+        column["histogram"] = {
+            "edges": csv_figures.labels(column, edges),
+            "counts": bars,
+            "below": below,
+            "above": above,
+        }
+    for column in measured:
+        column.pop("start", None)
+        column.pop("end", None)
+
+
+def _bin_of(value: str, drawn: csv_figures.Bins) -> str:
+    return csv_figures.bin_of(value, f"({drawn.start!r}::DOUBLE)", f"({drawn.width!r}::DOUBLE)", str(drawn.count))
+
+
+def _beyond(
+    connection: duckdb.DuckDBPyConnection, source: str, columns: list[dict[str, Any]], edges: list[list[float]]
+) -> list[tuple[int, int]]:
+    """How many values of each column lie below and above its histogram."""
+    if not columns:
+        return []
+    sql = [
+        f"count(*) FILTER ({identifier(column['name'])} {sign} ({edge!r}::DOUBLE))"
+        for column, own in zip(columns, edges, strict=True)
+        for sign, edge in (("<", own[0]), (">", own[-1]))
+    ]
+    counts = _one(connection, f"SELECT {', '.join(sql)} FROM {source}")
+    return list(zip(counts[::2], counts[1::2], strict=True))
+
+
+def _order(value: object) -> bytes | bool:
+    return value if isinstance(value, bool) else str(value).encode("utf-8", "surrogatepass")
 
 
 def correlations(connection: duckdb.DuckDBPyConnection, columns: list[dict[str, Any]]) -> dict[str, Any]:
@@ -73,106 +165,41 @@ def correlations(connection: duckdb.DuckDBPyConnection, columns: list[dict[str, 
     return {"method": "pearson", "columns": names, "matrix": matrix, "left_out": able[CORRELATED:]}
 
 
-def duplicates(connection: duckdb.DuckDBPyConnection, columns: list[csv_typing.Column], rows: int) -> int | None:
+def duplicates(connection: duckdb.DuckDBPyConnection, columns: list[table_typing.Column], rows: int) -> int | None:
     """How many rows repeat an earlier one; None where the table is too long to remember every row's hash."""
     if rows > EXACT_ROWS or not columns:
         return None
-    names = ", ".join(csv_reading.name(each.name) for each in columns)
-    (different,) = _one(connection, f"SELECT count(DISTINCT hash({names})) FROM data")
+    (different,) = _one(connection, "SELECT count(DISTINCT hash(__row)) FROM data AS __row")
     return rows - int(different)
 
 
-def groups(by: list[str], columns: list[csv_typing.Column]) -> tuple[str, list[str]]:
+def groups(by: list[str], columns: list[table_typing.Column]) -> tuple[str, list[str]]:
     """SQL for the groups, largest first, and the columns that are measured in each."""
     known = [each.name for each in columns]
     for name in by:
         if name not in known:
-            raise given.Refusal(f"group_by names {name!r}, and the table has no such column; it has {listed(known)}")
+            raise given.Refusal(
+                f"group_by names {name!r}, and the table has no such column; it has {table_reading.listed(known)}"
+            )
     measured = [each.name for each in columns if each.type in NUMERIC and each.name not in by]
-    wanted = [csv_reading.name(name) for name in by] + ['count(*) AS "count"']
+    wanted = [identifier(name) for name in by] + ['count(*) AS "count"']
     for name in measured:
         for label, function in (("mean", "avg"), ("sum", "sum"), ("min", "min"), ("max", "max")):
-            wanted.append(f"{function}({csv_reading.name(name)}) AS {csv_reading.name(f'{name}_{label}')}")
+            wanted.append(f"{function}({identifier(name)}) AS {identifier(f'{name}_{label}')}")
     keys = ", ".join(str(at) for at in range(1, len(by) + 1))
     return f'SELECT {", ".join(wanted)} FROM data GROUP BY {keys} ORDER BY "count" DESC, {keys}', measured
-
-
-def _numeric(connection: duckdb.DuckDBPyConnection, name: str, kind: str, bins: int, *, exact: bool) -> dict[str, Any]:
-    quantile = "quantile_cont" if exact else "approx_quantile"
-    least, most, mean, zeros, negative, total, quantiles = _one(
-        connection,
-        f"SELECT min({name}), max({name}), avg({name}), count(*) FILTER ({name} = 0), count(*) FILTER ({name} < 0), "
-        f"sum({name}), {quantile}({name}, {list(_QUANTILES.values())}) FROM data",
-    )
-    std = None
-    if max(abs(least), abs(most)) < _LARGE:
-        (std,) = _one(connection, f"SELECT stddev_samp({name}) FROM data")
-    found = {"min": least, "max": most, "mean": mean, "std": std, "sum": total, "zeros": zeros, "negative": negative}
-    found["quantiles"] = dict(zip(_QUANTILES, quantiles, strict=True))
-    found["quantiles_exact"] = exact
-    found["histogram"] = _histogram(connection, name, kind, bins, found)
-    return found
-
-
-def _histogram(
-    connection: duckdb.DuckDBPyConnection, name: str, kind: str, bins: int, of: dict[str, Any]
-) -> dict[str, Any]:
-    """Counts in bins of equal width; where few far-off values would leave one bar, over the middle 98 of 100."""
-    low, high = float(of["min"]), float(of["max"])
-    inner_low, inner_high = float(of["quantiles"]["p01"]), float(of["quantiles"]["p99"])
-    if inner_low < inner_high and high - low > 5 * (inner_high - inner_low):
-        low, high = inner_low, inner_high
-    if kind == "integer" and high - low < bins:
-        low, high = round(low), round(high)
-        bins, width = int(high - low) + 1, 1.0
-        edges = [low - 0.5 + at for at in range(bins + 1)]
-    else:
-        width = (high - low) / bins or 1.0
-        edges = [low + width * at for at in range(bins)] + [high if high > low else low + width * bins]
-    start = edges[0]
-    bin_of = f"least({bins - 1}, greatest(0, floor(({name} - ({start!r}::DOUBLE)) / ({width!r}::DOUBLE))))::INTEGER"
-    inside = f"{name} BETWEEN ({edges[0]!r}::DOUBLE) AND ({edges[-1]!r}::DOUBLE)"
-    counts = [0] * bins
-    for at, count in connection.execute(f"SELECT {bin_of}, count(*) FROM data WHERE {inside} GROUP BY 1").fetchall():
-        counts[at] = count
-    (below, above) = _one(
-        connection,
-        f"SELECT count(*) FILTER ({name} < ({edges[0]!r}::DOUBLE)), count(*) FILTER ({name} > ({edges[-1]!r}::DOUBLE)) "
-        "FROM data",
-    )
-    return {"edges": edges, "counts": counts, "below": below, "above": above}
-
-
-def _times(connection: duckdb.DuckDBPyConnection, name: str, bins: int) -> dict[str, Any]:
-    first, last, start, end = _one(
-        connection, f"SELECT min({name}), max({name}), epoch(min({name})), epoch(max({name})) FROM data"
-    )
-    width = (end - start) / bins or 1.0
-    bin_of = f"least({bins - 1}, floor((epoch({name}) - ({start!r}::DOUBLE)) / ({width!r}::DOUBLE)))::INTEGER"
-    counts = [0] * bins
-    for at, count in connection.execute(
-        f"SELECT {bin_of}, count(*) FROM data WHERE {name} IS NOT NULL GROUP BY 1"
-    ).fetchall():
-        counts[at] = count
-    edges = [start + width * at for at in range(bins + 1)]
-    words = [str(dt.datetime(1970, 1, 1) + dt.timedelta(seconds=edge)) for edge in edges]  # noqa: DTZ001 - as the table has them, without a zone
-    return {
-        "min": str(first),
-        "max": str(last),
-        "histogram": {"edges": words, "counts": counts, "below": 0, "above": 0},
-    }
 
 
 def _top(
     connection: duckdb.DuckDBPyConnection, name: str, distinct: int, filled: int, top: int, *, exact: bool
 ) -> list[dict[str, Any]]:
     """The commonest values with their exact counts; candidates are estimated where the table is long."""
-    if distinct > 0.9 * filled and filled > 100:
-        return []  # as good as all different: no value is common
+    if csv_figures.all_different({"distinct": distinct, "values": filled}):
+        return []
     where = f"{name} IS NOT NULL"
     if not exact and distinct > EXACT_ROWS // 10:
         (candidates,) = _one(connection, f"SELECT approx_top_k({name}, {3 * top}) FROM data")
-        where = f"{name} IN ({', '.join(csv_reading.literal(str(each)) for each in candidates)})"
+        where = f"{name} IN ({', '.join(literal(str(each)) for each in candidates)})"
     rows = connection.execute(
         f"SELECT {name}, count(*) FROM data WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {top}"
     ).fetchall()
@@ -186,9 +213,4 @@ def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
 
 
 def _double(name: str) -> str:
-    return f"CAST({csv_reading.name(name)} AS DOUBLE)"
-
-
-def listed(names: list[str]) -> str:
-    """Some names for a message."""
-    return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    return f"CAST({identifier(name)} AS DOUBLE)"

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
+import functools
 import gzip
-import zlib
+import importlib
+import itertools
+import lzma
+import re
+import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
-import charset_normalizer
-
+import encoding_languages
 import given
 
 CHUNK = given.MIB
-SAMPLE = 256 * 1024
+SAMPLE = 64 * 1024
+SURE = 0.8
+"""Confidence below which a guess is called one."""
+
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -22,27 +31,63 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_PACKED = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"PK\x03\x04", "zip"),
+)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over all bytes shows.
+
+    ``confidence`` is 1 for what is proved; ``one_line_end``: all lines end alike; ``hash_lines``: lines that begin
+    with ``#`` follow one that does not.
+    """
+
+    encoding: str
+    confidence: float
+    language: str
+    compression: str
+    one_line_end: bool
+    hash_lines: bool
+
+
+def compression(path: str) -> str:
+    """Return ``gzip``, ``zstd``, ``bzip2``, ``xz`` or ``zip`` by the first bytes; empty for a plain file."""
+    with Path(path).open("rb") as file:
+        head = file.read(6)
+    return next((name for mark, name in _PACKED if head.startswith(mark)), "")
 
 
 def is_gzip(path: str) -> bool:
     """By its first bytes, whatever its name."""
-    with Path(path).open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+    return compression(path) == "gzip"
 
 
 def opened(path: str) -> IO[bytes]:
-    """The file's bytes, unpacked where it is gzip."""
-    return cast("IO[bytes]", gzip.open(path)) if is_gzip(path) else Path(path).open("rb")
+    """The file's bytes, unpacked where it is packed."""
+    packing = compression(path)
+    if packing in {"zstd", "zip"}:
+        return _zstd(path) if packing == "zstd" else _only_member(path)
+    openers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+    return cast("IO[bytes]", openers[packing](path)) if packing else Path(path).open("rb")
 
 
 def pieces(path: str) -> Iterator[bytes]:
-    """The bytes in pieces. Raises Refusal for a broken gzip file."""
+    """The bytes in pieces. Raises Refusal for a broken packed file."""
+    packing = compression(path)
     with opened(path) as file:
         while True:
             try:
                 piece = file.read(CHUNK)
-            except (EOFError, zlib.error, gzip.BadGzipFile):
-                raise given.Refusal(f"{given.shown(path)} is a broken gzip file: it does not unpack") from None
+            except Exception as error:
+                if not packing or (isinstance(error, OSError) and error.errno is not None):
+                    raise
+                raise given.Refusal(f"{given.shown(path)} is a broken {packing} file: it does not unpack") from None
             if not piece:
                 return
             yield piece
@@ -50,50 +95,32 @@ def pieces(path: str) -> Iterator[bytes]:
 
 def find(path: str, said: str = "") -> str:
     """Name the encoding of a file: what the task said, or what the file shows."""
-    if said:
-        return said
+    return survey(path, said).encoding
+
+
+def survey(path: str, said: str = "") -> Survey:
+    """Read the file once and tell how it is encoded and packed. Raises Refusal for what is no text."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    head = b""
-    try:
-        for piece in pieces(path):
-            if not head:
-                head = piece
-                marked = next((name for mark, name in _MARKS if head.startswith(mark)), "")
-                if marked:
-                    return marked
-            decoder.decode(piece)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return _likeliest(path)
-    if b"\0" in head[:SAMPLE]:
-        raise given.Refusal(f"{given.shown(path)} is no text: it holds NUL bytes")
-    return "utf-8"
-
-
-def _likeliest(path: str) -> str:
-    """Of pieces of the file that hold more than ASCII: a page of English at the start tells nothing."""
-    telling = b""
+    head, before = b"", b""
+    marked, valid = "", True
+    crlf = lf = cr = 0
+    hash_lines = False
+    first = True
     for piece in pieces(path):
-        lines = [line for line in piece.splitlines() if not line.isascii()]
-        telling += b"\n".join(lines)
-        if len(telling) >= SAMPLE:
-            break
-    telling = telling[:SAMPLE]
-    best = charset_normalizer.from_bytes(telling).best()
-    if (best is None or not best.coherence) and _is_koi8(telling):
-        return "koi8-r"
-    if best is not None:
-        return str(best.encoding)
-    if b"\0" in telling:
-        raise given.Refusal(f"{given.shown(path)} is no text in any encoding known here; say options.encoding")
-    return "cp1252"
-
-
-def _is_koi8(telling: bytes) -> bool:
-    """Russian in KOI8, which the library takes for Japanese: nearly all of it small Cyrillic letters."""
-    foreign = [letter for letter in telling.decode("koi8-r") if not letter.isascii()]
-    small = sum("а" <= letter <= "ё" for letter in foreign)
-    return small > 0.85 * len(foreign)
+        if first:
+            head, first = piece[: max(SAMPLE, 4)], False
+            marked = next((name for mark, name in _MARKS if head.startswith(mark)), "")
+        feeds, returns, both = piece.count(b"\n"), piece.count(b"\r"), piece.count(b"\r\n")
+        both += before == b"\r" and piece.startswith(b"\n")
+        crlf, lf, cr = crlf + both, lf + feeds, cr + returns
+        hash_lines = hash_lines or _follows(piece, before)
+        before = piece[-1:]
+        if valid and not said and not marked.startswith(("utf-16", "utf-32")):
+            valid = _decodes(decoder, piece)
+    valid = valid and _decodes(decoder, b"", final=True)
+    found = _named(path, said, marked, head, valid=valid)
+    one_line_end = (crlf == lf == cr) or (crlf == 0 and (lf == 0 or cr == 0))
+    return Survey(found.encoding, found.confidence, found.language, compression(path), one_line_end, hash_lines)
 
 
 def decoded(path: str, encoding: str) -> Iterator[str]:
@@ -102,3 +129,88 @@ def decoded(path: str, encoding: str) -> Iterator[str]:
     for piece in pieces(path):
         yield decoder.decode(piece)
     yield decoder.decode(b"", final=True)
+
+
+def _named(path: str, said: str, marked: str, head: bytes, *, valid: bool) -> encoding_languages.Guess:
+    if said:
+        name = said.replace("_", "-").lower()
+        byte_order_mark = name in {"utf-8", "utf8"} and marked == "utf-8-sig"
+        return encoding_languages.Guess("utf-8-sig" if byte_order_mark else said, "", 1.0)
+    if marked:
+        return encoding_languages.Guess(marked, "", 1.0)
+    if b"\0" in head:
+        if wide := _wide(head):
+            return encoding_languages.Guess(wide, "", 0.95)
+        raise given.Refusal(f"{given.shown(path)} is no text: it holds NUL bytes")
+    return encoding_languages.Guess("utf-8", "", 1.0) if valid else _likeliest(path)
+
+
+def _likeliest(path: str) -> encoding_languages.Guess:
+    """Of pieces of the file that hold more than ASCII: a page of English at the start tells nothing."""
+    telling = b""
+    for piece in pieces(path):
+        lines = [line for line in re.split(rb"[\r\n]+", piece) if not line.isascii()]
+        telling += b"\n".join(lines) + b"\n"
+        if len(telling) >= SAMPLE:
+            break
+    telling = telling[:SAMPLE]
+    telling = telling[: telling.rfind(b"\n") + 1] or telling
+    guess = encoding_languages.judge(telling, _languages)
+    if guess is not None:
+        return guess
+    return encoding_languages.Guess("cp1252", "", 0.3)
+
+
+def _languages(text: str) -> dict[str, float]:
+    """How likely each language is, by the words of a text."""
+    return {str(language): float(chance) for language, chance in _identifier().rank(text)}
+
+
+@functools.cache
+def _identifier() -> Any:
+    langid = importlib.import_module("py3langid.langid")  # a second, and only where letters alone do not tell
+    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
+
+
+def _decodes(decoder: Any, piece: bytes, *, final: bool = False) -> bool:
+    try:
+        decoder.decode(piece, final)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _wide(head: bytes) -> str:
+    """UTF-16 without a byte order mark: every second byte of ASCII text is NUL."""
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    half = max(1, len(head) // 2)
+    if odd > 0.4 * half and even < 0.1 * half:
+        return "utf-16-le"
+    return "utf-16-be" if even > 0.4 * half and odd < 0.1 * half else ""
+
+
+def _follows(piece: bytes, before: bytes) -> bool:
+    """Whether a line that begins with # comes after one that does not."""
+    if b"\n#" not in piece and not (before == b"\n" and piece.startswith(b"#")):
+        return False
+    lines = piece.split(b"\n")
+    return any(line.startswith(b"#") and not last.startswith(b"#") for last, line in itertools.pairwise(lines))
+
+
+def _zstd(path: str) -> IO[bytes]:
+    try:
+        import zstandard  # noqa: PLC0415 - texts and networks read no such file, and do not bring it
+    except ImportError:
+        raise given.Refusal(f"{given.shown(path)} is packed by zstd, which is not read here: unpack it first") from None
+    return cast(
+        "IO[bytes]",
+        zstandard.ZstdDecompressor().stream_reader(Path(path).open("rb"), closefd=True, read_across_frames=True),
+    )
+
+
+def _only_member(path: str) -> IO[bytes]:
+    archive = zipfile.ZipFile(path)
+    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+    if len(names) != 1:
+        raise given.Refusal(f"{given.shown(path)} is a zip of {len(names)} files: pack or send one file alone")
+    return archive.open(names[0])

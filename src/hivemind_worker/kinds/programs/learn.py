@@ -1,4 +1,4 @@
-"""Trains an estimator: threads and folders set before any library is there, then the framework's own program."""
+"""Trains an estimator or predicts with a kept one: threads and folders set first, then its program."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _PROGRAMS = {"scikit-learn": "learn_scikit_learn", "pytorch": "learn_pytorch", "
 
 
 def work() -> int:
-    """Train; 0 when the results are written."""
+    """Train or predict; 0 when the results are written."""
     settings = given.settings()
     _surroundings(given.threads())
-    program = importlib.import_module(_PROGRAMS[settings["model_type"]])
+    name = "predict_scikit_learn" if settings["model"] else _PROGRAMS[settings["model_type"]]
+    program = importlib.import_module(name)
     code: int = program.learn(settings)
     return code
 

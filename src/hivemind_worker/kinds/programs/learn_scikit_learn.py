@@ -8,13 +8,13 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from sklearn.compose import ColumnTransformer
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
-from sklearn.impute import SimpleImputer
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.validation import has_fit_parameter
 
 import given
 import learning_columns
@@ -23,8 +23,10 @@ import learning_plots
 import learning_problem
 import learning_results
 import learning_scores
+import model_record
 import scikit_learn_estimators
 import scikit_learn_onnx
+import scikit_learn_search
 
 Array = npt.NDArray[Any]
 Inputs = pl.DataFrame | Array
@@ -34,26 +36,30 @@ _IMPORTANCE_FEATURES = 50
 
 
 def learn(settings: dict[str, Any]) -> int:
-    """Read, split, fit, measure, write. 0 when the results are there."""
+    """Read, split, search, fit, measure, write. 0 when the results are there."""
     data = learning_data.read(settings)
     problem = learning_problem.find(settings, data, list(settings["classes"]))
     told = learning_results.begin(settings, data, problem)
     columns, inputs = _inputs(told)
     split = learning_problem.split(settings, data, problem, told.seed)
     print(f"read {len(data.rows):,} rows: {len(split.train):,} to learn from, {len(split.test):,} to be tested on")
-    chosen = settings["classes"][problem]
-    said = settings["hyper_parameters"]
-    estimator = scikit_learn_estimators.make(chosen["name"], chosen["parameters"], said, told.seed, told.labels)
-    pipeline = _pipeline(estimator, columns, _take(inputs, split.train))
-    told.content["class"] = chosen["name"]
+    told.content["class"] = settings["classes"][problem]["name"]
     target = data.target if problem != "clustering" else None
-    if settings["cross_validation"]:
+    parameters = dict(settings["hyper_parameters"])
+    if settings["search"]:
         assert target is not None  # clustering has none, and the task was refused
+        with told.step("search"):
+            parameters |= _search(told, columns, inputs, target, split.train)
+    estimator = _estimator(told, parameters)
+    pipeline = _pipeline(told, estimator, columns, _take(inputs, split.train))
+    if settings["cross_validation"]:
+        assert target is not None  # as above
         _cross_validate(told, pipeline, inputs, target, split.train)
     with told.step("fit"):
         _fit(told, pipeline, _take(inputs, split.train), None if target is None else target[split.train])
-    print(f"fitted {chosen['name']} in {told.seconds['fit']:g} s")
+    print(f"fitted {told.content['class']} in {told.seconds['fit']:g} s")
     told.content["hyper_parameters"] = _parameters(estimator)
+    told.content |= {name: settings[name] for name in ("class_weight", "missing") if settings[name]}
     told.content["inputs"] = columns.describe() if columns is not None else [{"name": "features", "kind": "array"}]
     with told.step("measure"):
         (_measure_clusters if problem == "clustering" else _measure)(told, pipeline, inputs, split)
@@ -63,12 +69,30 @@ def learn(settings: dict[str, Any]) -> int:
     return 0
 
 
+def _estimator(told: learning_results.Told, parameters: dict[str, Any]) -> Any:
+    chosen = told.settings["classes"][told.problem]
+    return scikit_learn_estimators.make(chosen["name"], chosen["parameters"], parameters, told.seed, told.labels)
+
+
+def _search(
+    told: learning_results.Told, columns: learning_columns.Columns | None, inputs: Inputs, target: Array, rows: Array
+) -> dict[str, Any]:
+    def evaluate(candidate: dict[str, Any], train: Array, test: Array) -> dict[str, Any]:
+        estimator = _estimator(told, told.settings["hyper_parameters"] | candidate)
+        pipeline = _pipeline(told, estimator, columns, _take(inputs, train))
+        _fit(told, pipeline, _take(inputs, train), target[train], quiet=True)
+        return told.score(test, model_record.predict(pipeline, _take(inputs, test), told))
+
+    return scikit_learn_search.search(told, rows, target, evaluate)
+
+
 def _inputs(told: learning_results.Told) -> tuple[learning_columns.Columns | None, Inputs]:
     features = told.data.features
     if isinstance(features, pl.DataFrame):
-        columns = learning_columns.prepare(features, told.settings["features"])
+        columns = learning_columns.prepare(features, told.settings["features"], told.notes)
         for note in columns.notes:
             told.note(note)
+        told.data.left_out |= columns.left_out
         return columns, columns.table
     flat = features.reshape(len(features), -1)
     if flat.shape[1] != features.shape[-1]:
@@ -76,14 +100,20 @@ def _inputs(told: learning_results.Told) -> tuple[learning_columns.Columns | Non
     return None, flat
 
 
-def _pipeline(estimator: Any, columns: learning_columns.Columns | None, train: Inputs) -> Pipeline:
+def _pipeline(
+    told: learning_results.Told, estimator: Any, columns: learning_columns.Columns | None, train: Inputs
+) -> Pipeline:
     scaled = scikit_learn_estimators.is_scaled(estimator)
+    missing = told.settings["missing"] or "median"
+    first: Any
     if columns is not None:
         assert isinstance(train, pl.DataFrame)
-        first: ColumnTransformer | Pipeline = learning_columns.preprocessing(columns, train, scaled=scaled)
+        first = learning_columns.preprocessing(columns, train, scaled=scaled, missing=missing)
     else:
-        steps: list[tuple[str, Any]] = [("missing", SimpleImputer(strategy="median", keep_empty_features=True))]
-        first = Pipeline([*steps, ("scale", StandardScaler())] if scaled else steps)
+        first = learning_columns.numbers(missing, scaled=scaled)
+    method = told.settings["calibration"]
+    if method and told.problem == "classification":
+        estimator = CalibratedClassifierCV(estimator, method=method)
     return Pipeline([("preprocessing", first), ("model", estimator)])
 
 
@@ -91,10 +121,14 @@ def _take(inputs: Inputs, rows: Array) -> Inputs:
     return inputs[rows]
 
 
-def _fit(told: learning_results.Told, pipeline: Pipeline, inputs: Inputs, target: Array | None) -> None:
+def _fit(
+    told: learning_results.Told, pipeline: Pipeline, inputs: Inputs, target: Array | None, *, quiet: bool = False
+) -> None:
     estimator = pipeline[-1]
     extra: dict[str, Any] = {}
-    if isinstance(estimator, (GradientBoostingClassifier, GradientBoostingRegressor)):
+    if told.settings["class_weight"] and target is not None:
+        extra["model__sample_weight"] = _row_weights(told, estimator, target)
+    if isinstance(estimator, (GradientBoostingClassifier, GradientBoostingRegressor)) and not quiet:
         extra["model__monitor"] = _say_trees
     middle, spread = 0.0, 1.0
     if target is not None and isinstance(estimator, MLPRegressor) and estimator.loss == "squared_error":
@@ -114,6 +148,25 @@ def _fit(told: learning_results.Told, pipeline: Pipeline, inputs: Inputs, target
         estimator.intercepts_[-1] = estimator.intercepts_[-1] * spread + middle
 
 
+def _row_weights(told: learning_results.Told, estimator: Any, target: Array) -> Array:
+    """A weight for each row, by its class. Raises Refusal where the estimator takes none, or for an unknown class."""
+    weights = told.settings["class_weight"]
+    inner = getattr(estimator, "estimator", estimator)
+    if not has_fit_parameter(inner, "sample_weight"):
+        raise given.Refusal(
+            f"class_weight: {type(inner).__name__} learns from all rows alike; choose another estimator"
+        )
+    if weights == "balanced":
+        return np.asarray(compute_sample_weight("balanced", target))
+    by_name = {str(label): label for label in told.labels.tolist()} if told.labels is not None else {}
+    by_name |= {name: label for name, label in zip(told.names, by_name.values(), strict=False) if name not in by_name}
+    for name in weights:
+        if name not in by_name:
+            raise given.Refusal(f"class_weight: there is no class {name!r}; there are {', '.join(told.names[:20])}")
+    of_class = {by_name[name]: weight for name, weight in weights.items()}
+    return np.array([of_class.get(label, 1.0) for label in target.tolist()])
+
+
 def _say_trees(at: int, model: Any, _: dict[str, Any]) -> bool:
     """A line for each tenth of the trees; never ends the training."""
     trees = model.n_estimators
@@ -130,39 +183,39 @@ def _cross_validate(
         folds = learning_problem.folds(told.settings, target[rows], told.problem, told.seed)
         for at, (train, test) in enumerate(folds, start=1):
             _fit(told, pipeline, _take(inputs, rows[train]), target[rows[train]])
-            scores.append(told.score(rows[test], _predict(told, pipeline, _take(inputs, rows[test]))))
+            scores.append(told.score(rows[test], model_record.predict(pipeline, _take(inputs, rows[test]), told)))
             name = "accuracy" if told.problem == "classification" else "r2"
             value = scores[-1][name]
             print(f"fold {at} of {len(folds)}: {name} " + ("none" if value is None else f"{value:.4f}"))
     told.content["cross_validation"] = learning_scores.summary(scores)
 
 
-def _predict(told: learning_results.Told, pipeline: Pipeline, inputs: Inputs) -> learning_results.Predicted:
-    values = np.asarray(pipeline.predict(inputs))
-    if told.problem != "classification" or not hasattr(pipeline, "predict_proba"):
-        return learning_results.Predicted(values)
-    shares = np.asarray(pipeline.predict_proba(inputs), dtype=float)
-    assert told.labels is not None
-    known = [str(label) for label in pipeline.classes_]
-    if len(known) < len(told.labels):  # a fold, or a small part to learn from, that lacks a class
-        wide = np.zeros((len(shares), len(told.labels)))
-        wide[:, [[str(label) for label in told.labels].index(name) for name in known]] = shares
-        shares = wide
-    return learning_results.Predicted(values, shares)
-
-
 def _measure(told: learning_results.Told, pipeline: Pipeline, inputs: Inputs, split: learning_problem.Split) -> None:
     """Scores of both parts, those of a model that knows nothing beside them, predictions and the plot."""
-    told.content["train"] = told.score(split.train, _predict(told, pipeline, _take(inputs, split.train)))
+    told.content["train"] = told.score(split.train, model_record.predict(pipeline, _take(inputs, split.train), told))
     rows = split.test if len(split.test) else split.train
-    predicted = _predict(told, pipeline, _take(inputs, rows))
+    predicted = model_record.predict(pipeline, _take(inputs, rows), told)
     if len(split.test):
         told.content["test"] = told.score(rows, predicted)
     told.content["baseline"] = told.baseline(split.train, rows)
     learning_results.write_predictions(told, rows, predicted)
     part = "test" if len(split.test) else "training"
     learning_results.draw(told, rows, predicted, f"{told.content['class']}, {len(rows):,} {part} rows")
-    if isinstance(inputs, pl.DataFrame) and inputs.width <= _IMPORTANCE_FEATURES:
+    if predicted.shares is not None:
+        assert told.data.target is not None
+        assert told.labels is not None
+        told.content["calibration"] = learning_scores.calibration(
+            told.data.target[rows], predicted.shares, told.labels
+        ) | {"method": told.settings["calibration"] or None}
+        if told.settings["calibration"]:
+            learning_plots.calibration(
+                told.content["calibration"]["bins"], f"{told.content['class']}, {len(rows):,} rows"
+            )
+    if isinstance(inputs, pl.DataFrame) and inputs.width > _IMPORTANCE_FEATURES:
+        told.note(
+            f"importance is not measured for more than {_IMPORTANCE_FEATURES} columns, and there are {inputs.width}"
+        )
+    elif isinstance(inputs, pl.DataFrame):
         told.content["importance"] = _importance(told, pipeline, inputs, rows[:_IMPORTANCE_ROWS])
 
 
@@ -227,6 +280,7 @@ def _keep(
     split: learning_problem.Split,
 ) -> None:
     with told.step("save"):
+        model_record.attach(pipeline, told, columns, _take(inputs, split.train))
         joblib.dump(pipeline, given.RESULTS / "model.joblib", compress=3)
         rows = split.test if len(split.test) else split.train
         found = scikit_learn_onnx.export(pipeline, _take(inputs, rows), columns, classes=told.problem != "regression")

@@ -1,12 +1,9 @@
-"""What is learned from: a table (CSV, Parquet, rows, columns, a data set) or arrays (npz), the target apart."""
+"""What is learned from: a table (a file, rows, columns, a data set) or arrays (npz), the target apart."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import zipfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +13,9 @@ from sklearn import datasets
 
 import given
 import learning_columns
+import learning_tables
 
 Array = npt.NDArray[Any]
-
-NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
-"""What counts as missing in a CSV file."""
 
 _LOADERS = {
     "iris": datasets.load_iris,
@@ -39,7 +34,8 @@ _TARGET_PARTS = (("y_train", "y_test"),)
 class Data:
     """Rows to learn from. ``features`` is a table or an array with rows first; ``test_rows`` the last so many of them.
 
-    ``rows`` are the numbers of the rows where they come from, counted from 0.
+    ``rows`` are the numbers of the rows where they come from, counted from 0. ``source`` is how a table was read, and
+    ``left_out`` the columns of it that are no features, with the reason.
     """
 
     features: pl.DataFrame | Array
@@ -49,6 +45,23 @@ class Data:
     test_rows: int | None = None
     class_names: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    source: learning_tables.LearningTable | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+    rows_dropped: int = 0
+
+    def describe(self) -> dict[str, Any]:
+        """How the data were read and what of them was not used, for the metrics."""
+        source = self.source or learning_tables.LearningTable(pl.DataFrame())
+        rows = source.frame.height or len(self.rows)
+        return {
+            "rows_read": rows,
+            "rows_without_target": rows - len(self.rows) - self.rows_dropped,
+            "rows_with_missing_values_dropped": self.rows_dropped,
+            "rows_left_out": source.rejected.get("rows", 0),
+            "assumptions": source.assumptions,
+            "files": source.files,
+            "columns_left_out": [{"name": name, "reason": reason} for name, reason in self.left_out.items()],
+        }
 
 
 def read(settings: dict[str, Any]) -> Data:
@@ -60,98 +73,83 @@ def read(settings: dict[str, Any]) -> Data:
         digits = datasets.load_digits()
         return _whole(digits.images, digits.target, "target", settings)
     class_names: dict[int, str] = {}
+    default = ""
     if isinstance(said, str):
-        table = _file(said)
-        default = ""
+        needed = [*([settings["target"]] if settings["target"] else []), *settings["features"]]
+        source = learning_tables.read_file(said, settings["options"], needed, settings["target"])
     elif "dataset" in said:
         bunch = _LOADERS[said["dataset"]]()
         table = pl.DataFrame(bunch.data, schema=[str(name) for name in bunch.feature_names])
-        table = table.with_columns(pl.Series("target", bunch.target))
+        source = learning_tables.LearningTable(table.with_columns(pl.Series("target", bunch.target)))
         class_names = dict(enumerate(map(str, getattr(bunch, "target_names", []))))
         default = "target"
     else:
-        table = _inline(said)
-        default = ""
+        source = learning_tables.read_inline(said)
     clustering = settings["problem"] == "clustering"
-    return _split_off(table, settings["target"] or default, settings["features"], class_names, clustering=clustering)
+    target = settings["target"] or default
+    return _split_off(
+        source, target, settings["features"], class_names, clustering=clustering, missing=settings["missing"]
+    )
 
 
 def _split_off(
-    table: pl.DataFrame, target: str, features: list[str], class_names: dict[int, str], *, clustering: bool
+    source: learning_tables.LearningTable,
+    target: str,
+    features: list[str],
+    class_names: dict[int, str],
+    *,
+    clustering: bool,
+    missing: str = "",
 ) -> Data:
     """The target apart from the features, rows without a target left out."""
+    table = source.frame
     for name in (*features, *([target] if target else [])):
         if name not in table.columns:
-            where = "target" if name == target else "features"
-            raise given.Refusal(f"{where}: the data have no column {name!r}; they have {_listed(table.columns)}")
+            field_name = "target" if name == target else "features"
+            raise given.Refusal(
+                f"{field_name}: the data have no column {name!r}; they have {learning_tables.listed(table.columns)}"
+            )
     if not target and not clustering:
         raise given.Refusal("target: missing: which column is to be learned")
-    notes: list[str] = []
+    notes = list(source.notes)
     rows = np.arange(table.height)
     values: Array | None = None
     if target:
-        there = ~_missing(table[target])
-        if not bool(there.all()):
-            notes.append(f"{int((~there).sum())} rows have no target and are left out")
-            rows = rows[there.to_numpy()]
-            table = table.filter(there)
-        values = learning_columns.target(table[target])
-    chosen = table.select(features) if features else table.drop([target] if target else [])
+        usable = ~_missing(table[target])
+        if not bool(usable.all()):
+            notes.append(f"{int((~usable).sum())} rows have no target and are left out")
+            rows = rows[usable.to_numpy()]
+            table = table.filter(usable)
+        if not len(rows):
+            raise given.Refusal(f"target: the column {target!r} has no values")
+        values = learning_columns.target(table[target], notes)
+    left_out = {name: reason for name, reason in source.indexes.items() if name not in (*features, target)}
+    notes += [f"column {name!r} is left out: {reason}" for name, reason in left_out.items()] if not features else []
+    chosen = table.select(features) if features else table.drop([*([target] if target else []), *left_out])
+    if features:
+        left_out = dict.fromkeys(
+            (name for name in table.columns if name not in (*features, target)), "`features` does not name it"
+        )
+    dropped = 0
+    if missing == "drop":
+        whole = ~pl.any_horizontal(_missing(column) for column in chosen.iter_columns())
+        keep = chosen.select(whole).to_series()
+        dropped = int((~keep).sum())
+        notes.append(f"{dropped} rows with a missing value are left out, as `missing` says")
+        chosen, rows = chosen.filter(keep), rows[keep.to_numpy()]
+        values = values[keep.to_numpy()] if values is not None else None
     if chosen.width == 0 or chosen.height < 2:
         raise given.Refusal(f"the data have {chosen.height} rows and {chosen.width} features: nothing can be learned")
     if target != "target":
         class_names = {}
-    return Data(chosen, values, target, rows, class_names=class_names, notes=notes)
+    data = Data(chosen, values, target, rows, class_names=class_names, notes=notes, source=source, left_out=left_out)
+    data.rows_dropped = dropped
+    return data
 
 
 def _missing(column: pl.Series) -> pl.Series:
     missing = column.is_null()
-    return missing | column.is_nan() if column.dtype.is_float() else missing
-
-
-def _file(path: str) -> pl.DataFrame:
-    try:
-        if path.lower().endswith(".parquet"):
-            return pl.read_parquet(path)
-        return pl.read_csv(
-            path,
-            separator=_separator(path),
-            null_values=NULLS,
-            infer_schema_length=None,
-            try_parse_dates=True,
-            truncate_ragged_lines=False,
-        )
-    except (pl.exceptions.PolarsError, UnicodeDecodeError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise given.Refusal(f"training_data: {path} cannot be read: {str(error).splitlines()[0][:300]}") from None
-
-
-def _separator(path: str) -> str:
-    """The sign that parts the first lines into the same number of fields, a comma where none does."""
-    if path.lower().endswith((".tsv", ".tsv.gz")):
-        return "\t"
-    with gzip.open(path) if path.lower().endswith(".gz") else Path(path).open("rb") as file:
-        head = file.read(64 * 1024).decode("utf-8", errors="replace")
-    lines = head.splitlines()[:20]
-    for sign in (",", ";", "\t", "|"):
-        counts = {len(row) for row in csv.reader(lines[:-1] or lines, delimiter=sign)}
-        if len(counts) == 1 and counts.pop() > 1:
-            return sign
-    return ","
-
-
-def _inline(said: dict[str, Any]) -> pl.DataFrame:
-    if "rows" in said:
-        names = dict.fromkeys(name for row in said["rows"] for name in row)
-        columns = {name: [row.get(name) for row in said["rows"]] for name in names}
-    else:
-        columns = said["columns"]
-    for name, values in columns.items():
-        kinds = {type(value) for value in values if value is not None}
-        if len(kinds) > 1 and kinds != {int, float}:
-            columns[name] = [None if value is None else str(value) for value in values]
-    return pl.DataFrame(columns, strict=False)
+    return missing | column.is_nan() | column.is_infinite() if column.dtype.is_float() else missing
 
 
 def _arrays(path: str, settings: dict[str, Any]) -> Data:
@@ -190,7 +188,8 @@ def _pick(
         if train in there and test in there:
             return there[train], there[test]
     looked = named or [*usual, *(" and ".join(part) for part in parts)]
-    raise given.Refusal(f"{field_name}: the file holds {_listed(list(there))}, and none of {_listed(list(looked))}")
+    names, none_of = learning_tables.listed(list(there)), learning_tables.listed(list(looked))
+    raise given.Refusal(f"{field_name}: the file holds {names}, and none of {none_of}")
 
 
 def _whole(features: Array, target: Array | None, name: str, settings: dict[str, Any]) -> Data:
@@ -200,14 +199,11 @@ def _whole(features: Array, target: Array | None, name: str, settings: dict[str,
         )
     if not np.isfinite(features).all() and settings["model_type"] != "scikit-learn":
         raise given.Refusal("features: the array holds values that are missing or infinite, and networks take none")
+    notes: list[str] = []
     if target is not None:
         target = target[:, 0] if target.ndim == 2 and target.shape[1] == 1 else target
         if target.ndim != 1 or len(target) != len(features):
             raise given.Refusal(f"target: has the shape {target.shape}, and the features are {len(features)} rows")
-        target = learning_columns.target(pl.Series(target))
+        target = learning_columns.target(pl.Series(target), notes)
     dtype = np.float32 if features.ndim > 2 or features.dtype == np.float32 else np.float64
-    return Data(features.astype(dtype), target, name, np.arange(len(features)))
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "")
+    return Data(features.astype(dtype), target, name, np.arange(len(features)), notes=notes)

@@ -77,6 +77,21 @@ def confusion(matrix: list[list[int]], names: list[str], title: str) -> None:
     _save(figure, "confusion.png")
 
 
+def calibration(bins: list[dict[str, Any]], title: str) -> None:
+    """Write calibration.png: how often the model is right against how certain it is, and how many rows that is of."""
+    figure, (axes, below) = plt.subplots(
+        2, 1, figsize=(5.2, 6.0), sharex=True, gridspec_kw={"height_ratios": [3, 1]}, layout="constrained"
+    )
+    certainty, right, rows = (np.array([step[name] for step in bins]) for name in ("certainty", "right", "rows"))
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle="--", label="exactly calibrated")
+    axes.plot(certainty, right, color=_BLUE, marker="o", label="model")
+    axes.set(ylabel="share that is right", title=_short(title, 50), ylim=(-0.02, 1.02))
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    below.bar(certainty, rows, width=0.06, color=_BLUE)
+    below.set(xlabel="probability of the class it says", ylabel="rows", xlim=(0, 1.02))
+    _save(figure, "calibration.png")
+
+
 def residuals(actual: Array, predicted: Array, name: str, title: str) -> None:
     """Write residuals.png: predicted against actual, and how the errors are spread."""
     if len(actual) > _MOST_POINTS:

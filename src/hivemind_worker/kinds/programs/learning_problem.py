@@ -54,11 +54,15 @@ def find(settings: dict[str, Any], data: learning_data.Data, solved: list[str]) 
 def _is_classes(target: Array) -> bool:
     if target.dtype == object:
         return True
+    if target.dtype == bool:
+        return True
     different = np.unique(target)
     return len(different) <= min(CLASSES, max(2, len(target) // 2)) and bool((different == np.round(different)).all())
 
 
 def _as_classes(target: Array, name: str) -> Array:
+    if target.dtype == bool:
+        target = np.where(target, "true", "false").astype(object)
     if target.dtype.kind == "f" and bool((target == np.round(target)).all()):
         target = target.astype(np.int64)
     count = len(np.unique(target.astype(str) if target.dtype == object else target))

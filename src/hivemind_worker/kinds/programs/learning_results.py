@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.metadata
 import platform
 import time
@@ -20,6 +21,7 @@ import learning_data
 import learning_plots
 import learning_problem
 import learning_scores
+import model_card
 
 Array = npt.NDArray[Any]
 
@@ -114,22 +116,23 @@ def write_metrics(told: Told, split: learning_problem.Split) -> None:
         if scores:
             shown = [f"{name} {scores[name]:.4g}" for name in _SHOWN if scores.get(name) is not None]
             print(f"{part}: {', '.join(shown)}")
-    given.write_json(
-        "metrics.json",
-        {
-            "model_type": settings["model_type"],
-            "estimator": settings["estimator"],
-            "problem": told.problem,
-            "target": told.data.target_name or None,
-            **({"classes": told.names} if told.labels is not None else {}),
-            "rows": {"train": len(split.train), "test": len(split.test)},
-            "seed": told.seed,
-            **told.content,
-            "seconds": told.seconds,
-            "notes": told.notes,
-            "versions": used,
-        },
-    )
+    metrics: dict[str, Any] = {
+        "model_type": settings["model_type"],
+        "estimator": settings["estimator"],
+        "problem": told.problem,
+        "target": told.data.target_name or None,
+        **({"classes": told.names} if told.labels is not None else {}),
+        "rows": {"train": len(split.train), "test": len(split.test)},
+        "data": told.data.describe(),
+        "seed": told.seed,
+        **told.content,
+        "seconds": told.seconds,
+        "notes": told.notes,
+        "versions": used,
+    }
+    given.write_json("metrics.json", metrics)
+    if settings["training_data"]:
+        model_card.write(metrics, settings["training_data"])
 
 
 def draw(told: Told, rows: Array, predicted: Predicted, title: str) -> None:
@@ -165,6 +168,7 @@ def _word(told: Told, value: Any) -> Any:
     return repr(float(value)) if isinstance(value, float | np.floating) else value
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Python and every package that is installed beside the program."""
     found = {dist.name: dist.version for dist in importlib.metadata.distributions() if dist.name}

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from sklearn import metrics
 
 Array = npt.NDArray[Any]
+_STEPS = 10
 _SILHOUETTE_ROWS = 5_000  # it takes the square of that
 
 
@@ -41,6 +42,29 @@ def _area(actual: Array, shares: Array, labels: Array) -> float | None:
     if len(labels) == 2:
         return float(metrics.roc_auc_score(actual == labels[1], shares[:, 1]))
     return float(np.mean([metrics.roc_auc_score(actual == label, shares[:, at]) for at, label in enumerate(labels)]))
+
+
+def calibration(actual: Array, shares: Array, labels: Array) -> dict[str, Any]:
+    """How far the model's certainty in what it says agrees with how often it is right, in ten steps of certainty.
+
+    ``expected_calibration_error`` is the mean distance of the two, ``brier`` the mean square of the errors of all
+    probabilities: 0 is best for both.
+    """
+    certainty = shares.max(axis=1)
+    right = labels[shares.argmax(axis=1)] == actual
+    steps = np.minimum((certainty * _STEPS).astype(int), _STEPS - 1)
+    bins = [
+        {
+            "certainty": float(certainty[steps == step].mean()),
+            "right": float(right[steps == step].mean()),
+            "rows": int((steps == step).sum()),
+        }
+        for step in np.unique(steps)
+    ]
+    distance = sum(each["rows"] * abs(each["certainty"] - each["right"]) for each in bins) / len(actual)
+    truth = np.array([[label == one for label in labels] for one in actual], dtype=float)
+    brier = float(((shares - truth) ** 2).sum(axis=1).mean())
+    return {"expected_calibration_error": float(distance), "brier": brier, "bins": bins}
 
 
 def per_class(actual: Array, predicted: Array, labels: Array, names: list[str]) -> dict[str, Any]:

@@ -54,13 +54,14 @@ def source(told: learning_results.Told) -> Source:
         numbers = {label: at for at, label in enumerate(told.labels.tolist())}
         targets = np.array([numbers[label] for label in data.target.tolist()], dtype=np.int64)
     else:
-        targets = data.target.astype(np.float32)
+        targets = data.target.astype(np.float64)  # the training brings them to one scale before it rounds them
     if isinstance(data.features, pl.DataFrame):
         if told.settings["estimator"] == "cnn":
             raise given.Refusal("estimator: cnn learns from images: arrays (npz), or the data set digits")
-        columns = learning_columns.prepare(data.features, told.settings["features"])
+        columns = learning_columns.prepare(data.features, told.settings["features"], told.notes)
         for note in columns.notes:
             told.note(note)
+        data.left_out |= columns.left_out
         return Source(columns, None, targets)
     array = data.features.astype(np.float32)
     if told.settings["estimator"] == "cnn":
@@ -78,7 +79,8 @@ def inputs(origin: Source, train: Array) -> Inputs:
     """Fit the preprocessing on the rows ``train`` and apply it to all."""
     preprocessing = None
     if origin.columns is not None:
-        preprocessing = learning_columns.preprocessing(origin.columns, origin.columns.table[train], scaled=False)
+        # Single precision tells days since 1970 apart by two minutes: a table is brought to one scale before.
+        preprocessing = learning_columns.preprocessing(origin.columns, origin.columns.table[train], scaled=True)
         preprocessing.fit(origin.columns.table[train])
         values = np.asarray(preprocessing.transform(origin.columns.table), dtype=np.float32)
     else:

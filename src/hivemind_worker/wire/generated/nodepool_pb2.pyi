@@ -271,6 +271,12 @@ class Task(_message.Message):
     EPOCHS_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PREDICT_DATA_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    CLASS_WEIGHT_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
     PROCESSING_TYPE_FIELD_NUMBER: _builtins.int
     INPUT_DATA_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
@@ -317,6 +323,11 @@ class Task(_message.Message):
     epochs: _builtins.int
     batch_size: _builtins.int
     early_stopping: _builtins.int
+    model: _builtins.str
+    """model is the path of a kept model.joblib among the inputs, with which predict_data (as training_data) is predicted."""
+    missing: _builtins.str
+    """missing is median, mean, most_frequent, drop or native; calibration sigmoid or isotonic."""
+    calibration: _builtins.str
     processing_type: _builtins.str
     """---- data_processing: what to do with which input files ----
 
@@ -362,6 +373,14 @@ class Task(_message.Message):
     @_builtins.property
     def hyper_parameters(self) -> _struct_pb2.Struct: ...
     @_builtins.property
+    def predict_data(self) -> _struct_pb2.Value: ...
+    @_builtins.property
+    def search(self) -> _struct_pb2.Struct:
+        """search is a grid of parameters to try by cross-validation, class_weight balanced or weights by class."""
+
+    @_builtins.property
+    def class_weight(self) -> _struct_pb2.Value: ...
+    @_builtins.property
     def input_data(self) -> _struct_pb2.Value:
         """input_data is the path of an input file, a list of paths or patterns, or text inline. [reference]"""
 
@@ -377,7 +396,7 @@ class Task(_message.Message):
 
     @_builtins.property
     def options(self) -> _struct_pb2.Struct:
-        """options holds what else the processing type knows; each is listed in the task reference."""
+        """options holds what else the processing type knows, and how an ml task's table is read; the task reference has each."""
 
     def __init__(
         self,
@@ -424,6 +443,12 @@ class Task(_message.Message):
         epochs: _builtins.int = ...,
         batch_size: _builtins.int = ...,
         early_stopping: _builtins.int = ...,
+        model: _builtins.str = ...,
+        predict_data: _struct_pb2.Value | None = ...,
+        search: _struct_pb2.Struct | None = ...,
+        class_weight: _struct_pb2.Value | None = ...,
+        missing: _builtins.str = ...,
+        calibration: _builtins.str = ...,
         processing_type: _builtins.str = ...,
         input_data: _struct_pb2.Value | None = ...,
         steps: _abc.Iterable[_struct_pb2.Struct] | None = ...,
@@ -431,9 +456,9 @@ class Task(_message.Message):
         queries: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         options: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_test_size", b"_test_size", "hyper_parameters", b"hyper_parameters", "input_data", b"input_data", "options", b"options", "required_resources", b"required_resources", "seed", b"seed", "test_size", b"test_size", "training_data", b"training_data"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_test_size", b"_test_size", "class_weight", b"class_weight", "hyper_parameters", b"hyper_parameters", "input_data", b"input_data", "options", b"options", "predict_data", b"predict_data", "required_resources", b"required_resources", "search", b"search", "seed", b"seed", "test_size", b"test_size", "training_data", b"training_data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_test_size", b"_test_size", "args", b"args", "argv", b"argv", "attempt", b"attempt", "batch_size", b"batch_size", "code", b"code", "command", b"command", "cpu_quota", b"cpu_quota", "cross_validation", b"cross_validation", "disk_limit", b"disk_limit", "docker_image", b"docker_image", "early_stopping", b"early_stopping", "environment", b"environment", "epochs", b"epochs", "estimator", b"estimator", "features", b"features", "group_by", b"group_by", "hyper_parameters", b"hyper_parameters", "id", b"id", "input_artifacts", b"input_artifacts", "input_data", b"input_data", "input_files", b"input_files", "labels", b"labels", "lease_seconds", b"lease_seconds", "max_attempts", b"max_attempts", "memory_limit", b"memory_limit", "model_type", b"model_type", "network", b"network", "node_selector", b"node_selector", "options", b"options", "pids_limit", b"pids_limit", "priority", b"priority", "problem", b"problem", "processing_type", b"processing_type", "queries", b"queries", "required_resources", b"required_resources", "requirements", b"requirements", "sealed_secrets", b"sealed_secrets", "secret_names", b"secret_names", "secrets", b"secrets", "seed", b"seed", "steps", b"steps", "store_epoch", b"store_epoch", "target", b"target", "test_size", b"test_size", "timeout", b"timeout", "traceparent", b"traceparent", "training_data", b"training_data", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_test_size", b"_test_size", "args", b"args", "argv", b"argv", "attempt", b"attempt", "batch_size", b"batch_size", "calibration", b"calibration", "class_weight", b"class_weight", "code", b"code", "command", b"command", "cpu_quota", b"cpu_quota", "cross_validation", b"cross_validation", "disk_limit", b"disk_limit", "docker_image", b"docker_image", "early_stopping", b"early_stopping", "environment", b"environment", "epochs", b"epochs", "estimator", b"estimator", "features", b"features", "group_by", b"group_by", "hyper_parameters", b"hyper_parameters", "id", b"id", "input_artifacts", b"input_artifacts", "input_data", b"input_data", "input_files", b"input_files", "labels", b"labels", "lease_seconds", b"lease_seconds", "max_attempts", b"max_attempts", "memory_limit", b"memory_limit", "missing", b"missing", "model", b"model", "model_type", b"model_type", "network", b"network", "node_selector", b"node_selector", "options", b"options", "pids_limit", b"pids_limit", "predict_data", b"predict_data", "priority", b"priority", "problem", b"problem", "processing_type", b"processing_type", "queries", b"queries", "required_resources", b"required_resources", "requirements", b"requirements", "sealed_secrets", b"sealed_secrets", "search", b"search", "secret_names", b"secret_names", "secrets", b"secrets", "seed", b"seed", "steps", b"steps", "store_epoch", b"store_epoch", "target", b"target", "test_size", b"test_size", "timeout", b"timeout", "traceparent", b"traceparent", "training_data", b"training_data", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
