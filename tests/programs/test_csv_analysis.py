@@ -15,7 +15,7 @@ import polars as pl
 import program_runs
 import pytest
 
-LIBRARIES = ("duckdb", "charset_normalizer")
+LIBRARIES = ("duckdb", "charset_normalizer", "matplotlib.figure", "matplotlib.dates", "matplotlib.backends.backend_svg")
 
 ROWS = 5_000
 
