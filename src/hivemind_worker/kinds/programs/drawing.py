@@ -73,9 +73,9 @@ def histogram(edges: Sequence[float] | Sequence[str], counts: Sequence[int], tit
     if dates:
         from matplotlib import dates as by_date  # noqa: PLC0415  (loaded by `_axes`)
 
-        locator = by_date.AutoDateLocator(minticks=3, maxticks=6)
+        locator = by_date.AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(by_date.ConciseDateFormatter(locator))
+        axes.xaxis.set_major_formatter(by_date.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         axes.xaxis.offsetText.set(fontsize=9, color=_SOFT)
     elif isinstance(edges[0], str):
         middle = len(counts) // 2
@@ -118,14 +118,14 @@ def heat_map(names: Sequence[str], matrix: Sequence[Sequence[float | None]], tit
     axes.set_xlim(0, len(names))
     axes.set_ylim(len(names), 0)
     shapes = []
-    side = 1 - 1 / cell
+    square = 1 - 1 / cell
     for row, values in enumerate(matrix):
         for column, value in enumerate(values):
             colour = _AXIS if value is None else _COOL if value >= 0 else _WARM
             strength = 1.0 if value is None else min(1.0, abs(value))
             coefficient = "no value" if value is None else f"{value:.4f}"
             text = f"{names[row]} and {names[column]}: {coefficient}"
-            shapes.append(_Shape(column, row, side, side, text, colour, strength))
+            shapes.append(_Shape(column, row, square, square, text, colour, strength))
             if cell > 20:
                 written = "–" if value is None else f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1)
                 ink = _CARD if value is not None and strength > 0.55 else _INK
@@ -227,7 +227,7 @@ def _positions(edges: Sequence[float] | Sequence[str]) -> tuple[list[float], boo
 
     try:
         parsed = [dt.datetime.fromisoformat(str(edge)) for edge in edges]
-        numbers = [float(dates.date2num(one)) for one in parsed]
+        numbers = [float(number) for number in dates.date2num(parsed)]  # type: ignore[no-untyped-call]
     except (ValueError, OverflowError):
         return [float(at) for at in range(len(edges))], False
     if any(later <= earlier for earlier, later in itertools.pairwise(numbers)):
