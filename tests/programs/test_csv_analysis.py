@@ -15,7 +15,10 @@ import polars as pl
 import program_runs
 import pytest
 
-LIBRARIES = ("duckdb", "python_calamine", "zstandard")
+LIBRARIES = (
+    *("duckdb", "python_calamine", "zstandard"),
+    *("matplotlib.figure", "matplotlib.dates", "matplotlib.backends.backend_svg"),
+)
 
 ROWS = 5_000
 

@@ -26,17 +26,11 @@ _CJK_FONT = "cvttf-notosanscjk-regular==1.0"
 _PROGRAMS: Mapping[str, _Programs] = {
     "csv_analysis": _Programs(
         (
-            *(
-                "csv_analysis.py",
-                "csv_statistics.py",
-                "csv_long_form.py",
-                "csv_figures.py",
-                "csv_report.py",
-                "drawing.py",
-            ),
+            *("csv_analysis.py", "csv_statistics.py", "csv_long_form.py", "csv_figures.py"),
+            *("csv_report.py", "drawing.py", "plotting.py"),
             *program_files.TABLES,
         ),
-        program_files.TABLE_REQUIREMENTS,
+        (*program_files.TABLE_REQUIREMENTS, "matplotlib==3.11.2"),
     ),
     "image_processing": _Programs(
         ("image_processing.py", "image_steps.py", "image_saving.py", "contact_sheet.py", "given.py"),

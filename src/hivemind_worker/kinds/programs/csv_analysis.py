@@ -79,6 +79,7 @@ def _analyse(connection: duckdb.DuckDBPyConnection, said: dict[str, Any]) -> int
     if not options.get("parquet", True):
         Path(SCRATCH, "data.parquet").unlink()
     given.write_json("summary.json", summary)
+    connection.close()  # what it holds is needed for the plots
     csv_report.write(summary, shown, said["queries"])
     print(f"done in {time.monotonic() - began:.1f} s")
     return 1 if any("error" in query for query in summary["queries"].values()) else 0

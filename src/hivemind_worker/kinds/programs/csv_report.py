@@ -39,10 +39,7 @@ table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-num
 th,td{padding:3px 12px 3px 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;white-space:nowrap}
 th{color:var(--soft);font-weight:600}td.n,th.n{text-align:right}
 pre{margin:6px 0;white-space:pre-wrap;overflow-wrap:anywhere;font-size:13px;color:var(--soft)}
-svg{max-width:100%;height:auto;display:block;margin-top:6px}
-svg text{font-size:11px;fill:var(--soft)}svg .axis{stroke:var(--line)}svg .bar{fill:var(--bar)}
-svg .warm{fill:var(--warm)}svg .cool{fill:var(--cool)}svg .none{fill:var(--line)}
-svg .cell{font-size:10px;fill:var(--ink)}svg .cell.on{fill:var(--card)}
+svg{max-width:100%;height:auto;display:block;margin-top:6px;overflow:visible}
 @media print{body{background:#fff}main{max-width:none;padding:0}}
 """
 
@@ -183,7 +180,8 @@ def _plot(column: dict[str, Any]) -> str:
     if drawn := column.get("histogram"):
         out = drawn["below"] + drawn["above"]
         beyond = f'<p class="soft">{out:,} values lie beyond the plot.</p>' if out else ""
-        return drawing.histogram(drawn["edges"], drawn["counts"], f"How the values of {name} are spread") + beyond
+        title, whole = f"How the values of {name} are spread", column["type"] == "integer"
+        return drawing.histogram(drawn["edges"], drawn["counts"], title, whole=whole) + beyond
     if top := column.get("top"):
         names, counts = [each["value"] for each in top], [float(each["count"]) for each in top]
         return drawing.bars(names, counts, f"The commonest values of {name}")

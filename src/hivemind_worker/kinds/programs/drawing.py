@@ -1,93 +1,143 @@
-"""Plots as SVG, for reports that need nothing but themselves: histograms, bars, a heat map. Colours are the page's."""
+"""Plots for reports, drawn by matplotlib as SVG inside the page: histograms, bars, a heat map, in the page's colours.
+
+matplotlib writes each colour as a number, but the page has two palettes, for light and for dark. So plots are drawn in
+marker colours, and the SVG gets the page's variables in their place. What a reader sees on pointing at a bar or a cell
+is a ``<title>``, which matplotlib does not write: such shapes are one collection, whose paths get theirs in order.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 import html
+import io
+import itertools
 import math
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-WIDTH = 360
-HEIGHT = 150
-_LEFT, _BOTTOM, _TOP, _RIGHT = 8, 22, 8, 8
-_NAME = 26
+import plotting
+
+_INK, _SOFT, _AXIS, _BAR, _WARM, _COOL, _CARD = (f"#0101{number:02x}" for number in range(1, 8))
+_PALETTE = {
+    _INK: "var(--ink)",
+    _SOFT: "var(--soft)",
+    _AXIS: "var(--line)",
+    _BAR: "var(--bar)",
+    _WARM: "var(--warm)",
+    _COOL: "var(--cool)",
+    _CARD: "var(--card)",
+}
+_PIXELS_PER_INCH = 72
+"""matplotlib's SVG has 72 units to the inch; the page shows a unit as a pixel."""
+
+_HISTOGRAM = (360, 170)
+"""Width and height in pixels; so below."""
+
+_FLAT = 120
+"""A bar of less than 1/120 of the highest is less than a pixel high: the plot has 127."""
+
+_LOG_BOTTOM = 0.5
+"""Where a log scale of counts begins, so that a single one is a bar."""
+
+_STEPS = (1, 2, 2.5, 5, 10)
+"""Between labels of an axis, times a power of ten: what people count in."""
+
+_SHAPES = "shapes"
+
+_NAME_CHARACTERS = 26
 """Most characters of a name beside a bar or a cell: what fits there."""
 
 
-def histogram(edges: list[float] | list[str], counts: list[int], title: str) -> str:
-    """Bars side by side, with the first, the middle and the last edge beneath. Edges may be words: dates are."""
-    most = max([*counts, 1])
-    inner = WIDTH - _LEFT - _RIGHT
-    width = inner / max(1, len(counts))
-    bars = []
-    for at, count in enumerate(counts):
-        height = (HEIGHT - _TOP - _BOTTOM) * count / most
-        if count:
-            height = max(1.0, height)  # a single value among millions is still seen
-        said = f"{_edge(edges[at])} to {_edge(edges[at + 1])}: {count:,}"
-        bars.append(
-            f'<rect class="bar" x="{_LEFT + at * width:.2f}" y="{HEIGHT - _BOTTOM - height:.2f}" '
-            f'width="{max(0.5, width - 1):.2f}" height="{height:.2f}"><title>{html.escape(said)}</title></rect>'
-        )
-    base = HEIGHT - _BOTTOM
-    axis = f'<line class="axis" x1="{_LEFT}" y1="{base}" x2="{WIDTH - _RIGHT}" y2="{base}"/>'
-    middle = len(counts) // 2
-    marks = [(0, "start"), (middle, "middle"), (len(counts), "end")] if len(counts) > 1 else [(0, "start")]
-    labels = "".join(
-        f'<text x="{_LEFT + at * width:.2f}" y="{HEIGHT - 6}" text-anchor="{anchor}">'
-        f"{html.escape(_edge(edges[at], short=True))}</text>"
-        for at, anchor in marks
-    )
-    return _svg(WIDTH, HEIGHT, title, "".join(bars) + axis + labels)
+def histogram(edges: Sequence[float] | Sequence[str], counts: Sequence[int], title: str, *, whole: bool = False) -> str:
+    """Bars between edges, which are numbers or ISO dates. Counts are on a log scale where most bars would be flat.
+
+    ``whole``: the values are whole numbers, and so are the labels of their axis.
+    """
+    figure, axes = _axes(*_HISTOGRAM, left=44, right=12, top=8, bottom=32)
+    positions, dates = _positions(edges)
+    highest = max([*counts, 1])
+    shown = [count for count in counts if count]
+    is_log = sum(count * _FLAT < highest for count in shown) * 2 > len(shown)
+    # On a linear scale a single value among millions is still a line of a pixel.
+    least = 0.0 if is_log else highest / _FLAT
+    bottom = _LOG_BOTTOM if is_log else 0.0
+    shapes = [
+        _Shape(start, bottom, 0.96 * (end - start), max(count, least) - bottom, f"{span}: {count:,}")
+        for start, end, count, span in zip(positions, positions[1:], counts, _spans(edges), strict=False)
+        if count
+    ]
+    axes.set_xlim(positions[0], positions[-1])
+    _scale(axes, highest, is_log=is_log)
+    if dates:
+        from matplotlib import dates as by_date  # noqa: PLC0415  (loaded by `_axes`)
+
+        locator = by_date.AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(by_date.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+        axes.xaxis.offsetText.set(fontsize=9, color=_SOFT)
+    elif isinstance(edges[0], str):
+        middle = len(counts) // 2
+        marks = sorted({0, middle, len(counts)})
+        axes.set_xticks(marks, [str(edges[mark])[:10] for mark in marks])
+    else:
+        from matplotlib import ticker  # noqa: PLC0415  (loaded by `_axes`)
+
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(5, steps=_STEPS, integer=whole))
+    return _svg(figure, title, axes, shapes)
 
 
-def bars(names: list[str], values: list[float], title: str, *, width: int = WIDTH, most: float = 0.0) -> str:
+def bars(names: Sequence[str], values: Sequence[float], title: str, *, width: int = 360, most: float = 0.0) -> str:
     """One bar beneath the other, its name to the left and its value to the right; ``most`` fills the width."""
-    row, beside, after = 20, 150, 70
-    most = most or max([*(abs(value) for value in values), 1e-300])
-    room = width - beside - after
-    drawn = []
-    for at, (name, value) in enumerate(zip(names, values, strict=True)):
-        y = at * row + 4
-        long = room * abs(value) / most
-        drawn.append(
-            f'<text x="{beside - 6}" y="{y + 11}" text-anchor="end">{html.escape(clipped(name))}'
-            f"<title>{html.escape(name)}</title></text>"
-            f'<rect class="bar" x="{beside}" y="{y}" width="{max(1.0, long):.2f}" height="{row - 6}"/>'
-            f'<text x="{beside + long + 5:.2f}" y="{y + 11}">{number(value)}</text>'
-        )
-    return _svg(width, len(names) * row + 8, title, "".join(drawn))
+    left, right, height = 156, 70, 20
+    figure, axes = _axes(width, len(names) * height + 8, left=left, right=right, top=4, bottom=4)
+    longest = most or max([*(abs(value) for value in values), 1e-300])
+    rows = range(len(names))
+    shapes = []
+    for row, name, value in zip(rows, names, values, strict=True):
+        length = abs(value) / longest
+        shapes.append(_Shape(0.0, row - 0.35, max(length, 0.004), 0.7, f"{name}: {number(value)}"))
+        axes.annotate(
+            number(value), (length, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=11,
+            color=_SOFT, annotation_clip=False, parse_math=False,
+        )  # fmt: skip
+    axes.set_yticks(rows, [clipped(name) for name in names], fontsize=11, parse_math=False)
+    axes.set_xticks([])
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.spines["bottom"].set_visible(False)
+    return _svg(figure, title, axes, shapes)
 
 
-def heat_map(names: list[str], matrix: list[list[float | None]], title: str) -> str:
-    """A square of cells, from -1 (warm) over 0 (none) to 1 (cool); what has no value is hatched by a dash."""
+def heat_map(names: Sequence[str], matrix: Sequence[Sequence[float | None]], title: str) -> str:
+    """A square of cells, from -1 (warm) over 0 (none) to 1 (cool); what has no value is grey."""
     cell = 34 if len(names) <= 14 else 18
-    beside = 170
-    above = 120
-    drawn = []
-    for at, name in enumerate(names):
-        middle = at * cell + cell / 2
-        shown = html.escape(clipped(name))
-        drawn.append(
-            f'<text x="{beside - 6}" y="{above + middle + 4:.1f}" text-anchor="end">{shown}</text>'
-            f'<text transform="translate({beside + middle + 4:.1f},{above - 6}) rotate(-55)">{shown}</text>'
-        )
-        for other, value in enumerate(matrix[at]):
-            x, y = beside + other * cell, above + at * cell
-            said = f"{name} and {names[other]}: {'no value' if value is None else f'{value:.4f}'}"
-            kind = "none" if value is None else "cool" if value >= 0 else "warm"
-            strength = 0.0 if value is None else min(1.0, abs(value))
-            drawn.append(
-                f'<rect class="{kind}" x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}" '
-                f'fill-opacity="{strength:.3f}"><title>{html.escape(said)}</title></rect>'
-            )
+    side = len(names) * cell
+    figure, axes = _axes(side + 260, side + 154, left=170, right=90, top=150, bottom=4)
+    axes.set_xlim(0, len(names))
+    axes.set_ylim(len(names), 0)
+    shapes = []
+    square = 1 - 1 / cell
+    for row, values in enumerate(matrix):
+        for column, value in enumerate(values):
+            colour = _AXIS if value is None else _COOL if value >= 0 else _WARM
+            strength = 1.0 if value is None else min(1.0, abs(value))
+            coefficient = "no value" if value is None else f"{value:.4f}"
+            text = f"{names[row]} and {names[column]}: {coefficient}"
+            shapes.append(_Shape(column, row, square, square, text, colour, strength))
             if cell > 20:
                 written = "–" if value is None else f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1)
-                ink = "on" if strength > 0.55 else "off"
-                drawn.append(
-                    f'<text class="cell {ink}" x="{x + cell / 2 - 0.5:.1f}" y="{y + cell / 2 + 3.5:.1f}" '
-                    f'text-anchor="middle">{written}</text>'
-                )
-    side = len(names) * cell
-    return _svg(beside + side + 90, above + side + 4, title, "".join(drawn))
+                ink = _CARD if value is not None and strength > 0.55 else _INK
+                axes.text(column + 0.49, row + 0.49, written, ha="center", va="center", fontsize=10, color=ink)
+    middles = [at + 0.5 for at in range(len(names))]
+    shown = [clipped(name) for name in names]
+    axes.set_yticks(middles, shown, fontsize=11, parse_math=False)
+    axes.xaxis.tick_top()
+    axes.set_xticks(middles, shown, fontsize=11, rotation=50, ha="left", rotation_mode="anchor", parse_math=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return _svg(figure, title, axes, shapes)
 
 
 def number(value: object) -> str:
@@ -106,18 +156,125 @@ def number(value: object) -> str:
 
 
 def clipped(name: str) -> str:
-    """A name that fits beside a bar."""
-    return name if len(name) <= _NAME else name[: _NAME - 1] + "…"
+    """A name that fits beside a bar: one line of so many characters."""
+    name = " ".join(name.split())
+    return name if len(name) <= _NAME_CHARACTERS else name[: _NAME_CHARACTERS - 1] + "…"
 
 
-def _edge(edge: float | str, *, short: bool = False) -> str:
-    if isinstance(edge, str):
-        return edge[:10] if short else edge[:19]
-    return number(edge)
+class _Shape(NamedTuple):
+    """A rectangle in the data's units, and what a reader sees on pointing at it."""
+
+    left: float
+    bottom: float
+    width: float
+    height: float
+    text: str
+    colour: str = _BAR
+    opacity: float = 1.0
 
 
-def _svg(width: float, height: float, title: str, inside: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img" '
-        f'aria-label="{html.escape(title, quote=True)}">{inside}</svg>'
+def _axes(width: int, height: int, *, left: int, right: int, top: int, bottom: int) -> tuple[Any, Any]:
+    """A figure of so many pixels, and its axes with these margins: fixed ones, for to measure them takes longest."""
+    mpl = plotting.load()
+    # Text stays text: the reader's browser has more letters than any font of ours, and can search them.
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "report", "axes.unicode_minus": False})
+    from matplotlib import figure  # noqa: PLC0415  (loaded above)
+
+    canvas = figure.Figure(figsize=(width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH))
+    axes = canvas.add_axes(
+        (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
     )
+    axes.tick_params(which="both", labelsize=10, length=0, colors=_SOFT)
+    axes.tick_params(axis="x", pad=7)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_AXIS)
+    return canvas, axes
+
+
+def _scale(axes: Any, highest: int, *, is_log: bool) -> None:
+    """The axis of counts: a few lines across the plot, whole numbers."""
+    from matplotlib import ticker  # noqa: PLC0415  (loaded by `_axes`)
+
+    if is_log:
+        axes.set_yscale("log")
+        axes.set_ylim(_LOG_BOTTOM, highest * 1.5)
+        axes.yaxis.set_major_locator(ticker.LogLocator(10, numticks=5))
+        axes.yaxis.set_minor_locator(ticker.NullLocator())
+        axes.set_ylabel("log scale", fontsize=9, color=_SOFT, labelpad=1)
+    else:
+        axes.set_ylim(0, highest * 1.05)
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(3, steps=_STEPS, integer=True))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _short(value)))
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=_AXIS, linewidth=1)
+
+
+def _short(value: float) -> str:
+    """A count in at most five characters."""
+    for power, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= power:
+            scaled = value / (1e3 if letter == "k" else power)
+            return f"{scaled:.3g} {letter}"
+    return number(value)
+
+
+def _positions(edges: Sequence[float] | Sequence[str]) -> tuple[list[float], bool]:
+    """Where the edges are on the axis, and whether as dates: years that a calendar does not have are only in order."""
+    if not isinstance(edges[0], str):
+        return [float(edge) for edge in edges], False
+    from matplotlib import dates  # noqa: PLC0415  (loaded by `_axes`)
+
+    try:
+        parsed = [dt.datetime.fromisoformat(str(edge)) for edge in edges]
+        numbers = [float(number) for number in dates.date2num(parsed)]  # type: ignore[no-untyped-call]
+    except (ValueError, OverflowError):
+        return [float(at) for at in range(len(edges))], False
+    if any(later <= earlier for earlier, later in itertools.pairwise(numbers)):
+        return [float(at) for at in range(len(edges))], False
+    return numbers, True
+
+
+def _spans(edges: Sequence[float] | Sequence[str]) -> list[str]:
+    words = [edge[:19] if isinstance(edge, str) else number(edge) for edge in edges]
+    return [f"{start} to {end}" for start, end in itertools.pairwise(words)]
+
+
+def _draw(axes: Any, shapes: Sequence[_Shape]) -> None:
+    """All rectangles as one collection: twenty bars by themselves take as long as the rest of a plot."""
+    from matplotlib import collections, colors  # noqa: PLC0415  (loaded by `_axes`)
+
+    corners = [((x, y), (x + width, y), (x + width, y + height), (x, y + height)) for x, y, width, height, *_ in shapes]
+    fills = [colors.to_rgba(shape.colour, shape.opacity) for shape in shapes]
+    drawn = collections.PolyCollection(corners, facecolors=fills, edgecolors="none", linewidths=0)
+    drawn.set_gid(_SHAPES)
+    axes.add_collection(drawn, autolim=False)
+
+
+def _svg(figure: Any, title: str, axes: Any, shapes: Sequence[_Shape]) -> str:
+    """The figure as an element of the page: nothing in it names this file's ids, fonts or colours."""
+    _draw(axes, shapes)
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # letters that matplotlib's font lacks: the browser's has them
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(rf'<g id="{_SHAPES}">.*?</g>', lambda group: _titled(group[0], shapes), text, flags=re.DOTALL)
+    used = set(re.findall(r"(?:#|url\(#)([\w.-]+)", text))
+    text = re.sub(r' id="([\w.-]+)"', lambda named: named[0] if named[1] in used else "", text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+    for colour, variable in _PALETTE.items():
+        text = text.replace(colour, variable)
+    width, height = (round(side * _PIXELS_PER_INCH) for side in figure.get_size_inches())
+    head = (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{html.escape(title, quote=True)}">'
+    )
+    return head + re.sub(r"\s*\n\s*", " ", text[text.index(">") + 1 :])
+
+
+def _titled(group: str, shapes: Sequence[_Shape]) -> str:
+    """The collection's paths, which come in the order of its shapes, each with its text."""
+    texts = iter([html.escape(shape.text) for shape in shapes])
+    return re.sub(r"<path [^>]*/>", lambda path: f"<g><title>{next(texts)}</title>{path[0]}</g>", group)
