@@ -132,6 +132,7 @@ OPTIONS: Mapping[str, Mapping[str, Check]] = {
     },
     "text_analysis": {
         "encoding": _encoding,
+        "format": _choice("text", "html", "pdf", "docx"),
         "keywords": _whole(1, 1_000),
         "language": _language,
         "min_length": _whole(1, 50),
