@@ -242,18 +242,14 @@ def test_odd_modes_come_out_as_they_look(tmp_path: Path) -> None:
     deep = (np.arange(80 * 120, dtype=np.uint16).reshape(80, 120) * 6) % 65_521
     cmyk = io.BytesIO()
     Image.fromarray(scene()).convert("CMYK").save(cmyk, "tiff")
-    frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "lime", "blue")]
-    moving = io.BytesIO()
-    frames[0].save(moving, "gif", save_all=True, append_images=frames[1:])
-    files = {"deep.png": packed(deep), "cmyk.tif": cmyk.getvalue(), "moving.gif": moving.getvalue()}
-    ran = work(tmp_path, files, {"op": "convert", "format": "png"})
-    assert np.abs(pixels(ran, "images/deep.png") - deep / 256).max() <= 1
-    assert np.abs(pixels(ran, "images/cmyk.png") - scene()).max() <= 1
+    files = {"deep.png": packed(deep), "cmyk.tif": cmyk.getvalue()}
+    ran = work(tmp_path, files, {"op": "convert", "format": "webp", "lossless": True})
+    assert np.abs(pixels(ran, "images/deep.webp")[..., 0] - deep / 256).max() <= 1
+    assert np.abs(pixels(ran, "images/cmyk.webp") - scene()).max() <= 1
     notes = {image["file"]: image.get("notes") for image in ran.json()["images"]}
     assert notes == {
         "deep.png": ["had more than 8 bits a channel, and was brought to 8"],
         "cmyk.tif": ["was CMYK, and was brought to RGB"],
-        "moving.gif": ["has 3 frames, of which the first was taken"],
     }
 
 

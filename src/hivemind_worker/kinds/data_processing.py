@@ -32,7 +32,10 @@ _PROGRAMS: Mapping[str, _Programs] = {
         ("charset-normalizer==3.5.2", "duckdb==2.0.1"),
     ),
     "image_processing": _Programs(
-        ("image_processing.py", "image_steps.py", "image_saving.py", "contact_sheet.py", "given.py"),
+        (
+            *("image_processing.py", "image_opening.py", "image_metadata.py", "image_steps.py", "image_saving.py"),
+            *("contact_sheet.py", "given.py"),
+        ),
         ("pillow==13.0.0",),
     ),
     "text_analysis": _Programs(
