@@ -20,6 +20,8 @@ import image_opening
 import image_saving
 import image_steps
 
+LIBRARIES = ("PIL.Image", "PIL.ImageCms", "PIL.ImageDraw", "PIL.ImageFont", "PIL.ImageOps")
+
 CASES = Path(__file__).with_name("cases") / "image"
 FORMATS = tuple(image_metadata.FORMATS)
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F")
@@ -30,9 +32,9 @@ XMP = (
 )
 
 
-def image_task(files: dict[str, bytes], *steps: dict[str, object], **options: object) -> Any:
-    fields = {"processing_type": "image_processing", "input_data": list(files), "steps": steps, "options": options}
-    return files, fields
+def work(folder: Path, files: dict[str, bytes], *steps: dict[str, object], **options: object) -> program_runs.Ran:
+    fields: dict[str, Any] = {"input_data": list(files), "steps": steps, "options": options}
+    return program_runs.run(folder, files, processing_type="image_processing", **fields)
 
 
 def packed(image: Image.Image, form: str, **more: Any) -> bytes:
@@ -78,9 +80,11 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, program_runs.Ra
         "i14b_nan_dpi.tif": half,
         "i15f_exif_srational_neg.jpg": half,
     }
-    tasks = [image_task({name: (CASES / name).read_bytes()}, step) for name, step in steps.items()]
-    ran = program_runs.run_in_one_process(tmp_path_factory.mktemp("cases"), tasks)
-    return {name[:4].rstrip("_"): each for name, each in zip(steps, ran, strict=True)}
+    folder = tmp_path_factory.mktemp("cases")
+    return {
+        name[:4].rstrip("_"): work(folder / name, {name: (CASES / name).read_bytes()}, step)
+        for name, step in steps.items()
+    }
 
 
 def result_of(ran: program_runs.Ran) -> Image.Image:
@@ -296,8 +300,6 @@ def test_pad_and_a_size_in_bytes(tmp_path: Path) -> None:
 
 def test_a_contact_sheet_as_pdf_has_all_its_pages(tmp_path: Path) -> None:
     files = {f"{at:02}.png": packed(gradient("RGB"), "png") for at in range(40)}
-    (ran,) = program_runs.run_in_one_process(
-        tmp_path, [image_task(files, {"op": "contact_sheet", "columns": 4, "size": 100, "format": "pdf"})]
-    )
+    ran = work(tmp_path / "w", files, {"op": "contact_sheet", "columns": 4, "size": 100, "format": "pdf"})
     assert ran.json()["contact_sheets"] == ["contact_sheet.pdf"]
     assert len(pypdf.PdfReader(ran.results / "contact_sheet.pdf").pages) == 3

