@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +268,55 @@ def test_animations_come_whole_or_are_refused(form: str, into: str, tmp_path: Pa
         image_opening.opened(str(source), 2_399, "all")
     alone = image_opening.opened(str(source), 2_399, "first")
     assert alone.notes == ["has 4 frames, of which the first was taken"]
+
+
+def png_of(depth: int, colours: int, row: bytes, clear: bytes) -> bytes:
+    """A PNG of one row of two pixels, of which one is transparent by its shade or colour."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, depth, colours, 0, 0, 0)) + chunk(b"tRNS", clear)
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("depth", "colours", "row", "clear"),
+    [
+        (1, 0, b"\x80", b"\0\1"),
+        (2, 0, b"\x40", b"\0\1"),
+        (4, 0, b"\x12", b"\0\1"),
+        (8, 0, b"\1\2", b"\0\1"),
+        (16, 0, b"\x12\x34\x12\x35", b"\x12\x34"),
+        (8, 2, b"\1\2\3\1\2\4", b"\0\1\0\2\0\3"),
+        (16, 2, b"\1\2\3\4\5\6\2\2\3\4\5\6", b"\1\2\3\4\5\6"),
+    ],
+)
+def test_the_clear_shade_of_a_png_is_clear(depth: int, colours: int, row: bytes, clear: bytes, tmp_path: Path) -> None:
+    """Whatever its depth: Pillow compares the shade of the file with pixels of 8 bits."""
+    source = tmp_path / "a.png"
+    source.write_bytes(png_of(depth, colours, row, clear))
+    picture = image_opening.opened(str(source), 10**6, "all").picture
+    assert list(picture.getchannel("A").tobytes()) == [0, 255]
+
+
+@pytest.mark.parametrize("form", ["gif", "webp", "png"])
+def test_frames_with_clear_parts_do_not_show_through(form: str, tmp_path: Path) -> None:
+    halves = [Image.new("RGBA", (8, 4)) for _ in range(3)]
+    halves[0].paste("#ff0000", (4, 0, 8, 4))
+    halves[1].paste("#ff0000", (0, 0, 4, 4))
+    black = Image.new("RGBA", (8, 4), "#000000")
+    frames = [black, Image.new("RGBA", (8, 4)), *halves, black, Image.new("RGBA", (8, 4), "#808080")]
+    opened = image_opening.Opened(frames, "PNG", "RGBA", (8, 4), image_metadata.Metadata(), [50] * len(frames), 0)
+    image_saving.save(opened, tmp_path / "a", form, {"quality": 90, "lossless": True}, "#ffffff")
+    with Image.open(tmp_path / "a") as image:
+        assert image.info["loop"] == 0
+        found = [np.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(image)]
+    assert len(found) == len(frames)
+    for one, other in zip(found, frames, strict=True):
+        expected = np.asarray(other)
+        assert np.array_equal(one[..., 3], expected[..., 3])
+        assert np.array_equal(one[expected[..., 3] > 0], expected[expected[..., 3] > 0])
 
 
 def test_profiles_go_where_they_fit_and_colours_without_them_are_srgb(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ _LAYOUT = frozenset(
 _OTHERS = frozenset({700, 33723, 34377, 34675, *range(512, 522), 529, 530, 531, 532})
 """Tags that hold other metadata, or say how the pixels of JPEG and YCbCr are laid out."""
 
+_MAIN, _XMP = 0, 700
 _IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 _WIDTH, _HEIGHT = 0xA002, 0xA003
 _TIFF, _EXIF = "http://ns.adobe.com/tiff/1.0/", "http://ns.adobe.com/exif/1.0/"
@@ -65,7 +66,9 @@ _SPACES = {b"RGB ": frozenset({"RGB", "RGBA"}), b"GRAY": frozenset({"L", "LA", "
 class Metadata:
     """What is known of a picture."""
 
-    exif: Image.Exif | None = None
+    exif: dict[int, dict[int, Any]] = field(default_factory=dict)
+    """Its tables by the tag that points to them (the main one: 0); none is empty, which libtiff fails on."""
+
     icc: bytes = b""
     xmp: bytes = b""
     dpi: tuple[float, float] | None = None
@@ -108,7 +111,7 @@ def _read_resolution(image: Image.Image, exif: Mapping[int, object], metadata: M
 
 def strip(metadata: Metadata) -> None:
     """Forget all but the colours."""
-    metadata.exif, metadata.xmp = None, b""
+    metadata.exif, metadata.xmp = {}, b""
 
 
 def parameters(metadata: Metadata, form: str, picture: Image.Image) -> tuple[dict[str, Any], list[str]]:
@@ -156,56 +159,56 @@ def in_srgb(picture: Image.Image, icc: bytes) -> Image.Image:
 def _read_exif(image: Image.Image, metadata: Metadata) -> None:
     try:
         exif = image.getexif()
-        tables = [(None, dict(exif.items())), *((ifd, dict(exif.get_ifd(ifd))) for ifd in _IFDS)]
+        tables: dict[int, dict[int, Any]] = {_MAIN: dict(exif.items())}
+        tables |= {ifd: dict(exif.get_ifd(ifd)) for ifd in _IFDS}
     except Exception:  # noqa: BLE001 - bytes of a stranger: the parser raises anything, and the pixels are whole
         metadata.notes.append("its EXIF cannot be read, and was left out")
         return
-    _read_resolution(image, tables[0][1], metadata)
+    _read_resolution(image, tables[_MAIN], metadata)
     orientation = exif.get(_ORIENTATION, 1)
     metadata.orientation = orientation if isinstance(orientation, int) else 1
-    clean, lost = Image.Exif(), 0
-    for ifd, table in tables:
+    lost = 0
+    for ifd, table in tables.items():
         for tag, value in table.items():
-            if ifd is None and (tag in _LAYOUT or tag in _OTHERS or tag in _IFDS or tag == ExifTags.IFD.Interop):
+            if ifd == _MAIN and (tag in _LAYOUT or tag in _OTHERS or tag in _IFDS or tag == ExifTags.IFD.Interop):
                 continue
             if _can_be_written(ifd, tag, value):
-                (clean if ifd is None else clean.get_ifd(ifd))[tag] = value
+                metadata.exif.setdefault(ifd, {})[tag] = value
             else:
                 lost += 1
     if lost:
         metadata.notes.append(f"{lost} entries of its EXIF break its own rules, and were left out")
-    if len(clean) or any(clean.get_ifd(ifd) for ifd in _IFDS):
-        metadata.exif = clean
 
 
-def _can_be_written(ifd: int | None, tag: int, value: object) -> bool:
-    trial = Image.Exif()
-    (trial if ifd is None else trial.get_ifd(ifd))[tag] = value
+def _written(tables: Mapping[int, Mapping[int, Any]]) -> bytes:
+    exif = Image.Exif()
+    for ifd, table in tables.items():
+        (exif if ifd == _MAIN else exif.get_ifd(ifd)).update(table)
+    return exif.tobytes()
+
+
+def _can_be_written(ifd: int, tag: int, value: object) -> bool:
     try:
-        trial.tobytes()
+        _written({ifd: {tag: value}})
     except Exception:  # noqa: BLE001 - each kind of wrong value has an exception of its own
         return False
     return True
 
 
 def _exif_bytes(metadata: Metadata, form: str, picture: Image.Image) -> bytes:
-    if metadata.exif is None and not (form == "tiff" and metadata.xmp):
-        return b""
-    exif = Image.Exif()
-    if metadata.exif is not None:
-        exif.load(metadata.exif.tobytes())
-        inner = exif.get_ifd(ExifTags.IFD.Exif)
-        for tag, side in ((_WIDTH, picture.width), (_HEIGHT, picture.height)):
-            if tag in inner:
-                inner[tag] = side
+    tables = {ifd: dict(table) for ifd, table in metadata.exif.items()}
+    inner = tables.get(ExifTags.IFD.Exif, {})
+    for tag, side in ((_WIDTH, picture.width), (_HEIGHT, picture.height)):
+        if tag in inner:
+            inner[tag] = side
     if form == "tiff" and metadata.xmp:
-        exif[700] = metadata.xmp
-    return exif.tobytes()
+        tables.setdefault(_MAIN, {})[_XMP] = metadata.xmp
+    return _written(tables) if tables else b""
 
 
 def has_tables(metadata: Metadata) -> bool:
     """Whether its EXIF has tables within the table: of the camera, of the place."""
-    return metadata.exif is not None and any(metadata.exif.get_ifd(ifd) for ifd in _IFDS)
+    return any(ifd in metadata.exif for ifd in _IFDS)
 
 
 def _as_saved(name: str, value: bytes, form: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageMath
 
 import given
 import image_metadata
@@ -62,7 +62,7 @@ def opened(path: str, max_pixels: int, frames: str) -> Opened:
         if count > 1 and frames == "refuse":
             raise given.Refusal(f"has {count} frames: options.frames says whether all are wanted, or the first")
         _allowed(width, height, count if frames == "all" else 1, max_pixels)
-        deep = _reads_half(image)
+        deep, clear = _reads_half(image), _clear_shade(image)
         image.load()
         first = image.mode, image.size
         known = Opened([], image.format or "", *first, image_metadata.read(image))
@@ -77,6 +77,8 @@ def opened(path: str, max_pixels: int, frames: str) -> Opened:
         for frame in _frames(image, count, max_pixels):
             if count > 1 and image.format != "TIFF":
                 known.durations.append(round(float(frame.info.get("duration") or 0)))
+            if clear is not None and "transparency" in frame.info:
+                frame.info["transparency"] = clear
             picture = _workable(frame if turn is None else frame.transpose(turn), known)
             picture.info = {}
             known.frames.append(picture)
@@ -101,10 +103,15 @@ def eight_bits(picture: Image.Image, notes: list[str]) -> Image.Image:
 def _allowed(width: int, height: int, count: int, max_pixels: int) -> None:
     if width * height * count > max_pixels:
         several = f"{count} frames of " if count > 1 else ""
-        raise given.Refusal(
-            f"has {several}{width}x{height} pixels, more than {max_pixels:,}: "
-            "a larger options.max_pixels, and a memory_limit that holds them, would let it in"
-        )
+        raise given.Refusal(too_many(f"{several}{width}x{height}", max_pixels))
+
+
+def too_many(count: str, max_pixels: int) -> str:
+    """Why a picture of so many pixels is refused."""
+    return (
+        f"has {count} pixels, more than {max_pixels:,}: "
+        "a larger options.max_pixels, and a memory_limit that holds them, would let it in"
+    )
 
 
 def _frames(image: Image.Image, count: int, max_pixels: int) -> Iterator[Image.Image]:
@@ -123,9 +130,25 @@ def _reads_half(image: Image.Image) -> bool:
     return image.mode in {"RGB", "RGBA", "LA"} and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
 
 
+def _clear_shade(image: Image.Image) -> int | tuple[int, ...] | None:
+    """The one shade or colour that a PNG calls transparent, as its pixels will be read; None where it has none.
+
+    The file has it in its own depth, and so has Pillow, whose pixels are of 8 bits.
+    """
+    shade = image.info.get("transparency")
+    if image.format != "PNG" or isinstance(shade, bytes) or shade is None:
+        return None
+    raw = str(image.tile[0].args) if image.tile else ""  # type: ignore[attr-defined]  # of files alone
+    if isinstance(shade, tuple):
+        return tuple(value >> 8 for value in shade) if ";16" in raw else shade
+    return int(shade) * {"L;2": 85, "L;4": 17}.get(raw, 1)
+
+
 def _workable(image: Image.Image, known: Opened) -> Image.Image:
     """In a mode that every step knows; what is lost on the way is noted."""
     mode = image.mode
+    if mode in {"1", "I;16"} and "transparency" in image.info:
+        return _with_clear_shade(image, known)
     if mode in WORKABLE:
         if mode in {"L", "RGB"} and "transparency" in image.info:
             return image.convert("LA" if mode == "L" else "RGBA")
@@ -140,6 +163,16 @@ def _workable(image: Image.Image, known: Opened) -> Image.Image:
     if mode in DEEP:
         return image.copy()
     return _from_other_colours(image, known)
+
+
+def _with_clear_shade(image: Image.Image, known: Opened) -> Image.Image:
+    """Grey of 1 or 16 bits, of which one shade is transparent: with alpha there are 8."""
+    shade = image.info.pop("transparency")
+    numbers = image.convert("L").convert("I") if image.mode == "1" else image.convert("I")
+    clear = ImageMath.lambda_eval(lambda bands: bands["grey"] == shade, grey=numbers)
+    grey = image.convert("L") if image.mode == "1" else eight_bits(image, known.notes)
+    grey.putalpha(clear.point(lambda value: value * -255 + 255).convert("L"))
+    return grey
 
 
 def _from_other_colours(image: Image.Image, known: Opened) -> Image.Image:

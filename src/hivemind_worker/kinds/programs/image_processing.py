@@ -6,8 +6,10 @@ Results: ``images/`` with each picture under its own path, ``summary.json``, and
 from __future__ import annotations
 
 import concurrent.futures
+import re
 import sys
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,8 +62,9 @@ def main() -> int:
     said = given.settings()
     options = said["options"]
     threads = min(given.threads(), max(1, len(said["files"])))
-    Image.MAX_IMAGE_PIXELS = None  # ours is asked before anything is unpacked, and is no mere warning
     job = _job(said, options, threads)
+    Image.MAX_IMAGE_PIXELS = job.max_pixels / 2  # type: ignore[assignment]  # Pillow refuses twice as many
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     began = time.monotonic()
     images: list[dict[str, Any]] = []
     parking = Path(given.PRIVATE, "parking")
@@ -138,7 +141,7 @@ def _picture(path: str, parked: Path, job: _Job) -> _Done:
         image_saving.save(known, parked, form, chosen, job.background)
     except Exception as error:  # noqa: BLE001 - broken bytes make a decoder raise anything; the others go on
         parked.unlink(missing_ok=True)
-        return _Done({**result, "error": _reason(error, doing)})
+        return _Done({**result, "error": _reason(error, doing, job.max_pixels)})
     result |= {"format": form, "width": known.picture.width, "height": known.picture.height}
     if len(known.frames) > 1:
         result["frames"] = len(known.frames)
@@ -167,9 +170,12 @@ def _kept(done: _Done, job: _Job) -> dict[str, Any]:
     return {**done.told, "result": name}
 
 
-def _reason(error: Exception, doing: str) -> str:
+def _reason(error: Exception, doing: str, max_pixels: int) -> str:
     if isinstance(error, given.Refusal):
         return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        count = int("".join(re.findall(r"\((\d+) pixels\)", str(error))[:1]) or 0)
+        return image_opening.too_many(f"{count:,}", max_pixels)
     if isinstance(error, UnidentifiedImageError):
         return f"is no picture in a format known here ({', '.join(image_opening.READ).lower()})"
     if isinstance(error, MemoryError):

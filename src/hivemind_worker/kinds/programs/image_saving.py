@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image, ImageCms
+from PIL import GifImagePlugin, Image, ImageCms
 
 import given
 import image_metadata
@@ -20,6 +21,9 @@ _MAX_SIDE = {"jpeg": 65_500, "webp": 16_383, "gif": 65_535}
 
 _SEVERAL = frozenset({"gif", "png", "webp", "tiff"})
 """Formats of several frames. A PNG of several is an animation (APNG), and no place for pages."""
+
+_CLEAR = 255
+"""The shade of a GIF that is transparent, beside that many others."""
 
 _DEEP_MODES: Mapping[str, frozenset[str]] = {"png": frozenset({"I;16"}), "tiff": image_opening.DEEP}
 
@@ -50,6 +54,9 @@ def save(known: image_opening.Opened, path: Path, form: str, chosen: Mapping[str
     _fits(known, form)
     if not image_metadata.FORMATS[form].icc:
         _to_srgb(known)
+    if form == "gif" and any("A" in frame.mode for frame in known.frames):
+        # In a mode for all, since a frame without a clear shade would show through the next one, where that is clear.
+        known.frames = [frame.convert("RGBA") for frame in known.frames]
     frames = [_as_written(frame, form, background, known.notes) for frame in known.frames]
     known.notes[:] = dict.fromkeys(known.notes)
     more, notes = image_metadata.parameters(known.metadata, form, frames[0])
@@ -69,7 +76,10 @@ def save(known: image_opening.Opened, path: Path, form: str, chosen: Mapping[str
     if "max_bytes" in chosen and form in {"jpeg", "webp"} and not more.get("lossless"):
         path.write_bytes(_small_enough(known, frames[0], form, more, chosen["max_bytes"]))
     else:
-        frames[0].save(path, form.upper(), **more)
+        if form == "gif" and len(frames) > 1 and "transparency" in frames[0].info:
+            path.write_bytes(_clear_animation(frames, known))
+        else:
+            frames[0].save(path, form.upper(), **more)
         size = path.stat().st_size
         if size > chosen.get("max_bytes", size):
             raise given.Refusal(
@@ -141,11 +151,15 @@ def _clear_or_not(picture: Image.Image, notes: list[str]) -> Image.Image:
     """Each pixel clear or opaque, by half: a GIF knows nothing between."""
     picture = picture.convert("RGBA")
     alpha = picture.getchannel("A")
-    hard = alpha.point([0] * 128 + [255] * 128)
+    clear = alpha.point([255] * 128 + [0] * 128)
     if alpha.histogram()[1:255] != [0] * 254:
         notes.append("parts of it were half transparent, and are clear or opaque in gif")
-    opaque = picture.convert("RGB").convert("RGBA")
-    return Image.composite(opaque, Image.new("RGBA", picture.size, (0, 0, 0, 0)), hard)
+    plain = picture.convert("RGB")
+    plain.paste("#000000", mask=clear)  # one colour of the palette for all that is not seen
+    indexed = plain.quantize(_CLEAR, method=Image.Quantize.MEDIANCUT)
+    indexed.paste(_CLEAR, mask=clear)
+    indexed.info["transparency"] = _CLEAR
+    return indexed
 
 
 def _is_sixteen_bits(picture: Image.Image) -> bool:
@@ -165,7 +179,29 @@ def _animation(known: image_opening.Opened, form: str, frames: list[Image.Image]
         more["loop"] = 1 if known.loop is None else known.loop
     if form == "gif":
         more["disposal"] = 2
+    elif form == "webp" and any("A" in frame.mode for frame in frames):
+        more["kmax"] = 1  # each frame whole: of parts that are opaque libwebp makes a file without transparency
     return more
+
+
+def _clear_animation(frames: list[Image.Image], known: image_opening.Opened) -> bytes:
+    """A GIF of frames of which each has its own palette with a clear shade, and is removed before the next.
+
+    Of Pillow's pieces, put together here: its own way of it takes the colour of the clear shade for the ground, and
+    leaves out what has that colour.
+    """
+    parts = [b"GIF89a", struct.pack("<HHBBB", *frames[0].size, 0x70, 0, 0)]  # 8 bits a channel, no palette for all
+    if known.loop is not None:
+        parts.append(b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<HB", known.loop, 0))
+    for frame, duration in zip(frames, known.durations, strict=True):
+        options: dict[str, Any] = {
+            "duration": duration,
+            "disposal": 2,
+            "transparency": _CLEAR,
+            "include_color_table": True,
+        }
+        parts += GifImagePlugin.getdata(frame, **options)
+    return b"".join(parts) + b";"
 
 
 def _small_enough(

@@ -9,6 +9,7 @@ import unicodedata
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import docx
 import pypdf
@@ -21,6 +22,7 @@ import encodings_found
 import given
 import text_sentences
 
+_ZIP = b"PK\x03\x04"
 FORMATS = ("text", "html", "pdf", "docx")
 
 _LONGEST = 64 * 1024
@@ -66,8 +68,11 @@ def source(path: str, encoding: str = "", form: str = "") -> Source:
 
     ``encoding`` and ``form`` are what the task says; found out where they are empty.
     """
-    with encodings_found.opened(path) as file:
+    with Path(path).open("rb") as file:
         head = file.read(4096)
+    if not head.startswith(_ZIP):  # whose first bytes say more than those of its members
+        with encodings_found.opened(path) as unpacked:
+            head = unpacked.read(4096)
     form = form or _format(head, path)
     if form == "pdf":
         return _pdf(path)
@@ -118,7 +123,7 @@ def _place_to_cut(text: str, code: str) -> int:
 def _format(head: bytes, path: str) -> str:
     if b"%PDF-" in head[:1024]:
         return "pdf"
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith(_ZIP):
         return _zipped(path)
     if head.startswith(b"\xd0\xcf\x11\xe0"):
         raise given.Refusal(f"{given.shown(path)} is an old Word or Excel file: save it as .docx or as text")
