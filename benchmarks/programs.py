@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -50,15 +51,35 @@ def script(folder: Path, code: str, source: Path) -> None:
 
 
 def compare(title: str, ways: Sequence[common.Way], rounds: int, base: str) -> None:
-    """Measure all ways in turn, and print them beside the one named ``base``."""
-    timings = common.in_turn(ways, rounds, warmup=0)
+    """Measure all ways in turn, and print them beside the one named ``base``.
+
+    By the clock, and by the processor time of the processes themselves, which other work on the machine changes less.
+    """
+    spent: dict[str, list[float]] = {way.name: [] for way in ways}
+    timings = common.in_turn([_counted(way, spent[way.name]) for way in ways], rounds, warmup=0)
     rows = [
-        [name, f"{timing.p50:.2f}", f"{common.paired_ratio(timing, timings[base]):.2f}"]
+        [
+            name,
+            f"{timing.p50:.2f}",
+            f"{common.paired_ratio(timing, timings[base]):.2f}",
+            f"{statistics.median(spent[name]):.2f}",
+            f"{statistics.median(a / b for a, b in zip(spent[name], spent[base], strict=True)):.2f}",
+        ]
         for name, timing in timings.items()
     ]
-    common.table(title, ["way", "p50 s", f"÷ {base}"], rows)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"  largest of all processes: {peak:.0f} MiB")
+    common.table(title, ["way", "p50 s", f"÷ {base}", "CPU s", f"÷ {base}"], rows)
+
+
+def _counted(way: common.Way, seconds: list[float]) -> common.Way:
+    """The same way, which adds the processor time of its processes to ``seconds``."""
+
+    def once() -> None:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        way.once()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+    return common.Way(way.name, once)
 
 
 def _python(arguments: Sequence[str], folder: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from icu4py import breakers
+from uniseg import wordbreak
 
 import text_input
 import text_sentences
@@ -39,6 +40,16 @@ def test_boundaries_are_unicodes_own(name: str) -> None:
             different.append(fact)
     assert len(facts) > 500
     assert set(different) <= set(SINCE_15)
+
+
+MIXED = "ab'’.:,;_-é\u0301\u00ad\u200c\u200d12٣ אב״ עَر हि्न த்\r\n\u2028Жб👩🏽🇩🇪🇫 "
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from(MIXED), max_size=24))
+def test_boundaries_of_mixed_scripts_are_those_of_another_implementation(text: str) -> None:
+    """Of scripts that Unicode's rules alone part: ICU has dictionaries for the others, Hangul among them."""
+    assert list(breakers.WordBreaker(text, "en")) == list(wordbreak.words(text))
 
 
 WORDS = {
