@@ -319,6 +319,36 @@ def test_frames_with_clear_parts_do_not_show_through(form: str, tmp_path: Path) 
         assert np.array_equal(one[expected[..., 3] > 0], expected[expected[..., 3] > 0])
 
 
+def test_frames_of_several_sizes_get_one_canvas(tmp_path: Path) -> None:
+    """A GIF may grow: its second frame is larger than what its header says."""
+    content = packed(
+        Image.new("RGB", (2, 2), "#ff0000"),
+        "gif",
+        save_all=True,
+        duration=50,
+        append_images=[Image.new("RGB", (2, 2), "#0000ff")],
+    )
+    at = content.rindex(b",\0\0\0\0\2\0\2\0")
+    source = tmp_path / "a.gif"
+    source.write_bytes(content[: at + 1] + struct.pack("<HH", 1, 1) + content[at + 5 :])
+    opened = image_opening.opened(str(source), 10**6, "all")
+    assert [frame.size for frame in opened.frames] == [(3, 3), (3, 3)]
+    assert "its frames were of several sizes, and are now of 3x3, clear where they end" in opened.notes
+    for form in ("gif", "png", "webp"):
+        image_saving.save(opened, tmp_path / form, form, {"quality": 90, "lossless": True}, "#ffffff")
+        with Image.open(tmp_path / form) as image:
+            found = [frame.convert("RGBA").getpixel((2, 2)) for frame in ImageSequence.Iterator(image)]
+        assert found == [(0, 0, 0, 0), (0, 0, 255, 255)]
+
+
+def test_a_watermark_fits_into_a_small_picture() -> None:
+    step = {"op": "watermark", "text": "A long line of text", "opacity": 1, "colour": "#ff0000", "position": "top_left"}
+    marked = np.asarray(image_steps.apply(Image.new("RGB", (64, 64), "#ffffff"), step, "#ffffff", 10**6))
+    red = marked[..., 1] < 200
+    assert red.any()
+    assert not red[:, -2:].any()
+
+
 def test_profiles_go_where_they_fit_and_colours_without_them_are_srgb(tmp_path: Path) -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for form in FORMATS:

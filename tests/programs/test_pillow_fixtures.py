@@ -93,7 +93,11 @@ def frames_of(path: Path) -> list[Picture]:
     """What Pillow itself makes of a file: its frames, upright, in colours with alpha."""
     with Image.open(path, formats=image_opening.READ) as image:
         count = 1 if image.format in {"MPO", "ICO"} else getattr(image, "n_frames", 1)
-        return [frame.copy() if is_deep(frame) else frame.convert("RGBA") for frame in _each(image, count)]
+        frames = [frame.copy() if is_deep(frame) else frame.convert("RGBA") for frame in _each(image, count)]
+        if image.format != "GIF":
+            return frames
+        canvas = max(frame.width for frame in frames), max(frame.height for frame in frames)
+        return [frame.crop((0, 0, *canvas)) for frame in frames]  # clear where a frame of several sizes ends
 
 
 def _each(image: Picture, count: int) -> Iterator[Picture]:

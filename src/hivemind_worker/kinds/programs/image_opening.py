@@ -82,8 +82,22 @@ def opened(path: str, max_pixels: int, frames: str) -> Opened:
             picture = _workable(frame if turn is None else frame.transpose(turn), known)
             picture.info = {}
             known.frames.append(picture)
+    if known.durations:
+        _to_one_size(known)
     known.notes = list(dict.fromkeys(known.notes))
     return known
+
+
+def _to_one_size(known: Opened) -> None:
+    """Frames of an animation on one canvas: a later frame of a GIF may lie partly beyond what its header says."""
+    widths, heights = zip(*(frame.size for frame in known.frames), strict=True)
+    canvas = max(widths), max(heights)
+    if {canvas} == {frame.size for frame in known.frames}:
+        return
+    known.notes.append(
+        f"its frames were of several sizes, and are now of {canvas[0]}x{canvas[1]}, clear where they end"
+    )
+    known.frames = [frame.convert("RGBA").crop((0, 0, *canvas)) for frame in known.frames]
 
 
 def eight_bits(picture: Image.Image, notes: list[str]) -> Image.Image:

@@ -130,6 +130,11 @@ def watermark(picture: Picture, step: Step) -> Picture:
     used = font(size)
     left, top, right, bottom = pen.textbbox((0, 0), step["text"], font=used)
     margin = size // 2
+    if "size" not in step and right - left > (room := picture.width - 2 * margin):
+        # Chosen here, so made small enough here; a size that the step says is taken as it is.
+        size = max(4, int(size * max(1, room) / (right - left)))
+        used, margin = font(size), size // 2
+        left, top, right, bottom = pen.textbbox((0, 0), step["text"], font=used)
     position = step.get("position", "bottom_right")
     x = margin if position.endswith("left") else picture.width - (right - left) - margin
     y = margin if position.startswith("top") else picture.height - (bottom - top) - margin

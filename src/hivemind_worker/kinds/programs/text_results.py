@@ -61,7 +61,8 @@ def write(documents: list[Document], corpus: Corpus) -> None:
     _rows("documents.csv", list(flat[0]), (list(each.values()) for each in flat))
     sentence_lengths = sum((document.sentence_lengths for document in documents), Counter[int]())
     word_lengths = sum((document.word_lengths for document in documents), Counter[int]())
-    title = corpus.options.get("title") or ", ".join(document.file for document in documents[:3])
+    more = f" and {len(documents) - 3} more" if len(documents) > 3 else ""
+    title = corpus.options.get("title") or ", ".join(document.file for document in documents[:3]) + more
     given.write_json(
         "summary.json",
         {
