@@ -335,7 +335,11 @@ def test_frames_of_several_sizes_get_one_canvas(tmp_path: Path) -> None:
     assert [frame.size for frame in opened.frames] == [(3, 3), (3, 3)]
     assert "its frames were of several sizes, and are now of 3x3, clear where they end" in opened.notes
     for form in ("gif", "png", "webp"):
-        image_saving.save(opened, tmp_path / form, form, {"quality": 90, "lossless": True}, "#ffffff")
+        try:
+            image_saving.save(opened, tmp_path / form, form, {"quality": 90, "lossless": True}, "#ffffff")
+        except given.Refusal as refusal:
+            assert (form, "lose its transparency" in str(refusal)) == ("webp", True)  # noqa: PT017 - libwebp decides
+            continue
         with Image.open(tmp_path / form) as image:
             found = [frame.convert("RGBA").getpixel((2, 2)) for frame in ImageSequence.Iterator(image)]
         assert found == [(0, 0, 0, 0), (0, 0, 255, 255)]

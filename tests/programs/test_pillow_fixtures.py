@@ -27,7 +27,7 @@ Picture = Image.Image
 MAX_PIXELS = 4_000_000
 REASONS = re.compile(
     r"more than 4,000,000: a larger|holds one: options\.frames|ends at [\d,]+ pixels a side|cannot crop|"
-    r"is no picture in a format known here"
+    r"is no picture in a format known here|would lose its transparency as an animation"
 )
 """Why a picture that Pillow opens may be refused."""
 

@@ -61,15 +61,7 @@ def save(known: image_opening.Opened, path: Path, form: str, chosen: Mapping[str
     known.notes[:] = dict.fromkeys(known.notes)
     more, notes = image_metadata.parameters(known.metadata, form, frames[0])
     known.notes += notes
-    if form == "jpeg":
-        more |= {"quality": chosen["quality"], "optimize": True, "progressive": True}
-    elif form == "webp":
-        more |= {"quality": chosen["quality"], "lossless": chosen.get("lossless", False), "method": 4}
-    elif form == "png":
-        more |= {"optimize": False, "compress_level": 6}
-    elif form == "tiff":
-        # Pillow's own writer alone, which does not compress, writes the tables of EXIF.
-        more |= {} if image_metadata.has_tables(known.metadata) else {"compression": "tiff_adobe_deflate"}
+    more |= _encoding(known, form, chosen)
     if len(frames) > 1:
         more |= _animation(known, form, frames)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,12 +72,28 @@ def save(known: image_opening.Opened, path: Path, form: str, chosen: Mapping[str
             path.write_bytes(_clear_animation(frames, known))
         else:
             frames[0].save(path, form.upper(), **more)
+        if form == "webp" and len(frames) > 1:
+            _is_still_clear(path, frames)
         size = path.stat().st_size
         if size > chosen.get("max_bytes", size):
             raise given.Refusal(
                 f"is {given.size(size)} as {form}, more than max_bytes: resize it, or convert to jpeg or webp, whose "
                 "quality can be lowered"
             )
+
+
+def _encoding(known: image_opening.Opened, form: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """How well the format packs it, as ``Image.save`` takes it."""
+    if form == "jpeg":
+        return {"quality": chosen["quality"], "optimize": True, "progressive": True}
+    if form == "webp":
+        return {"quality": chosen["quality"], "lossless": chosen.get("lossless", False), "method": 4}
+    if form == "png":
+        return {"optimize": False, "compress_level": 6}
+    # Pillow's own writer alone, which does not compress, writes the tables of EXIF.
+    if form == "tiff" and not image_metadata.has_tables(known.metadata):
+        return {"compression": "tiff_adobe_deflate"}
+    return {}
 
 
 def flattened(picture: Image.Image, background: str) -> Image.Image:
@@ -202,6 +210,15 @@ def _clear_animation(frames: list[Image.Image], known: image_opening.Opened) -> 
         }
         parts += GifImagePlugin.getdata(frame, **options)
     return b"".join(parts) + b";"
+
+
+def _is_still_clear(path: Path, frames: list[Image.Image]) -> None:
+    """Raise Refusal where libwebp wrote an animation without its transparency, as it does of some opaque parts."""
+    if not any("A" in frame.mode and frame.getchannel("A").getextrema() != (255, 255) for frame in frames):
+        return
+    with Image.open(path) as written:
+        if "A" not in written.mode:
+            raise given.Refusal("would lose its transparency as an animation in webp: convert to png or gif")
 
 
 def _small_enough(
