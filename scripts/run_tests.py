@@ -33,6 +33,7 @@ PROGRAMS = {
     "qemu-aarch64": "qemu-user",  # the arm64 capsule program, run here
     "git": "git",  # the clean-checkout tests
     "make": "make",
+    "/usr/share/unicode/auxiliary/WordBreakTest.txt": "unicode-data",  # what Unicode says of words, to compare with
     "docker-registry": "docker-registry",  # what the tests of pulls pull from
 }
 LONG = {"chromium": "chromium"}  # looks at the window

@@ -1,8 +1,9 @@
-"""A table larger than the task's memory, analysed where it is fenced: every number agrees with numpy's."""
+"""Data tasks where they are fenced, with their packages: a table larger than the memory, pictures, texts."""
 
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import random
@@ -14,6 +15,7 @@ import installed
 import numpy as np
 import pytest
 import waiting
+from PIL import Image
 
 MEMORY = 224 * 1024 * 1024
 ROWS, TIMES = 20_000, 280
@@ -111,3 +113,39 @@ def test_a_table_larger_than_the_memory(up: installed.Up, tmp_path: Path) -> Non
     best = np.repeat(np.sort(amounts)[::-1], TIMES)[:1000]
     with (tmp_path / "out" / "top.csv").open(encoding="utf-8") as file:
         assert [float(line) for line in file.read().split()[1:]] == pytest.approx(best)
+
+
+def _ended(up: installed.Up, task: str) -> bool:
+    return up.ask("status", task, "--json").objects[0]["status"] in {"completed", "failed"}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_pictures_and_texts_with_their_packages(up: installed.Up, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), "#3366cc").save(tmp_path / "a.png")
+    (tmp_path / "tamil.txt").write_text("தமிழ் செம்மொழி ஆகும்.", encoding="utf-8")
+    (tmp_path / "thai.html").write_text("<html><p>ภาษาไทย</html>", encoding="utf-8")
+    pictures = up.submit(
+        processing_type="image_processing",
+        input_data="a.png",
+        input_files={"a.png": {"file": str(tmp_path / "a.png")}},
+        steps=[{"op": "watermark", "text": "蜂"}, {"op": "convert", "format": "webp"}],
+        timeout=600,
+    )
+    texts = up.submit(
+        processing_type="text_analysis",
+        input_data=["tamil.txt", "thai.html"],
+        input_files={name: {"file": str(tmp_path / name)} for name in ("tamil.txt", "thai.html")},
+        timeout=600,
+    )
+    for task in (pictures, texts):
+        waiting.wait_for(functools.partial(_ended, up, task), description="the task has ended", seconds=600)
+        assert up.ask("wait", task).code == 0, up.ask("logs", task)
+        assert up.ask("results", task, "-o", task).code == 0
+    with Image.open(tmp_path / pictures / "images" / "a.webp") as image:
+        assert image.size == (64, 48)
+    documents = json.loads((tmp_path / texts / "summary.json").read_text(encoding="utf-8"))["documents"]
+    assert [(each["language"], each["format"], each["words"]) for each in documents] == [
+        ("ta", "text", 3),
+        ("th", "html", 2),
+    ]

@@ -208,7 +208,7 @@ def test_one_bad_picture_does_not_lose_the_others(tmp_path: Path) -> None:
     assert (told["done"], told["failed"]) == (2, 5)
     why = {image["file"]: image.get("error", "") for image in told["images"]}
     assert list(why) == list(files)
-    assert "30000x30000 pixels, more than" in why["bomb.png"]
+    assert "900,000,000 pixels, more than" in why["bomb.png"]
     assert why["cut.png"].startswith("is broken")
     assert why["flipped.png"].startswith("is broken")
     assert why["empty.png"] == why["no.txt"]
@@ -220,7 +220,7 @@ def test_one_bad_picture_does_not_lose_the_others(tmp_path: Path) -> None:
 def test_where_all_are_bad_the_task_fails(tmp_path: Path) -> None:
     ran = work(tmp_path, {"a.png": packed(scene())}, {"op": "grayscale"}, max_pixels=9_599)
     assert ran.code == 1
-    assert "has 120x80 pixels, more than 9,599" in ran.err
+    assert "has 9,600 pixels, more than 9,599" in ran.err
     grown = work(tmp_path / "grown", {"a.png": packed(scene())}, {"op": "resize", "percent": 1000}, max_pixels=9_600)
     assert "would become 1200x800" in grown.err
     beyond = work(tmp_path / "beyond", {"a.png": packed(scene())}, {"op": "crop", "width": 121, "height": 10})
@@ -242,18 +242,14 @@ def test_odd_modes_come_out_as_they_look(tmp_path: Path) -> None:
     deep = (np.arange(80 * 120, dtype=np.uint16).reshape(80, 120) * 6) % 65_521
     cmyk = io.BytesIO()
     Image.fromarray(scene()).convert("CMYK").save(cmyk, "tiff")
-    frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "lime", "blue")]
-    moving = io.BytesIO()
-    frames[0].save(moving, "gif", save_all=True, append_images=frames[1:])
-    files = {"deep.png": packed(deep), "cmyk.tif": cmyk.getvalue(), "moving.gif": moving.getvalue()}
-    ran = work(tmp_path, files, {"op": "convert", "format": "png"})
-    assert np.abs(pixels(ran, "images/deep.png") - deep / 256).max() <= 1
-    assert np.abs(pixels(ran, "images/cmyk.png") - scene()).max() <= 1
+    files = {"deep.png": packed(deep), "cmyk.tif": cmyk.getvalue()}
+    ran = work(tmp_path, files, {"op": "convert", "format": "webp", "lossless": True})
+    assert np.abs(pixels(ran, "images/deep.webp")[..., 0] - deep / 256).max() <= 1
+    assert np.abs(pixels(ran, "images/cmyk.webp") - scene()).max() <= 1
     notes = {image["file"]: image.get("notes") for image in ran.json()["images"]}
     assert notes == {
         "deep.png": ["had more than 8 bits a channel, and was brought to 8"],
         "cmyk.tif": ["was CMYK, and was brought to RGB"],
-        "moving.gif": ["has 3 frames, of which the first was taken"],
     }
 
 

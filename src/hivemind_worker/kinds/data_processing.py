@@ -33,17 +33,24 @@ _PROGRAMS: Mapping[str, _Programs] = {
         (*program_files.TABLE_REQUIREMENTS, "matplotlib==3.11.2"),
     ),
     "image_processing": _Programs(
-        ("image_processing.py", "image_steps.py", "image_saving.py", "contact_sheet.py", "given.py"),
+        (
+            *("image_processing.py", "image_opening.py", "image_metadata.py", "image_steps.py", "image_saving.py"),
+            *("contact_sheet.py", "given.py"),
+        ),
         ("pillow==13.0.0",),
     ),
     "text_analysis": _Programs(
         (
-            *("text_analysis.py", "text_words.py", "text_counting.py", "text_readability.py", "text_plots.py"),
-            *("encodings_found.py", "encoding_languages.py", "given.py"),
+            *("text_analysis.py", "text_input.py", "text_documents.py", "text_results.py", "text_words.py"),
+            *("text_sentences.py", "text_languages.py", "text_counting.py", "text_duplicates.py"),
+            *("text_readability.py", "text_syllables.py", "text_plots.py", "encodings_found.py"),
+            *("encoding_languages.py", "given.py"),
         ),
         (
-            *("py3langid==0.4.0", "zstandard==0.25.0", "rjieba==0.2.2", "suzume==0.9.14"),
-            *("stopwordsiso==0.7.1", "matplotlib==3.11.2", _CJK_FONT),
+            *("zstandard==0.25.0", "py3langid==0.4.0", "rjieba==0.2.2", "suzume==0.9.14"),
+            *("icu4py==1.2.0", "opencc==1.4.2", "stopwordsiso==0.7.1"),
+            *("pypdf==7.1.1", "python-docx==1.2.0", "selectolax==1.0.2"),
+            *("matplotlib==3.11.2", _CJK_FONT),
         ),
     ),
 }

@@ -138,11 +138,13 @@ OPTIONS: Mapping[str, Mapping[str, Check]] = {
     },
     "image_processing": {
         "background": _colour,
+        "frames": _choice("all", "first", "refuse"),
         "max_pixels": _whole(1, 2**30),
         "quality": _whole(1, 100),
     },
     "text_analysis": {
         "encoding": _encoding,
+        "format": _choice("text", "html", "pdf", "docx"),
         "keywords": _whole(1, 1_000),
         "language": _language,
         "min_length": _whole(1, 50),
@@ -162,7 +164,7 @@ STEPS: Mapping[str, Step] = {
             "width": _SIDE,
             "height": _SIDE,
             "percent": _number(0.1, 1_000),
-            "fit": _choice("inside", "cover", "stretch"),
+            "fit": _choice("inside", "cover", "stretch", "pad"),
             "enlarge": _flag,
         },
         one_of=("width", "height", "percent"),
@@ -181,6 +183,7 @@ STEPS: Mapping[str, Step] = {
             "format": _choice("jpeg", "png", "webp", "gif", "tiff", "bmp"),
             "quality": _whole(1, 100),
             "lossless": _flag,
+            "max_bytes": _whole(100, 2**31 - 1),
         },
         all_of=("format",),
     ),
@@ -201,7 +204,9 @@ STEPS: Mapping[str, Step] = {
         all_of=("text",),
     ),
     "thumbnail": Step({"size": _whole(8, 2_000)}),
-    "contact_sheet": Step({"columns": _whole(1, 50), "size": _whole(16, 1_000), "labels": _flag}),
+    "contact_sheet": Step(
+        {"columns": _whole(1, 50), "size": _whole(16, 1_000), "labels": _flag, "format": _choice("jpeg", "pdf")}
+    ),
 }
 """The operations of image processing, by the name in a step's ``op``."""
 
@@ -278,10 +283,12 @@ def _step(where: str, value: object) -> Mapping[str, object]:
 def _no_odd_pairs(where: str, step: Mapping[str, object]) -> None:
     if "percent" in step and step["op"] == "resize" and step.keys() & {"width", "height", "fit"}:
         raise errors.InvalidTask(f"{where}.percent", "says the size already; leave out width, height and fit")
-    if step.get("fit") in {"cover", "stretch"} and not {"width", "height"} <= step.keys():
+    if step.get("fit") in {"cover", "stretch", "pad"} and not {"width", "height"} <= step.keys():
         raise errors.InvalidTask(f"{where}.fit", f"{step['fit']} needs width and height")
     if ("left" in step) != ("top" in step):
         raise errors.InvalidTask(where, "crop needs both left and top, or neither for the middle")
+    if step.get("lossless") and "max_bytes" in step:
+        raise errors.InvalidTask(f"{where}.max_bytes", "is reached by a lower quality, which lossless has none of")
     if step.get("lossless") and step.get("format") != "webp":
         raise errors.InvalidTask(f"{where}.lossless", "is webp's alone")
 

@@ -19,7 +19,7 @@ from hivemind_worker.task import errors, plan, processing, spec
 STEPS = [{"op": "grayscale"}]
 OPTIONS = {"csv_analysis": {}, "image_processing": {"steps": STEPS}, "text_analysis": {}}
 PROGRAMS = Path(program_files.__file__).parent / "programs"
-MODULES = {"pillow": "PIL", "cvttf-notosanscjk-regular": "cvttf_NotoSansCJK_Regular"}
+MODULES = {"pillow": "PIL", "cvttf-notosanscjk-regular": "cvttf_NotoSansCJK_Regular", "python-docx": "docx"}
 
 
 def planned(**fields: object) -> plan.RunPlan:

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image, ImageColor, ImageDraw
 
 import given
+import image_opening
 import image_saving
 import image_steps
 
@@ -16,6 +17,8 @@ _PAGE_PIXELS = 24_000_000
 """A page's size in memory is three times as many bytes: 72 MB."""
 
 _QUALITY = 88
+_DPI = 150
+"""Of a page as PDF."""
 
 
 class Sheets:
@@ -28,13 +31,19 @@ class Sheets:
         self._label = 18 if step.get("labels", True) else 0
         self._background = background
         row = self._columns * (self._size + _GAP) * (self._size + self._label + _GAP)
+        self._pdf = step.get("format") == "pdf"
         self._rows = max(1, _PAGE_PIXELS // row)
+        if self._pdf:  # as many rows as a sheet of paper has, whose sides are as 1 to the root of 2
+            width = self._columns * (self._size + _GAP) + _GAP
+            self._rows = max(
+                1, min(self._rows, int((width * math.sqrt(2) - _GAP) // (self._size + self._label + _GAP)))
+            )
         self._page: list[tuple[str, Image.Image]] = []
         self.files: list[str] = []
 
     def small(self, picture: Image.Image) -> Image.Image:
         """The picture as its cell shows it."""
-        flat = image_saving.flattened(picture, self._background)
+        flat = image_saving.flattened(image_opening.eight_bits(picture, []), self._background)
         return image_steps.thumbnail(flat, {"size": self._size, "max_pixels": self._size**2}).convert("RGB")
 
     def add(self, name: str, small: Image.Image) -> None:
@@ -58,11 +67,17 @@ class Sheets:
             if self._label:
                 words = self._fitting(pen, name.rsplit("/", 1)[-1])
                 pen.text((left, top + self._size + 2), words, font=image_steps.font(11), fill=self._ink())
+        self._page.clear()
+        if self._pdf:
+            place = given.RESULTS / "contact_sheet.pdf"
+            again = place.exists()
+            page.save(place, "PDF", quality=_QUALITY, resolution=_DPI, append=again)
+            self.files[:] = [place.name]
+            return
         number = len(self.files) + 1
         file = "contact_sheet.jpg" if number == 1 else f"contact_sheet-{number}.jpg"
         page.save(given.RESULTS / file, "JPEG", quality=_QUALITY, subsampling=0)
         self.files.append(file)
-        self._page.clear()
 
     def _fitting(self, pen: ImageDraw.ImageDraw, words: str) -> str:
         used = image_steps.font(11)

@@ -6,8 +6,10 @@ Results: ``images/`` with each picture under its own path, ``summary.json``, and
 from __future__ import annotations
 
 import concurrent.futures
+import re
 import sys
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 import contact_sheet
 import given
+import image_metadata
+import image_opening
 import image_saving
 import image_steps
 
@@ -26,6 +30,10 @@ _MOST_PIXELS = 178_956_970
 """Where the memory would allow more: the number beyond which Pillow itself speaks of a decompression bomb."""
 
 
+_CHOSEN = ("quality", "lossless", "max_bytes")
+"""What a convert step says of how the file is written."""
+
+
 @dataclass
 class _Job:
     """What is done with every picture."""
@@ -34,6 +42,7 @@ class _Job:
     background: str
     quality: int
     max_pixels: int
+    frames: str
     sheets: contact_sheet.Sheets | None
     taken: set[str] = field(default_factory=set)
 
@@ -53,8 +62,9 @@ def main() -> int:
     said = given.settings()
     options = said["options"]
     threads = min(given.threads(), max(1, len(said["files"])))
-    Image.MAX_IMAGE_PIXELS = None  # ours is asked before anything is unpacked, and is no mere warning
     job = _job(said, options, threads)
+    Image.MAX_IMAGE_PIXELS = job.max_pixels / 2  # type: ignore[assignment]  # Pillow refuses twice as many
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     began = time.monotonic()
     images: list[dict[str, Any]] = []
     parking = Path(given.PRIVATE, "parking")
@@ -97,41 +107,54 @@ def _job(said: dict[str, Any], options: dict[str, Any], threads: int) -> _Job:
         background=background,
         quality=options.get("quality", 85),
         max_pixels=options.get("max_pixels") or min(_MOST_PIXELS, room),
+        frames=options.get("frames", "all"),
         sheets=contact_sheet.Sheets(asked[0], len(said["files"]), background) if asked else None,
     )
 
 
 def _picture(path: str, parked: Path, job: _Job) -> _Done:
     """One picture through all steps, in a thread of its own."""
-    told: dict[str, Any] = {"file": path}
+    result: dict[str, Any] = {"file": path}
+    doing = "is broken"
     try:
-        known = image_saving.opened(path, job.max_pixels)
-        told["from"] = {
+        known = image_opening.opened(path, job.max_pixels, job.frames)
+        result["from"] = {
             "format": known.format.lower(),
             "mode": known.mode,
             "width": known.size[0],
             "height": known.size[1],
+            "frames": len(known.frames),
             "bytes": Path(path).stat().st_size,
         }
-        form, how, small = image_saving.written_format(known.format), {"quality": job.quality}, None
+        form, chosen, small = image_saving.written_format(known.format), {"quality": job.quality}, None
         for step in job.steps:
+            doing = f"{step['op']} failed"
             if step["op"] == "convert":
-                form, how = step["format"], how | {name: step[name] for name in ("quality", "lossless") if name in step}
+                form, chosen = step["format"], chosen | {name: step[name] for name in _CHOSEN if name in step}
             elif step["op"] == "strip_exif":
-                known.exif = known.xmp = b""
+                image_metadata.strip(known.metadata)
             elif step["op"] == "contact_sheet":
                 small = job.sheets.small(known.picture) if job.sheets is not None else None
             else:
-                known.picture = image_steps.apply(known.picture, step, job.background, job.max_pixels)
-        image_saving.save(known, parked, form, how, job.background)
+                known.frames = [_stepped(frame, step, known.notes, job) for frame in known.frames]
+        doing = f"could not be written as {form}"
+        image_saving.save(known, parked, form, chosen, job.background)
     except Exception as error:  # noqa: BLE001 - broken bytes make a decoder raise anything; the others go on
         parked.unlink(missing_ok=True)
-        return _Done({**told, "error": _why(error)})
-    told |= {"format": form, "width": known.picture.width, "height": known.picture.height}
-    told["bytes"] = parked.stat().st_size
+        return _Done({**result, "error": _reason(error, doing, job.max_pixels)})
+    result |= {"format": form, "width": known.picture.width, "height": known.picture.height}
+    if len(known.frames) > 1:
+        result["frames"] = len(known.frames)
+    result["bytes"] = parked.stat().st_size
     if known.notes:
-        told["notes"] = known.notes
-    return _Done(told, parked, form, small)
+        result["notes"] = known.notes
+    return _Done(result, parked, form, small)
+
+
+def _stepped(frame: Image.Image, step: dict[str, Any], notes: list[str], job: _Job) -> Image.Image:
+    if step["op"] not in image_steps.DEEP:
+        frame = image_opening.eight_bits(frame, notes)
+    return image_steps.apply(frame, step, job.background, job.max_pixels)
 
 
 def _kept(done: _Done, job: _Job) -> dict[str, Any]:
@@ -147,16 +170,19 @@ def _kept(done: _Done, job: _Job) -> dict[str, Any]:
     return {**done.told, "result": name}
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception, doing: str, max_pixels: int) -> str:
     if isinstance(error, given.Refusal):
         return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        count = int("".join(re.findall(r"\((\d+) pixels\)", str(error))[:1]) or 0)
+        return image_opening.too_many(f"{count:,}", max_pixels)
     if isinstance(error, UnidentifiedImageError):
-        return f"is no picture in a format known here ({', '.join(image_saving.READ).lower()})"
+        return f"is no picture in a format known here ({', '.join(image_opening.READ).lower()})"
     if isinstance(error, MemoryError):
         return "does not fit into this task's memory: give it a larger memory_limit"
     if isinstance(error, OSError) and error.errno in given.NO_ROOM:
         return "the workspace is full: give the task a larger disk_limit"
-    return f"is broken: {' '.join(str(error).split())[:200] or type(error).__name__}"
+    return f"{doing}: {' '.join(str(error).split())[:200] or type(error).__name__}"
 
 
 if __name__ == "__main__":

@@ -1,79 +1,41 @@
-"""How a picture is kept: opened without harm, in a mode that can be worked with; saved with its metadata."""
+"""How a picture is kept: under which name, in which format, within the format's limits, with the metadata it holds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import io
+import struct
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import GifImagePlugin, Image, ImageCms
 
 import given
-
-READ = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000", "ICO")
-"""The formats that are read. Pillow knows more; those start other programs or unpack before their size is known."""
+import image_metadata
+import image_opening
 
 _WRITTEN = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "gif": ".gif", "tiff": ".tif", "bmp": ".bmp"}
 _SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
-_WITH_EXIF = {"jpeg", "png", "webp", "tiff"}
-_LAYOUT = frozenset({254, 255, *range(256, 260), 262, 266, 273, 274, *range(277, 280), 284, 317, *range(320, 326), 330})
-_LAYOUT_TOO = frozenset({338, 339, 347, *range(512, 522), 529, 530, 531, 532, 700, 33723, 34377, 34675})
-"""Tags that say how a TIFF file is laid out, or hold other metadata: they are no facts about the picture."""
+_MAX_SIDE = {"jpeg": 65_500, "webp": 16_383, "gif": 65_535}
+"""Pixels: what each format, or the library that writes it, has room for; the others' limits lie beyond any memory."""
 
+_SEVERAL = frozenset({"gif", "png", "webp", "tiff"})
+"""Formats of several frames. A PNG of several is an animation (APNG), and no place for pages."""
 
-@dataclass
-class Opened:
-    """A picture in memory: L, LA, RGB or RGBA, upright; and what is known of it beside its pixels."""
+_CLEAR = 255
+"""The shade of a GIF that is transparent, beside that many others."""
 
-    picture: Image.Image
-    format: str
-    mode: str
-    size: tuple[int, int]
-    exif: bytes = b""
-    icc: bytes = b""
-    xmp: bytes = b""
-    dpi: tuple[float, float] | None = None
-    notes: list[str] = field(default_factory=list)
-
-
-def opened(path: str, max_pixels: int) -> Opened:
-    """Read a picture. Raises Refusal for one with more pixels than allowed, before any of them is unpacked."""
-    with Image.open(path, formats=READ) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise given.Refusal(
-                f"has {width}x{height} pixels, more than {max_pixels:,}: "
-                "a larger options.max_pixels, and a memory_limit that holds them, would let it in"
-            )
-        known = Opened(image, image.format or "", image.mode, image.size)
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":  # whose other pictures are previews of the first
-            known.notes.append(f"has {frames} frames, of which the first was taken")
-        image.load()
-        exif = image.getexif()
-        for tag in (_LAYOUT | _LAYOUT_TOO) & set(exif):
-            if tag != 274:  # the orientation: exif_transpose needs it, and takes it out
-                del exif[tag]
-        upright = ImageOps.exif_transpose(image)
-        exif.pop(274, None)
-        known.exif = exif.tobytes() if len(exif) else b""
-        known.icc = image.info.get("icc_profile") or b""
-        xmp = image.info.get("xmp") or b""
-        known.xmp = xmp if isinstance(xmp, bytes) else b""
-        known.dpi = image.info.get("dpi")
-        known.picture = _workable(upright, known)
-        known.picture.info = {}
-    return known
+_DEEP_MODES: Mapping[str, frozenset[str]] = {"png": frozenset({"I;16"}), "tiff": image_opening.DEEP}
 
 
 def target(path: str, form: str, taken: set[str]) -> str:
     """Name the result of ``path`` in that format: its own name with the format's suffix, each name once."""
-    said = PurePosixPath(path)
-    right = said.suffix.lower() == _WRITTEN[form] or _SUFFIXES.get(said.suffix.lower()) == form
-    name = said if right else said.with_suffix(_WRITTEN[form])
-    unique, again = name, 2
+    source = PurePosixPath(path)
+    right = source.suffix.lower() == _WRITTEN[form] or _SUFFIXES.get(source.suffix.lower()) == form
+    name = source if right else source.with_suffix(_WRITTEN[form])
+    unique, number = name, 2
     while str(unique).lower() in taken:
-        unique, again = name.with_stem(f"{name.stem}-{again}"), again + 1
+        unique, number = name.with_stem(f"{name.stem}-{number}"), number + 1
     taken.add(str(unique).lower())
     return f"images/{unique}"
 
@@ -84,30 +46,54 @@ def written_format(form: str) -> str:
     return form if form in _WRITTEN else "png"
 
 
-def save(known: Opened, path: Path, form: str, how: dict[str, Any], background: str) -> None:
-    """Write a picture with what is still known of it. ``how``: quality, lossless."""
-    picture = known.picture
-    more: dict[str, Any] = {}
-    if form in {"jpeg", "bmp"}:
-        picture = flattened(picture, background)
-    if form == "jpeg":
-        more = {"quality": how["quality"], "optimize": True, "progressive": True}
-    elif form == "webp":
-        more = {"quality": how["quality"], "lossless": how.get("lossless", False), "method": 4}
-    elif form == "png":
-        more = {"optimize": False, "compress_level": 6}
-    elif form == "tiff":
-        more = {"compression": "tiff_adobe_deflate"}
-    elif form == "gif" and picture.mode == "RGB":
-        picture = picture.quantize(256, method=Image.Quantize.MEDIANCUT)
-    if form in _WITH_EXIF:
-        more |= {name: value for name, value in (("exif", known.exif), ("icc_profile", known.icc)) if value}
-    if form in {"jpeg", "webp"} and known.xmp:
-        more["xmp"] = known.xmp
-    if known.dpi and form in {"jpeg", "png", "tiff", "bmp"}:
-        more["dpi"] = known.dpi
+def save(known: image_opening.Opened, path: Path, form: str, chosen: Mapping[str, Any], background: str) -> None:
+    """Write a picture with what is still known of it. ``chosen``: quality, lossless, max_bytes.
+
+    Raises Refusal where the format has no place for it.
+    """
+    _fits(known, form)
+    if not image_metadata.FORMATS[form].icc:
+        _to_srgb(known)
+    if form == "gif" and any("A" in frame.mode for frame in known.frames):
+        # In a mode for all, since a frame without a clear shade would show through the next one, where that is clear.
+        known.frames = [frame.convert("RGBA") for frame in known.frames]
+    frames = [_as_written(frame, form, background, known.notes) for frame in known.frames]
+    known.notes[:] = dict.fromkeys(known.notes)
+    more, notes = image_metadata.parameters(known.metadata, form, frames[0])
+    known.notes += notes
+    more |= _encoding(known, form, chosen)
+    if len(frames) > 1:
+        more |= _animation(known, form, frames)
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, form.upper(), **more)
+    if "max_bytes" in chosen and form in {"jpeg", "webp"} and not more.get("lossless"):
+        path.write_bytes(_small_enough(known, frames[0], form, more, chosen["max_bytes"]))
+    else:
+        if form == "gif" and len(frames) > 1 and "transparency" in frames[0].info:
+            path.write_bytes(_clear_animation(frames, known))
+        else:
+            frames[0].save(path, form.upper(), **more)
+        if form == "webp" and len(frames) > 1:
+            _is_still_clear(path, frames)
+        size = path.stat().st_size
+        if size > chosen.get("max_bytes", size):
+            raise given.Refusal(
+                f"is {given.size(size)} as {form}, more than max_bytes: resize it, or convert to jpeg or webp, whose "
+                "quality can be lowered"
+            )
+
+
+def _encoding(known: image_opening.Opened, form: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """How well the format packs it, as ``Image.save`` takes it."""
+    if form == "jpeg":
+        return {"quality": chosen["quality"], "optimize": True, "progressive": True}
+    if form == "webp":
+        return {"quality": chosen["quality"], "lossless": chosen.get("lossless", False), "method": 4}
+    if form == "png":
+        return {"optimize": False, "compress_level": 6}
+    # Pillow's own writer alone, which does not compress, writes the tables of EXIF.
+    if form == "tiff" and not image_metadata.has_tables(known.metadata):
+        return {"compression": "tiff_adobe_deflate"}
+    return {}
 
 
 def flattened(picture: Image.Image, background: str) -> Image.Image:
@@ -118,34 +104,138 @@ def flattened(picture: Image.Image, background: str) -> Image.Image:
     return Image.alpha_composite(under, picture.convert("RGBA")).convert("RGB")
 
 
-def _workable(image: Image.Image, known: Opened) -> Image.Image:
-    """In one of the four modes that every step knows; what is lost on the way is noted."""
-    mode = image.mode
-    if mode in {"L", "LA", "RGB", "RGBA"}:
-        if mode in {"L", "RGB"} and "transparency" in image.info:
-            return image.convert("LA" if mode == "L" else "RGBA")
-        return image.copy()
-    if mode in {"P", "PA", "La", "RGBa"}:
-        clear = mode != "P" or "transparency" in image.info
-        return image.convert("RGBA" if clear else "RGB")
-    if mode == "1":
-        return image.convert("L")
-    if mode.startswith("I;16") or mode in {"I", "F"}:
-        known.notes.append("had more than 8 bits a channel, and was brought to 8")
-        known.icc = b""
-        return _eight_bits(image)
-    known.notes.append(f"was {mode}, and was brought to RGB")
-    known.icc = b""
-    return image.convert("RGB")
+def _fits(known: image_opening.Opened, form: str) -> None:
+    limit = _MAX_SIDE.get(form, 2**31 - 1)
+    for frame in known.frames:
+        if max(frame.size) > limit:
+            raise given.Refusal(
+                f"is {frame.width}x{frame.height}, and {form} ends at {limit:,} pixels a side: resize it, or convert "
+                f"to {'png' if max(frame.size) > _MAX_SIDE['jpeg'] else 'jpeg or png'}"
+            )
+    if len(known.frames) > 1:
+        if form not in _SEVERAL:
+            raise given.Refusal(
+                f"has {len(known.frames)} frames, and {form} holds one: options.frames 'first' takes the first, "
+                "or convert to gif, webp, png or tiff"
+            )
+        if not known.durations and form != "tiff":
+            raise given.Refusal(
+                f"has {len(known.frames)} pages, and {form} holds one: options.frames 'first' takes the first, "
+                "or convert to tiff"
+            )
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Sixteen bits by their upper eight; wider ones from their least to their greatest value."""
-    if image.mode.startswith("I;16"):
-        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    extrema = image.getextrema()
-    least, most = float(extrema[0]), float(extrema[1])  # type: ignore[arg-type]  # of one band: two numbers
-    if image.mode == "I" and least >= 0 and most < 65_536:
-        return image.point(lambda value: value * (1 / 256)).convert("L")
-    scale = 255 / (most - least) if most > least else 0.0
-    return image.convert("F").point(lambda value: value * scale + (-least * scale)).convert("L")
+def _to_srgb(known: image_opening.Opened) -> None:
+    """For a format that holds no profile."""
+    if known.metadata.icc[16:20] != b"RGB " or known.picture.mode not in {"RGB", "RGBA"}:
+        return
+    try:
+        known.frames = [image_metadata.in_srgb(frame, known.metadata.icc) for frame in known.frames]
+    except (ImageCms.PyCMSError, OSError):
+        known.notes.append("its colour profile is broken, and was left out")
+    else:
+        known.notes.append("its colours were brought from its profile to sRGB")
+    known.metadata.icc = b""
+
+
+def _as_written(picture: Image.Image, form: str, background: str, notes: list[str]) -> Image.Image:
+    """In a mode that the format holds."""
+    if picture.mode in image_opening.DEEP and picture.mode not in _DEEP_MODES.get(form, ()):
+        if form == "png" and picture.mode == "I" and _is_sixteen_bits(picture):
+            return picture.convert("I;16")
+        picture = image_opening.eight_bits(picture, notes)
+    if form in {"jpeg", "bmp"}:
+        return flattened(picture, background)
+    if form == "gif":
+        if picture.mode == "RGB":
+            return picture.quantize(256, method=Image.Quantize.MEDIANCUT)
+        return _clear_or_not(picture, notes) if picture.mode in {"LA", "RGBA"} else picture
+    if form == "webp" and picture.mode in {"L", "LA"}:
+        return picture.convert("RGB" if picture.mode == "L" else "RGBA")
+    return picture
+
+
+def _clear_or_not(picture: Image.Image, notes: list[str]) -> Image.Image:
+    """Each pixel clear or opaque, by half: a GIF knows nothing between."""
+    picture = picture.convert("RGBA")
+    alpha = picture.getchannel("A")
+    clear = alpha.point([255] * 128 + [0] * 128)
+    if alpha.histogram()[1:255] != [0] * 254:
+        notes.append("parts of it were half transparent, and are clear or opaque in gif")
+    plain = picture.convert("RGB")
+    plain.paste("#000000", mask=clear)  # one colour of the palette for all that is not seen
+    indexed = plain.quantize(_CLEAR, method=Image.Quantize.MEDIANCUT)
+    indexed.paste(_CLEAR, mask=clear)
+    indexed.info["transparency"] = _CLEAR
+    return indexed
+
+
+def _is_sixteen_bits(picture: Image.Image) -> bool:
+    low, high = (float(value) for value in picture.getextrema())  # type: ignore[arg-type]  # of one band: two numbers
+    return low >= 0 and high < 65_536
+
+
+def _animation(known: image_opening.Opened, form: str, frames: list[Image.Image]) -> dict[str, Any]:
+    """What makes a file of several frames: each replaces the one before it."""
+    more: dict[str, Any] = {"save_all": True, "append_images": frames[1:]}
+    if form == "tiff":
+        if known.durations:
+            known.notes.append("its frames became pages, without their durations")
+        return more
+    more["duration"] = known.durations
+    if form != "gif" or known.loop is not None:  # a GIF that says nothing of it is shown once
+        more["loop"] = 1 if known.loop is None else known.loop
+    if form == "gif":
+        more["disposal"] = 2
+    elif form == "webp" and any("A" in frame.mode for frame in frames):
+        more["kmax"] = 1  # each frame whole: of parts that are opaque libwebp makes a file without transparency
+    return more
+
+
+def _clear_animation(frames: list[Image.Image], known: image_opening.Opened) -> bytes:
+    """A GIF of frames of which each has its own palette with a clear shade, and is removed before the next.
+
+    Of Pillow's pieces, put together here: its own way of it takes the colour of the clear shade for the ground, and
+    leaves out what has that colour.
+    """
+    parts = [b"GIF89a", struct.pack("<HHBBB", *frames[0].size, 0x70, 0, 0)]  # 8 bits a channel, no palette for all
+    if known.loop is not None:
+        parts.append(b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<HB", known.loop, 0))
+    for frame, duration in zip(frames, known.durations, strict=True):
+        options: dict[str, Any] = {
+            "duration": duration,
+            "disposal": 2,
+            "transparency": _CLEAR,
+            "include_color_table": True,
+        }
+        parts += GifImagePlugin.getdata(frame, **options)
+    return b"".join(parts) + b";"
+
+
+def _is_still_clear(path: Path, frames: list[Image.Image]) -> None:
+    """Raise Refusal where libwebp wrote an animation without its transparency, as it does of some opaque parts."""
+    if not any("A" in frame.mode and frame.getchannel("A").getextrema() != (255, 255) for frame in frames):
+        return
+    with Image.open(path) as written:
+        if "A" not in written.mode:
+            raise given.Refusal("would lose its transparency as an animation in webp: convert to png or gif")
+
+
+def _small_enough(
+    known: image_opening.Opened, picture: Image.Image, form: str, more: dict[str, Any], max_bytes: int
+) -> bytes:
+    """The picture at the best quality, up to the chosen one, at which it is small enough: found by halving."""
+    low, high, best, quality = 1, int(more["quality"]), b"", 0
+    trial = high
+    while low <= high:
+        file = io.BytesIO()
+        picture.save(file, form.upper(), **{**more, "quality": trial})
+        if file.tell() <= max_bytes:
+            best, quality, low = file.getvalue(), trial, trial + 1
+        else:
+            high = trial - 1
+        trial = (low + high) // 2
+    if not best:
+        raise given.Refusal(f"is more than max_bytes ({max_bytes:,}) at the lowest quality: resize it")
+    known.notes.append(f"was kept at quality {quality}, the best of at most {max_bytes:,} bytes")
+    return best

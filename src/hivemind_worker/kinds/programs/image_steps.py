@@ -19,29 +19,37 @@ Step = Mapping[str, Any]
 _FONT = ("cvttf_NotoSansCJK_Regular", "NotoSansCJKtc-Regular.otf")
 """The package that has Chinese, Japanese and Korean characters; it is there where the task's words need it."""
 
+_DEEPER = {"I;16": 257, "I": 257, "F": 1}
+"""Modes of more than 8 bits, and by what a shade of 0 to 255 is multiplied in them."""
+
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
 def apply(picture: Picture, step: Step, background: str, max_pixels: int) -> Picture:
     """Return the picture after one step. Raises Refusal where the step cannot be done with this picture.
 
-    ``picture`` is in one of the modes L, LA, RGB, RGBA, and so is what comes back.
+    ``picture`` is in one of the modes L, LA, RGB, RGBA, for the steps of ``DEEP`` also I;16, I and F, and so is what
+    comes back.
     """
     return OPERATIONS[step["op"]](picture, {"background": background, "max_pixels": max_pixels, **step})
 
 
 def resize(picture: Picture, step: Step) -> Picture:
-    """To a width, a height, both or a percentage. ``fit``: within them, covering them (cut to size), or exactly so."""
+    """To a width, a height, both or a percentage.
+
+    ``fit``: within them, covering them (cut to size), exactly so, or within them on a ground of just that size.
+    """
     enlarge = step.get("enlarge", True)
     if "percent" in step:
         wanted = _scaled(picture.size, step["percent"] / 100)
         return _resampled(picture, wanted if enlarge else _least(wanted, picture.size), step["max_pixels"])
     width, height = step.get("width"), step.get("height")
     fit = step.get("fit", "inside")
-    if fit == "inside":
+    if fit in {"inside", "pad"}:
         factor = min(side / own for side, own in ((width, picture.width), (height, picture.height)) if side)
         wanted = _scaled(picture.size, factor if enlarge else min(1.0, factor))
-        return _resampled(picture, wanted, step["max_pixels"])
+        small = _resampled(picture, wanted, step["max_pixels"])
+        return small if fit == "inside" else _padded(small, (width, height), step)
     box = (int(width or 0), int(height or 0))
     if not enlarge:
         box = _least(box, picture.size)
@@ -102,6 +110,8 @@ def sharpen(picture: Picture, step: Step) -> Picture:
 
 def grayscale(picture: Picture, _: Step) -> Picture:
     """Brightness alone, by the weights of ITU-R 601; what is transparent stays so."""
+    if picture.mode in _DEEPER:
+        return picture
     return picture.convert("LA" if "A" in picture.mode else "L")
 
 
@@ -120,6 +130,11 @@ def watermark(picture: Picture, step: Step) -> Picture:
     used = font(size)
     left, top, right, bottom = pen.textbbox((0, 0), step["text"], font=used)
     margin = size // 2
+    if "size" not in step and right - left > (room := picture.width - 2 * margin):
+        # Chosen here, so made small enough here; a size that the step says is taken as it is.
+        size = max(4, int(size * max(1, room) / (right - left)))
+        used, margin = font(size), size // 2
+        left, top, right, bottom = pen.textbbox((0, 0), step["text"], font=used)
     position = step.get("position", "bottom_right")
     x = margin if position.endswith("left") else picture.width - (right - left) - margin
     y = margin if position.startswith("top") else picture.height - (bottom - top) - margin
@@ -144,6 +159,9 @@ OPERATIONS: Mapping[str, Callable[[Picture, Step], Picture]] = {
 }
 """What changes the picture itself; convert, strip_exif and contact_sheet are about how it is kept."""
 
+DEEP = frozenset({"resize", "crop", "rotate", "flip", "thumbnail", "grayscale"})
+"""Steps that keep more than 8 bits of grey; before the others it is brought to 8."""
+
 
 @functools.cache
 def font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -163,6 +181,14 @@ def _least(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
     return min(one[0], other[0]), min(one[1], other[1])
 
 
+def _padded(picture: Picture, box: tuple[Any, Any], step: Step) -> Picture:
+    """In the middle of a ground of that size: the background, and transparent where the picture has alpha."""
+    _few_enough(box, step["max_pixels"])
+    ground = Image.new(picture.mode, box, _ink(picture.mode, step["background"], 0))
+    ground.paste(picture, ((box[0] - picture.width) // 2, (box[1] - picture.height) // 2))
+    return ground
+
+
 def _few_enough(size: tuple[int, int], max_pixels: int) -> None:
     if size[0] * size[1] > max_pixels:
         raise given.Refusal(f"would become {size[0]}x{size[1]}, more than {max_pixels:,} pixels (options.max_pixels)")
@@ -172,19 +198,33 @@ def _resampled(picture: Picture, size: tuple[int, int], max_pixels: int) -> Pict
     _few_enough(size, max_pixels)
     if size == picture.size:
         return picture
+    if picture.mode == "I;16":
+        return _in_numbers(picture, lambda each: each.resize(size, Image.Resampling.LANCZOS))
     return picture.resize(size, Image.Resampling.LANCZOS)  # which itself weighs colours by their alpha
 
 
 def _alpha_safe(picture: Picture, change: Callable[[Picture], Picture]) -> Picture:
     """Change it with its colours weighed by alpha: the colour of what is invisible must not bleed into the rest."""
+    if picture.mode == "I;16":
+        return _in_numbers(picture, change)
     if picture.mode not in {"LA", "RGBA"}:
         return change(picture)
     return change(picture.convert({"LA": "La", "RGBA": "RGBa"}[picture.mode])).convert(picture.mode)
+
+
+def _in_numbers(picture: Picture, change: Callable[[Picture], Picture]) -> Picture:
+    """Change 16 bits as fractions: turning them as they are, Pillow mixes their bytes, and 65,535 becomes 16,000."""
+    changed = change(picture.convert("I").convert("F"))
+    return changed.point(lambda value: value * 1 + 0.5).convert("I").convert("I;16")
 
 
 def _ink(mode: str, colour: str, alpha: int) -> tuple[int, ...] | int:
     """A colour in a picture's mode; with an alpha channel it is transparent there."""
     if mode in {"LA", "RGBA"}:
         return (0,) * (len(mode) - 1) + (alpha,)
+    if mode in _DEEPER:
+        grey = ImageColor.getcolor(colour, "L")
+        assert isinstance(grey, int)
+        return grey * _DEEPER[mode]
     ink = ImageColor.getcolor(colour, mode)
     return ink if isinstance(ink, int) else tuple(ink)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 
 
 class Counts:
@@ -30,10 +30,13 @@ class Counts:
 
     def add(self, entries: Iterable[str]) -> None:
         """Count each of them."""
+        self.update(Counter(iter(entries)))  # of a mapping its keys, each once
+
+    def update(self, counts: Mapping[str, int]) -> None:
+        """Count each as often as it was seen."""
         before = len(self._counts)
-        listed = list(entries)
-        self.total += len(listed)
-        self._counts.update(listed)
+        self.total += sum(counts.values())
+        self._counts.update(counts)
         if len(self._counts) > max(self._most, before):
             self._forget()
 
@@ -66,11 +69,13 @@ class Counts:
         self._counts = Counter({entry: count - least for entry, count in self._counts.items() if count > least})
 
 
-def runs(words: list[str], length: int, glue: str, idle: frozenset[str]) -> Iterator[str]:
-    """The runs of ``length`` words in a sentence, but for those that begin or end with one of ``idle``."""
-    for at in range(len(words) - length + 1):
-        if words[at] not in idle and words[at + length - 1] not in idle:
-            yield glue.join(words[at : at + length])
+def runs(words: list[str], length: int, glue: str, idle: frozenset[str]) -> list[str]:
+    """The runs of ``length`` words in a clause, but for those that begin or end with one of ``idle``."""
+    return [
+        glue.join(words[at : at + length])
+        for at in range(len(words) - length + 1)
+        if words[at] not in idle and words[at + length - 1] not in idle
+    ]
 
 
 def telling(
