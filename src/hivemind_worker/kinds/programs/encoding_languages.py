@@ -185,7 +185,8 @@ def _shape(text: str) -> float:
             small_among = letter.islower() and before.isupper() and after.isupper()
             scripts = before.isascii() and before.isalpha() and not _is_latin(letter)
             alone = not before.isalpha() and not after.isalpha()
-            stray = alone and (letter.isupper() or _is_latin(letter)) and letter not in _ONE_LETTER_WORDS
+            word = letter in _ONE_LETTER_WORDS or (letter.islower() and _is_cyrillic(letter))
+            stray = alone and not word
             beside_digit = alone and (before.isdigit() or after.isdigit())
             odd += capital_inside or small_among or scripts or stray or beside_digit
         else:
@@ -196,6 +197,10 @@ def _shape(text: str) -> float:
                 and not unicodedata.combining(letter)
             )
     return 1.0 - odd / max(1, total)
+
+
+def _is_cyrillic(letter: str) -> bool:
+    return unicodedata.name(letter, "").startswith("CYRILLIC")
 
 
 def _is_latin(letter: str) -> bool:
