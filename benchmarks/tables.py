@@ -1,6 +1,6 @@
-"""A table analysed: our program beside plain polars and plain duckdb, which say less of it; rate and memory.
+"""Tables analysed: our program beside plain polars and duckdb, and pandas where a table is wide; time and memory.
 
-Usage: python benchmarks/tables.py [--megabytes N] [--memory 512m]
+Usage: python benchmarks/tables.py [--megabytes N] [--columns N] [--memory 512m]
 """
 
 from __future__ import annotations
@@ -21,6 +21,17 @@ from hivemind_worker.kinds import kind
 from hivemind_worker.task import plan, resources, spec
 
 NODE = kind.NodeLimits("none", 3600, 3, plan.Caps(0, 0, 0, 0, 0, 0.0), resources.Resources(2.0, 2**36, 2**36, 0))
+
+DESCRIBE = """
+import sys, polars as pl
+print(pl.read_csv(sys.argv[1]).describe())
+"""
+
+PANDAS = """
+import sys, pandas as pd
+table = pd.read_csv(sys.argv[1])
+print(table.describe(include="all"), table.nunique())
+"""
 
 POLARS = """
 import sys, polars as pl
@@ -49,29 +60,48 @@ class Ran:
 
 
 def main() -> int:
-    """Print the table."""
+    """Print both tables. The ratio is ours to the peer's, so that 1.3 means that we take a third more."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--megabytes", type=int, default=300)
+    asked.add_argument("--columns", type=int, default=3000)
     asked.add_argument("--memory", default="512m")
     given = asked.parse_args()
+    peers = {
+        "polars: describe": DESCRIBE,
+        "polars: describe, group_by, corr, n_unique": POLARS,
+        "duckdb: SUMMARIZE, GROUP BY, corr": DUCKDB,
+    }
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         table = Path(folder) / "sales.csv"
         megabytes = written(table, given.megabytes)
-        ours = laid_out(Path(folder) / "workspace", table, given.memory)
-        ways = {
-            f"csv_analysis, {given.memory}": (ours, Path(folder) / "workspace"),
-            "polars: describe, group_by, corr, n_unique": ([sys.executable, "-c", POLARS, str(table)], Path(folder)),
-            "duckdb: SUMMARIZE, GROUP BY, corr": ([sys.executable, "-c", DUCKDB, str(table)], Path(folder)),
-        }
         print(f"a table of {megabytes:.0f} MB, {os.cpu_count()} cores")
-        print(f"{'':<46}{'s':>8}{'MB/s':>8}{'CPU s':>8}{'MB/CPU s':>10}{'MB of memory':>14}")
-        for name, (command, place) in ways.items():
-            ran = run(command, place)
-            print(
-                f"{name:<46}{ran.wall:>8.1f}{megabytes / ran.wall:>8.1f}{ran.cpu:>8.1f}"
-                f"{megabytes / ran.cpu:>10.1f}{ran.megabytes:>14.0f}"
-            )
+        compare(Path(folder) / "tall", table, given.memory, ["shop"], peers)
+        table = Path(folder) / "wide.csv"
+        written_wide(table, given.columns)
+        print(f"a table of {given.columns:,} columns and 20 rows")
+        compare(Path(folder) / "wide", table, "1g", [], {"pandas: describe, nunique": PANDAS})
     return 0
+
+
+def compare(folder: Path, table: Path, memory: str, group_by: list[str], peers: dict[str, str]) -> None:
+    """Run our program and the peers on the table, each on its own, and print what they took."""
+    folder.mkdir()
+    own = run(laid_out(folder / "workspace", table, memory, group_by), folder / "workspace")
+    ran = {f"csv_analysis, {memory}": own}
+    ran |= {name: run([sys.executable, "-c", program, str(table)], folder) for name, program in peers.items()}
+    print(f"{'':<46}{'s':>8}{'CPU s':>8}{'MB of memory':>14}{'s ratio':>9}{'CPU ratio':>11}")
+    for name, one in ran.items():
+        print(
+            f"{name:<46}{one.wall:>8.1f}{one.cpu:>8.1f}{one.megabytes:>14.0f}"
+            f"{own.wall / one.wall:>9.2f}{own.cpu / one.cpu:>11.2f}"
+        )
+
+
+def written_wide(path: Path, columns: int) -> None:
+    """Write a table of so many columns of numbers and 20 rows."""
+    drawn = random.Random(1)
+    rows = [",".join(f"{drawn.gauss(0, 1):.4f}" for _ in range(columns)) for _ in range(20)]
+    path.write_text("\n".join([",".join(f"v{at}" for at in range(columns)), *rows, ""]), encoding="utf-8")
 
 
 def written(path: Path, megabytes: int) -> float:
@@ -90,14 +120,14 @@ def written(path: Path, megabytes: int) -> float:
     return path.stat().st_size / 1e6
 
 
-def laid_out(folder: Path, table: Path, memory: str) -> list[str]:
+def laid_out(folder: Path, table: Path, memory: str, group_by: list[str]) -> list[str]:
     """Lay out the workspace of our task, unfenced: what is measured is the program. Returns its command."""
     task = spec.parse(
         {
             "processing_type": "csv_analysis",
             "input_data": "sales.csv",
             "input_files": {"sales.csv": ""},
-            "group_by": ["shop"],
+            **({"group_by": group_by} if group_by else {}),
             "memory_limit": memory,
             "cpu_quota": 200_000,
             "disk_limit": "64g",

@@ -149,6 +149,7 @@ READ: Mapping[str, Variant] = {
 REFUSED: Mapping[str, tuple[str, dict[str, object], str]] = {
     "a page behind a remark": ("<!-- saved -->\n<table><tr><td>1</td></tr></table>", {}, "is a web page"),
     "a page by its style": ("<style>td{color:red}</style>\n<table>\n<tr><td>1</td></tr></table>", {}, "is a web page"),
+    "no two rows alike": ("id,name,age\n1101,John\n1102,Julie,26,Potatoes\n", {}, "1 of 2 rows of t.csv do not fit"),
     "two tables": ("a,b\n1,2\n3,4\n\nc,d,e\n5,6,7\n8,9,10\n", {}, "holds two tables: values stand in line 2"),
     "days or months": ("d,k\n01/02/2026,a\n02/01/2026,b\n", {"types": {"d": "date"}}, "options.date_format says which"),
     "decimals or thousands": ("x;k\n1,234;a\n2,345;b\n", {"types": {"x": "number"}}, "options.decimal says which"),

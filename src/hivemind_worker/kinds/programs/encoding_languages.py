@@ -200,11 +200,17 @@ def _is_odd_letter(before: str, letter: str, after: str) -> bool:
     capital_inside = letter.isupper() and before.isalpha() and before.islower()
     small_among = letter.islower() and before.isupper() and after.isupper()
     latin_beside = any(other.isascii() and other.isalpha() for other in (before, after))
-    scripts = latin_beside and not unicodedata.name(letter, "").startswith(("LATIN", "CJK", "HANGUL"))
+    is_syllable = unicodedata.name(letter, "").startswith(("CJK", "HANGUL"))
+    scripts = latin_beside and not is_syllable and not _is_latin(letter)
     alone = not before.isalpha() and not after.isalpha()
-    stray = alone and (letter.isupper() or _is_latin(letter)) and letter not in _ONE_LETTER_WORDS
+    is_word = is_syllable or letter in _ONE_LETTER_WORDS or (letter.islower() and _is_cyrillic(letter))
+    stray = alone and not is_word
     beside_digit = alone and (before.isdigit() or after.isdigit())
     return capital_inside or small_among or scripts or stray or beside_digit
+
+
+def _is_cyrillic(letter: str) -> bool:
+    return unicodedata.name(letter, "").startswith("CYRILLIC")
 
 
 def _is_latin(letter: str) -> bool:

@@ -171,7 +171,11 @@ def detect(lines: list[str], *, delimiter: str = "", quote: str | None = None) -
     if rare and max(rare, key=lambda entry: entry[0])[0] > _SURE:
         return max(rare, key=lambda entry: entry[0])[1]
     columns = Dialect(" ", quotes[0])
-    return columns if _is_aligned(lines, columns) else Dialect("", quotes[0])
+    if _is_aligned(lines, columns):
+        return columns
+    # Rows of many widths are no text of one column: they are refused later, with the line of each.
+    torn = [mark for mark in DELIMITERS if f"{mark} " not in lines[0] and all(mark in line for line in lines)]
+    return Dialect(torn[0] if len(lines) > 2 and torn else "", quotes[0])
 
 
 def _belief(dialect: Dialect, strict: dict[Dialect, bool]) -> float:

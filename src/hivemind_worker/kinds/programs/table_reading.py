@@ -229,9 +229,15 @@ def _write_raw(
     raw: Path,
 ) -> None:
     """Write all rows as text. A file that duckdb stumbles over is read again with care, which settles what fits."""
+    parallel = True
     while True:
         try:
-            return write(connection, _relation(files, names, options), raw, "lz4_raw", len(names))
+            relation = _relation(files, names, options, parallel=parallel)
+            return write(connection, relation, raw, "lz4_raw", len(names))
+        except duckdb.NotImplementedException:
+            if not parallel:
+                raise
+            parallel = False  # its threads lose each other where a line ends at the end of a buffer, and it says so
         except duckdb.InvalidInputException as error:
             plain = [file for file in files if not file.rewritten]
             if not plain:
@@ -242,23 +248,26 @@ def _write_raw(
                 table_files.rewrite(file, dict(options))
 
 
-def _relation(files: Sequence[table_files.TableFile], names: Sequence[str], options: Mapping[str, Any]) -> str:
+def _relation(
+    files: Sequence[table_files.TableFile], names: Sequence[str], options: Mapping[str, Any], *, parallel: bool
+) -> str:
     """SQL for every row of all files: the columns ``names`` as trimmed text, and the file's number, ``__file``."""
     # Of a file duckdb holds some eight buffers, each of which it clears first.
     largest = max((file.plain.stat().st_size if not file.compression else _FIELD_BYTES) for file in files)
     line = max(64 * 1024, min(_FIELD_BYTES, largest))
-    buffer = max(2 * line, min(32 * given.MIB, _memory() // 16, largest))
+    buffer = max(2 * line, min(16 * given.MIB, _memory() // 16 // given.MIB * given.MIB, largest))
     alike: dict[tuple[object, ...], list[int]] = {}
     for number, file in enumerate(files):
         key = (table_files.duckdb_arguments(file), file.layout.columns, file.uncut)
         alike.setdefault(key if len(files) > _ORDERED else (key, number), []).append(number)
     nulls = list(options.get("null_values", NULL_VALUES)) or [""]
-    groups = [_scan([(number, files[number]) for number in group], nulls, line, buffer) for group in alike.values()]
+    sizes = (f"max_line_size={line}", f"buffer_size={buffer}", f"parallel={str(parallel).lower()}")
+    groups = [_scan([(number, files[number]) for number in group], nulls, sizes) for group in alike.values()]
     wanted = [f"nullif(trim({identifier(name)}, ' \t\u00a0'), '') AS {identifier(name)}" for name in names]
     return f"SELECT {', '.join(wanted)}, __file FROM ({' UNION ALL BY NAME '.join(groups)})"
 
 
-def _scan(group: Sequence[tuple[int, table_files.TableFile]], nulls: Sequence[str], line: int, buffer: int) -> str:
+def _scan(group: Sequence[tuple[int, table_files.TableFile]], nulls: Sequence[str], sizes: Sequence[str]) -> str:
     file = group[0][1]
     columns = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in file.layout.columns)
     paths = ", ".join(literal(str(member.plain)) for _, member in group)
@@ -269,8 +278,7 @@ def _scan(group: Sequence[tuple[int, table_files.TableFile]], nulls: Sequence[st
         "auto_detect=false",
         "header=false",
         *table_files.duckdb_arguments(file),
-        f"max_line_size={line}",
-        f"buffer_size={buffer}",
+        *sizes,
         "filename='__path'",
         f"nullstr=[{', '.join(map(literal, nulls))}]",
     )

@@ -95,9 +95,9 @@ def _sheet(path: str, options: dict[str, Any], target: Path) -> Converted:
     first = filled.index(True)
     last = len(filled) - filled[::-1].index(True)
     with target.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, lineterminator="\r\n")  # so that a line end within a cell is quoted
         for row in rows:
-            writer.writerow([_cell(cell).replace("\n", " ") for cell in row[first:last]])
+            writer.writerow([_cell(cell) for cell in row[first:last]])
     others = [other for other in names if other != sheet]
     notes = [
         f"the sheet {sheet!r} is read" + (f", not {', '.join(others)}: options.sheet names another" if others else "")
