@@ -127,6 +127,42 @@ async def test_l05_only_what_a_life_of_this_node_left_that_is_over_is_ended(tmp_
             process.wait()
 
 
+@pytest.mark.serial  # other tests kill nodes that return
+async def test_l05_what_a_node_left_that_never_returns_is_ended_by_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = started("true")
+    gone.wait()
+    node = f"node-{uuid.uuid4().hex}"
+    over = life.Life(life.current(node).node, gone.pid, 1).mark
+    holder = tmp_path / "holder.py"
+    holder.write_text(f"import subprocess; subprocess.run(['sleep', '600'], env={ {life.VARIABLE: over} })")
+    monkeypatch.setattr(life, "ABANDONED_SECONDS", 3.0)
+    made = {
+        "held": started(sys.executable, str(holder), "/its/state"),
+        "lives": started("sleep", "600", mark=life.current(node).mark),
+        "old": started("sleep", "600", mark=over),
+    }
+    try:
+        await waiting.wait_until(lambda: len(left_processes.of_node(node)) == 3, description="the marks can be seen")
+        held = set(left_processes.of_node(node)) - {made["old"].pid, made["lives"].pid}
+        await waiting.wait_until(
+            lambda: left_processes.age_seconds(made["old"].pid) > life.ABANDONED_SECONDS, description="it is old"
+        )
+        made["young"] = started("sleep", "600", mark=over)
+        of_this = {stray.pid for stray in life.abandoned() if stray.life.node == life.current(node).node}
+        assert of_this == {made["old"].pid}
+        await former_driver.sweep_sandboxes("another node")
+        assert made["old"].wait(10) == -9
+        assert set(left_processes.of_node(node)) == {made["young"].pid, made["lives"].pid, *held}
+    finally:
+        for pid in left_processes.of_node(node):
+            os.kill(pid, 9)
+        for process in made.values():
+            process.kill()
+            process.wait()
+
+
 async def test_l05_what_the_former_sandboxes_left_is_ended_by_a_worker_with_an_engine(tmp_path: Path) -> None:
     node_id = f"node-{uuid.uuid4().hex}"
     gone = started("true")

@@ -6,26 +6,14 @@ import asyncio
 import os
 import signal
 import time
-from pathlib import Path
 
 import attempts
+import first_process
 import pytest
 import waiting
 
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.task import outcome
-
-
-def parent_of(words: bytes) -> int:
-    """The PID 1, as the host sees it, of the capsule whose task has this command line; 0 where there is none."""
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                if (folder / "cmdline").read_bytes() == words:
-                    return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-    return 0
 
 
 async def test_x01_a_capsule_whose_init_is_stopped_ends_in_time(bench: attempts.Bench) -> None:
@@ -38,7 +26,7 @@ async def test_x01_a_capsule_whose_init_is_stopped_ends_in_time(bench: attempts.
         )
     )
     words = b"sleep\0" + seconds.encode() + b"\0"
-    init = await waiting.wait_until(lambda: parent_of(words), description="the task runs", seconds=30)
+    init = await waiting.wait_until(lambda: first_process.of_task(words), description="the task runs", seconds=30)
     began = time.monotonic()
     os.kill(init, signal.SIGSTOP)
     try:

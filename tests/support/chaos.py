@@ -12,7 +12,7 @@ import shutil
 import signal
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import chaos_blows
@@ -38,6 +38,9 @@ TASK_SECONDS = 1.5
 
 AT_ONCE = 3
 """Blows that last at the same time, at most."""
+
+ABANDONED_SECONDS = 300.0
+"""What a node leaves that never comes back is ended by others of its machine: two minutes, a minute between looks."""
 
 MAX_STRETCH = 3.0
 """Pauses between blows stretch with a slow machine by so much at most: most tasks wait more than they compute."""
@@ -261,7 +264,9 @@ async def _end(world: chaos_world.World, watch: chaos_evidence.Watch, seed: int)
             "nothing is left",
             15 + 2 * world.lease_seconds,
         )
+    young = {pid for pid in _of(world.retired, world) if left_processes.age_seconds(pid) < ABANDONED_SECONDS}
     await world.end()
+    left_processes.end(young)
     if watch.blind:
         world.complaints.append(f"the watch of processes saw no more: {watch.blind}")
     return (*chaos_evidence.left(nodes, temporary, engine, seed), *await _left_processes(world))
@@ -272,13 +277,17 @@ async def _left_processes(world: chaos_world.World) -> tuple[str, ...]:
     names = (*world.nodes, *world.retired)
 
     def left() -> dict[int, str]:
-        return {pid: each for name in names for pid, each in left_processes.of_node(name, world.folder / name).items()}
+        return _of(names, world)
 
     with contextlib.suppress(TimeoutError):
         await world.pace.wait_until(lambda: not left(), "no process of a node is left", 5.0)
     found = left()
     left_processes.end(found)
     return tuple(f"process {pid} of a node: {command}" for pid, command in found.items())
+
+
+def _of(names: Iterable[str], world: chaos_world.World) -> dict[int, str]:
+    return {pid: each for name in names for pid, each in left_processes.of_node(name, world.folder / name).items()}
 
 
 def _stalls(world: chaos_world.World) -> list[history.Absence]:

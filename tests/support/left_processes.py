@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import signal
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def of_folder(folder: Path) -> dict[int, str]:
                 if name in command or name in (place / "environ").read_bytes():
                     found[int(place.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip()
     return found
+
+
+def age_seconds(pid: int) -> float:
+    """For how long a process has been there; 0 where it has ended."""
+    with contextlib.suppress(OSError):
+        fields = (Path("/proc") / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def end(pids: Iterable[int]) -> None:

@@ -30,7 +30,8 @@ class Facts:
     """What is known of one attempt without its capsule's word; times in seconds.
 
     ``elapsed``: by the worker's clock, from START to the end, None where nobody knows when it started. ``reattached``:
-    an earlier process of this node had the capsule before, and may have stopped it. ``limit_hits``: how often the
+    an earlier process of this node had the capsule before, and may have stopped it. ``cut``: the capsule's stream ended
+    before its time. ``limit_hits``: how often the
     kernel refused memory at the capsule's own limit, None where nobody counted; ``peak_share``: the most memory that
     was in use, of that limit, None where nobody knows.
     """
@@ -41,6 +42,7 @@ class Facts:
     stop_level: stopping.StopLevel = stopping.StopLevel.RUN
     reattached: bool = False
     overtime: bool = False
+    cut: bool = False
     lost: bool = False
     over_disk: bool = False
     memory_kills: int | None = None
@@ -104,7 +106,9 @@ EVIDENCE: Final[Mapping[Reason, Row]] = {
         lambda facts: not facts.started,
     ),
     Reason.RESULTS_REJECTED: Row(
-        "none: the task had ended by itself, and its results did not come whole", "-", lambda _: True
+        "the task had ended by itself, and its capsule lived on until it was seen that its results do not come whole",
+        "its capsule was ended from outside meanwhile: `oom` where that is proved, else `internal`",
+        lambda facts: not facts.cut,
     ),
     Reason.IMAGE_UNAVAILABLE: Row(_NOT_OF_CAPSULE, "-", lambda _: False),
     Reason.DEPENDENCY_FAILED: Row(_NOT_OF_CAPSULE, "-", lambda _: False),

@@ -71,7 +71,7 @@ async def _sweep(node: Node, cache: Path) -> None:
 async def sweep_sandboxes(node_id: str) -> None:
     """End the sandboxes of lives of this node that are over, those that were held for it to return to included."""
     ended = await asyncio.to_thread(life.sweep, node_id)
-    if ended:
+    if ended := (*ended, *await asyncio.to_thread(life.sweep_abandoned)):
         log.log_system_event("strays_ended", {"pids": list(ended)}, level="warning")
 
 

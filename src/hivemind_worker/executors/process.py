@@ -144,7 +144,8 @@ class ProcessExecutor:
         groups = (await self._ready()).groups
         await asyncio.to_thread(limits.sweep, groups)  # first: what is frozen dies of no signal
         held = None if self._lasting is None else self._holder_folder
-        if ended := await asyncio.to_thread(life.sweep, self._node_id, held, own_too=own_too):
+        ended = await asyncio.to_thread(life.sweep, self._node_id, held, own_too=own_too)
+        if ended := (*ended, *await asyncio.to_thread(life.sweep_abandoned)):
             log.log_system_event("strays_ended", {"pids": list(ended)}, level="warning")
         # Not only at a start: then a group may still have a process that is just ending, or is held to go on.
         await asyncio.to_thread(limits.sweep, groups, own_too=own_too)

@@ -93,6 +93,7 @@ def facts_of(
         stop_level=stop.level,
         reattached=heard.reattached,
         overtime=heard.overtime,
+        cut=heard.cut,
         lost=heard.lost,
         over_disk=bool(heard.over_disk),
         memory_kills=counted.memory_kills,
@@ -197,11 +198,21 @@ def _ending(heard: capsule_run.Heard, stop: stopping.Stop, facts: evidence.Facts
         if heard.lost:
             return outcome.Status.FAILED, outcome.Reason.ENGINE_LOST, error
         if done is None or error:
-            return outcome.Status.FAILED, outcome.Reason.RESULTS_REJECTED, f"the results could not be taken: {error}"
+            return outcome.Status.FAILED, *_without_results(error, facts)
         return outcome.Status.COMPLETED, None, ""
     reason, error = _failure(exited, facts)
     claim = evidence.contradiction(exited.why, facts)
-    return outcome.Status.FAILED, reason, f"{error}; {claim}" if claim else error
+    missing = f"its results could not be taken: {heard.fault}" if done is None and heard.fault else ""
+    return outcome.Status.FAILED, reason, "; ".join(filter(None, (error, claim, missing)))
+
+
+def _without_results(error: str, facts: evidence.Facts) -> tuple[outcome.Reason, str]:
+    """Whose fault it is that a task ended well and its results did not come."""
+    if evidence.proved(outcome.Reason.RESULTS_REJECTED, facts):
+        return outcome.Reason.RESULTS_REJECTED, f"the results could not be taken: {error}"
+    if evidence.proved(outcome.Reason.OOM, facts):
+        return outcome.Reason.OOM, f"out of memory before the results had come: {error}"
+    return outcome.Reason.INTERNAL, f"the task's capsule was ended from outside before its results had come: {error}"
 
 
 def _broken_off(heard: capsule_run.Heard, facts: evidence.Facts) -> tuple[outcome.Reason, str]:

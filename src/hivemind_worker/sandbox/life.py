@@ -3,6 +3,9 @@
 Bubblewrap binds its child to its own life a few milliseconds after it has forked it. A kill in between leaves a process
 that waits for a word from the dead, for ever, in no control group yet. So each sandbox is made with a mark in its
 command line, which its first process has in its environment too: the node, and which process of it made the sandbox.
+
+A node looks for its own at each start and each minute. A node may never return: its state folder was removed, or it has
+another name now. What it left is found by any other worker or command of this machine, once it is old.
 """
 
 from __future__ import annotations
@@ -22,6 +25,11 @@ VARIABLE: Final = "_HIVEMIND_LIFE"
 """The environment variable that holds the mark."""
 
 _PROC: Final = Path("/proc")
+ABANDONED_SECONDS: Final = 120.0
+"""How old a process is before it is looked at by other nodes than its own, which may be just starting again."""
+
+_MARK: Final = re.compile(rb"hivemind-life-([0-9a-f]{16})-(\d+)-(\d+)")
+_TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _GONE_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.02
 
@@ -79,15 +87,29 @@ def strays(node_id: str, holder_folder: Path | None = None) -> tuple[Stray, ...]
     Without those that the holder of ``holder_folder`` has started and still holds: it answers for them. Blocks for
     about 20 ms with a thousand processes.
     """
-    mark = re.compile(rb"hivemind-life-" + _node(node_id).encode() + rb"-(\d+)-(\d+)")
-    found = []
     holders = set() if holder_folder is None else set(_holders(holder_folder))
+    node = _node(node_id)
+    return tuple(stray for stray in _marked() if stray.life.node == node and holders.isdisjoint(_ancestors(stray.pid)))
+
+
+def abandoned() -> tuple[Stray, ...]:
+    """Return what lives of any node have left that are over, that nobody holds, and that is old enough.
+
+    Not what could be ours from outside: in a sandbox, its own first process bears the mark of a life out there.
+    """
+    above = {1, *_ancestors(os.getpid())}
+    old = [stray for stray in _marked() if stray.pid not in above and _age_seconds(stray.pid) >= ABANDONED_SECONDS]
+    if not old:
+        return ()
+    holders = set(_holders(None))
+    return tuple(stray for stray in old if stray.life.is_over and holders.isdisjoint(_ancestors(stray.pid)))
+
+
+def _marked() -> Iterator[Stray]:
     for pid in _pids():
-        said = mark.search(_words(pid))
-        if said is None or pid == os.getpid() or not holders.isdisjoint(_ancestors(pid)):
-            continue
-        found.append(Stray(pid, Life(_node(node_id), int(said[1]), int(said[2]))))
-    return tuple(found)
+        mark = _MARK.search(_words(pid))
+        if mark is not None and pid != os.getpid():
+            yield Stray(pid, Life(mark[1].decode(), int(mark[2]), int(mark[3])))
 
 
 def sweep(node_id: str, holder_folder: Path | None = None, *, own_too: bool = False) -> tuple[int, ...]:
@@ -108,6 +130,11 @@ def sweep(node_id: str, holder_folder: Path | None = None, *, own_too: bool = Fa
         if not left or time.monotonic() > until:
             return tuple(sorted(ended))
         time.sleep(_LOOK_SECONDS)
+
+
+def sweep_abandoned() -> tuple[int, ...]:
+    """End what nodes have left that may never return; return the numbers. What another user's left stays. Blocks."""
+    return tuple(sorted(stray.pid for stray in abandoned() if _kill(stray)))
 
 
 def _kill(stray: Stray) -> bool:
@@ -160,6 +187,12 @@ def _began(pid: int) -> int:
     return -1 if not fields or fields[0] in "ZX" else int(fields[19])
 
 
+def _age_seconds(pid: int) -> float:
+    """For how long it has been there; 0 where it has ended."""
+    began = _began(pid)
+    return 0.0 if began < 0 else time.clock_gettime(time.CLOCK_BOOTTIME) - began / _TICKS_PER_SECOND
+
+
 def _innermost(pid: int) -> int:
     """The number that a process has for itself, in the PID namespace that it is in; -1 where it has ended."""
     with contextlib.suppress(OSError):
@@ -176,9 +209,9 @@ def _ancestors(pid: int) -> Iterator[int]:
         yield pid
 
 
-def _holders(folder: Path) -> Iterator[int]:
-    """The programs that hold sandboxes for whoever works in that state folder."""
+def _holders(folder: Path | None) -> Iterator[int]:
+    """The programs that hold sandboxes for whoever works in that state folder, or in any."""
     for pid in _pids():
         words = _words(pid).split(b"\0")
-        if os.fsencode(folder) in words and any(word.endswith(b"/holder.py") for word in words):
+        if (folder is None or os.fsencode(folder) in words) and any(word.endswith(b"/holder.py") for word in words):
             yield pid

@@ -37,6 +37,8 @@ def judge(
         (capsule_run.Heard(exited=exited(status=0, why=messages.Why.TIMEOUT), done=DONE), Reason.TIMEOUT),
         (capsule_run.Heard(exited=OWN, fault="it lied"), Reason.RESULTS_REJECTED),
         (capsule_run.Heard(exited=OWN, done=dataclasses.replace(DONE, error="a link")), Reason.RESULTS_REJECTED),
+        (capsule_run.Heard(exited=OWN, cut=True, fault="it was killed"), Reason.INTERNAL),
+        (capsule_run.Heard(exited=OWN, cut=True, lost=True, fault="broke"), Reason.ENGINE_LOST),
         (capsule_run.Heard(exited=OWN, lost=True, fault="broke"), Reason.ENGINE_LOST),
         (capsule_run.Heard(lost=True, fault="broke"), Reason.ENGINE_LOST),
         (capsule_run.Heard(overtime=True, fault="silent"), Reason.TIMEOUT),
@@ -51,6 +53,19 @@ def test_each_ending_has_its_reason(heard: capsule_run.Heard, reason: outcome.Re
     assert found.reason is reason
     assert (found.status is outcome.Status.COMPLETED) is (reason is None)
     assert found.error or reason is None
+
+
+def test_a_capsule_that_ran_out_of_memory_while_its_results_were_read_did_so() -> None:
+    heard = capsule_run.Heard(exited=OWN, cut=True, fault="it ended without a word")
+    found = judge(heard, accounts.Reading(memory_kills=1, peak_memory_bytes=60 << 20))
+    assert found.reason is Reason.OOM
+
+
+def test_results_that_a_failed_task_lost_are_told() -> None:
+    heard = capsule_run.Heard(exited=exited(status=3), cut=True, fault="it was killed")
+    found = judge(heard)
+    assert found.reason is Reason.NONZERO_EXIT
+    assert found.error == "exit code 3; its results could not be taken: it was killed"
 
 
 def test_the_record_of_the_kernel_makes_it_out_of_memory() -> None:
