@@ -19,6 +19,9 @@ from pathlib import Path
 LEFT_SECONDS = float(os.environ.get("LEFT_SECONDS", "40"))
 """What may end by itself meanwhile: what holds sandboxes waits 30 s for the worker that started it."""
 
+TOLD_SECONDS = 3
+"""So long that is waited for in silence."""
+
 LEFT = 99
 """An exit code that neither pytest nor a shell gives."""
 
@@ -60,6 +63,7 @@ def _wait_for(command: int) -> int:
 def _outliving() -> dict[int, str]:
     """Wait until no descendant is left; those that are in the end, with their command lines."""
     until = time.monotonic() + LEFT_SECONDS
+    told_at = time.monotonic() + TOLD_SECONDS
     while True:
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -68,6 +72,10 @@ def _outliving() -> dict[int, str]:
             return {}
         if time.monotonic() > until:
             return {pid: _words(pid) for pid in _descendants(os.getpid())}
+        if time.monotonic() > told_at:
+            told_at = until
+            names = [f"{pid} {_words(pid)[:100]}" for pid in _descendants(os.getpid())]
+            print(f"== waiting for what ends by itself: {'; '.join(names)}", flush=True)
         time.sleep(LOOK_SECONDS)
 
 

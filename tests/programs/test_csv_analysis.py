@@ -268,7 +268,10 @@ def test_odd_tables(tmp_path: Path) -> None:
         {"t.csv": ",".join(f"c{at}" for at in range(210)).encode() + b"\n" + b",".join([b"5"] * 210) + b"\n"},
     )
     assert len(columns(wide)) == 210
-    assert "10 more columns are told in summary.json" in (wide.results / "report.html").read_text()
+    report = (wide.results / "report.html").read_text()
+    assert "10 more columns are told in summary.json" in report
+    assert "Plots are of the first 50." in report
+    assert report.count("<svg") == 50
     same = analyse(tmp_path / "same", {"t.csv": b"a,A,a\n1,2,3\n"}, options={"header": True})
     assert {name: column["sum"] for name, column in columns(same).items()} == {"a": 1, "A_2": 2, "a_3": 3}
 

@@ -12,6 +12,9 @@ import given
 MOST_COLUMNS = 200
 """Columns that the report shows; the summary has all."""
 
+MOST_PLOTS = 50
+"""Columns whose plots it shows: one takes 50 ms to draw, as long as a small column takes to be measured."""
+
 _CELL = 120
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#5d6878;--line:#dfe4ea;--ground:#f6f7f9;--card:#fff;
@@ -145,13 +148,14 @@ def _correlations(told: dict[str, Any]) -> str:
 
 def _columns(summary: dict[str, Any]) -> str:
     columns = summary["columns"]
-    cards = "\n".join(_card(column) for column in columns[:MOST_COLUMNS])
+    cards = "\n".join(_card(column, plot=at < MOST_PLOTS) for at, column in enumerate(columns[:MOST_COLUMNS]))
     left = len(columns) - MOST_COLUMNS
     more = f'<p class="soft">{left:,} more columns are told in summary.json.</p>' if left > 0 else ""
-    return f'<h2>Columns</h2>\n<div class="grid">\n{cards}\n</div>{more}'
+    plots = f'<p class="soft">Plots are of the first {MOST_PLOTS}.</p>' if len(columns) > MOST_PLOTS else ""
+    return f'<h2>Columns</h2>{plots}\n<div class="grid">\n{cards}\n</div>{more}'
 
 
-def _card(column: dict[str, Any]) -> str:
+def _card(column: dict[str, Any], *, plot: bool) -> str:
     facts: list[tuple[str, object]] = [
         ("values", column["values"]),
         ("distinct" if column["distinct_exact"] else "distinct ≈", column["distinct"]),
@@ -169,9 +173,10 @@ def _card(column: dict[str, Any]) -> str:
         for label, value in facts
     )
     notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in column["notes"])
+    picture = _plot(column) if plot else ""
     return (
         f'<section class="card"><header><h3>{html.escape(column["name"])}</h3>'
-        f'<span class="type">{column["type"]}</span></header>{notes}<dl>{listed}</dl>{_plot(column)}</section>'
+        f'<span class="type">{column["type"]}</span></header>{notes}<dl>{listed}</dl>{picture}</section>'
     )
 
 
