@@ -255,8 +255,12 @@ def _scores_are_true(metrics: dict[str, Any], rows: list[dict[str, str]]) -> Non
 
 
 @pytest.mark.parametrize("block", re.findall(r"```json\n(\{.*?\})\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
-def test_every_task_of_the_page_is_one(block: str) -> None:
-    assert inputs.prepare(json.loads(block), EXAMPLES).task.kind == "ml"
+def test_every_task_of_the_page_is_one(block: str, tmp_path: Path) -> None:
+    task = json.loads(block)
+    shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.joblib").touch()  # an earlier task's
+    (tmp_path / "new.csv").touch()
+    assert inputs.prepare(task, tmp_path).task.kind == "ml"
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.json")), ids=lambda path: path.stem)
