@@ -19,7 +19,8 @@ TESTS = ROOT / "tests"
 LEAKS = {
     "threads": "threading.Thread(target=threading.Event().wait, daemon=True).start()",
     "open files": "KEPT.append(open('/etc/hostname'))",
-    "processes": "KEPT.append(subprocess.Popen(['sleep', '20']))",
+    # It ends with its parent.
+    "processes": "KEPT.append(subprocess.Popen(['setpriv', '--pdeathsig', 'KILL', 'sleep', '600']))",
     "tasks": "KEPT.append(asyncio.ensure_future(asyncio.Event().wait()))",
 }
 TIDY = "child = await asyncio.create_subprocess_exec('true')\n    await child.wait()"
