@@ -284,6 +284,8 @@ def test_the_report_escapes_what_the_table_says(tmp_path: Path) -> None:
     page = (ran.results / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;" in page
+    assert "How it was read" in page
+    assert "delimiter ," in page
     assert "://" not in page  # nothing is fetched from elsewhere
 
 

@@ -15,6 +15,8 @@ MOST_COLUMNS = 200
 MOST_PLOTS = 50
 """Columns whose plots it shows: one takes 50 ms to draw, as long as a small column takes to be measured."""
 
+MOST_ASSUMPTIONS = 20
+
 _CELL = 120
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#5d6878;--line:#dfe4ea;--ground:#f6f7f9;--card:#fff;
@@ -59,7 +61,7 @@ class Rows:
 def write(summary: dict[str, Any], shown: dict[str, Rows], queries: dict[str, str]) -> None:
     """Write ``report.html``."""
     title = summary["title"] or ", ".join(file["name"] for file in summary["files"][:3]) or "Table"
-    body = [_head(title, summary), _troubles(summary)]
+    body = [_head(title, summary), _assumptions(summary["assumptions"]), _troubles(summary)]
     if "group_by" in shown:
         body.append(_groups(summary["group_by"], shown["group_by"]))
     body += [_answer(name, told, shown.get(name), queries[name]) for name, told in summary["queries"].items()]
@@ -89,6 +91,14 @@ def _head(title: str, summary: dict[str, Any]) -> str:
         facts.append(("repeated rows", f"{summary['duplicate_rows']:,}"))
     items = "".join(f'<li><b>{value}</b><span class="soft">{label}</span></li>' for label, value in facts)
     return f'<h1>{html.escape(title)}</h1>\n<ul class="facts">{items}</ul>'
+
+
+def _assumptions(assumptions: list[str]) -> str:
+    """How the files were read, for whoever sees that it is wrong."""
+    items = "".join(f"<li>{html.escape(text)}</li>" for text in assumptions[:MOST_ASSUMPTIONS])
+    more = len(assumptions) - MOST_ASSUMPTIONS
+    rest = f'<p class="soft">{more:,} more are in summary.json.</p>' if more > 0 else ""
+    return f'<h2>How it was read</h2><ul class="soft">{items}</ul>{rest}' if items else ""
 
 
 def _troubles(summary: dict[str, Any]) -> str:
