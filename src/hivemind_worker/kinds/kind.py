@@ -113,6 +113,8 @@ def make_plan(
         files=(*given, *program.files, description),
         environment={
             **({tracing.VARIABLE: traceparent} if traceparent else {}),
+            # A program of Python that is ended at its time limit has printed all that it has printed.
+            "PYTHONUNBUFFERED": "1",
             **dict.fromkeys(THREADS, str(max(1, round(limits.cpu_quota / spec.CPU_PERIOD)))),
             **task.environment,
             "HIVEMIND_TASK_ID": task_id,

@@ -62,6 +62,8 @@ def test_python_runs_its_code_unbuffered() -> None:
 def test_libraries_are_told_to_take_as_many_threads_as_the_quota_has_cores(quota: int | None, threads: str) -> None:
     made = planned(command="x", **({"cpu_quota": quota} if quota else {}))
     assert {made.environment[name] for name in kind.THREADS} == {threads}
+    assert planned(command="x").environment["PYTHONUNBUFFERED"] == "1"
+    assert planned(command="x", environment={"PYTHONUNBUFFERED": ""}).environment["PYTHONUNBUFFERED"] == ""
     own = planned(command="x", cpu_quota=200_000, environment={"OMP_NUM_THREADS": "7"}).environment
     assert (own["OMP_NUM_THREADS"], own["MKL_NUM_THREADS"]) == ("7", "2")
 
