@@ -106,6 +106,21 @@ def test_the_operator_s_view_and_cancelling(up: Up) -> None:
     assert waits.returncode == 1
 
 
+@fences.ANY
+def test_a_link_among_the_results_is_told_wherever_results_are(up: Up) -> None:
+    task_id = up.submit(command="echo v3 > results/model-v3.bin; ln -s model-v3.bin results/latest.bin")
+    told = "not among the results: latest.bin: symlink"
+    assert f"{task_id} {told}\n" in up.ask("wait", task_id, "--timeout", "40").err
+    (waited,) = up.ask("wait", task_id, "--json").objects
+    (status,) = up.ask("status", task_id, "--json").objects
+    assert waited["skipped"] == status["skipped"] == [{"name": "latest.bin", "reason": "symlink"}]
+    assert "latest.bin: symlink" in up.ask("status", task_id).text
+    listed = up.ask("results", task_id)
+    assert "model-v3.bin" in listed.text
+    assert told in listed.err
+    assert told in up.ask("results", task_id, "-o", "fetched").err
+
+
 def test_following_output_while_it_comes(lasting: Up) -> None:
     task_id = lasting.submit(command="for n in 1 2 3; do echo $n; sleep 0.2; done; echo end >&2")
     said = lasting.ask("logs", "-f", task_id)

@@ -29,9 +29,8 @@ def command(task_id: str, names: Sequence[str], directory: str | None, **given: 
 
     async def ask(client: asynchronous.AsyncClient) -> tuple[tuple[outcome.ResultFile, ...], shapes.Downloaded]:
         files = await client.results(task_id)
-        if not files:
-            ended = (await client.task(task_id)).ended
-            shown.note(f"task {task_id} has no result files" if ended else f"task {task_id} has not ended")
+        for note in _notes(await client.task(task_id), files):
+            shown.note(note)
         if names:
             files = tuple(file for file in files if file.name in names)
         if directory is None:
@@ -53,3 +52,9 @@ def command(task_id: str, names: Sequence[str], directory: str | None, **given: 
         look.report(f"hivemind: not fetched: {untrusted.line(skipped.why)}")
     if paths.skipped:
         sys.exit(exit_codes.FAILURE)
+
+
+def _notes(task: shapes.Task, files: Sequence[outcome.ResultFile]) -> list[str]:
+    """What the list of a task's results does not say: that there are none, and what was not taken."""
+    none = [] if files else [f"task {task.id} has {'no result files' if task.ended else 'not ended'}"]
+    return none + words.not_taken(task)

@@ -208,7 +208,7 @@ def _tell(task: shapes.Task, directory: str | None, shown: look.Look) -> None:
     if result and result.results and directory is None:
         left = words.count(len(result.results), "result file")
         shown.note(f"hivemind: {left} left behind; --results DIR fetches them")
-    for skipped in result.skipped if result else ():
-        shown.note(f"hivemind: not among the results: {untrusted.line(f'{skipped.name}: {skipped.why}')}")
+    for line in words.not_taken(task):
+        shown.note(f"hivemind: {line}")
     if result:
         shown.more(f"hivemind: {task.id} {words.ending(task)} in {result.usage.wall_seconds:.2f} s, {result.isolation}")

@@ -32,6 +32,8 @@ def command(ids: Sequence[str], seconds: float | None, **given: Any) -> None:
     def tell(task: shapes.Task) -> None:
         if not shown.json:
             shown.line(f"{task.id} {words.ending(task)}")
+            for line in words.not_taken(task):
+                shown.note(f"{task.id} {line}")
 
     tasks = asking.pool(given, ask)
     if shown.json:  # for programs, which like an order that does not depend on chance

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hivemind_worker.task import outcome
+from hivemind_worker.telemetry import untrusted
 
 if TYPE_CHECKING:
     from hivemind_worker.client import shapes
@@ -79,6 +80,12 @@ _STOPPED = frozenset({outcome.Reason.CANCELLED, outcome.Reason.TIMEOUT})
 def amounts(said: Iterable[tuple[str, str]]) -> str:
     """Amounts with their names, those left out that nobody knows: `1.0 GiB memory, 2 cores`."""
     return ", ".join(f"{amount} {name}".rstrip() for amount, name in said if amount)
+
+
+def not_taken(task: shapes.Task) -> list[str]:
+    """A line for each file of a task that is not among its results, with the reason."""
+    skipped = task.result.skipped if task.result else ()
+    return [f"not among the results: {untrusted.line(f'{file.name}: {file.why}')}" for file in skipped]
 
 
 def ending(task: shapes.Task) -> str:
