@@ -92,6 +92,7 @@ class Capsule:
         self._after = after
         self._greeted = False
         self.killed_at = -1.0
+        self.spoken_to = asyncio.Event()
 
     async def read(self) -> bytes:
         if self.killed_at >= 0:
@@ -103,6 +104,7 @@ class Capsule:
 
     async def write(self, data: bytes) -> None:
         assert data
+        self.spoken_to.set()
 
     async def kill(self) -> None:
         self.killed_at = clock.now()
@@ -182,3 +184,35 @@ def test_a_capsule_that_ignores_its_stop_and_its_kill_holds_nobody_up(virtually:
     assert heard.stopped
     assert not heard.overtime
     assert 35 <= ended_at <= 20 + 10 + 7
+
+
+async def test_a_flood_of_output_leaves_turns_to_others(tmp_path: Path) -> None:
+    pieces, lines = 8, 2_000
+    numbers, turns = itertools.count(1), 0
+    turns_at_start: int | None = None
+
+    async def flood() -> bytes:
+        """More at once, for ever, as a pipe has it that is filled as fast as it is read; then the end."""
+        nonlocal turns_at_start
+        await capsule.spoken_to.wait()
+        turns_at_start = turns if turns_at_start is None else turns_at_start
+        first = next(numbers)
+        if first > pieces * lines:
+            return b""
+        outputs = [messages.Output(messages.Stream.OUT, 2 * (first - 1), b"y\n")]
+        outputs += [messages.Output(messages.Stream.OUT, 2 * (next(numbers) - 1), b"y\n") for _ in range(lines - 1)]
+        return b"".join(frames.encode(*_numbered(output, first + at)) for at, output in enumerate(outputs))
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    taking_turns = asyncio.create_task(others())
+    capsule = Capsule(flood)
+    heard = await held(capsule, tmp_path)
+    await stopping.settle(taking_turns)
+    assert heard.fault == "the capsule ended without a word"
+    assert turns_at_start is not None
+    assert turns - turns_at_start >= pieces
