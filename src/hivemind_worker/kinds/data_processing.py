@@ -43,8 +43,8 @@ _PROGRAMS: Mapping[str, _Programs] = {
         (
             *("text_analysis.py", "text_input.py", "text_documents.py", "text_results.py", "text_words.py"),
             *("text_sentences.py", "text_languages.py", "text_counting.py", "text_duplicates.py"),
-            *("text_readability.py", "text_syllables.py", "text_plots.py", "encodings_found.py"),
-            *("encoding_languages.py", "given.py"),
+            *("text_readability.py", "text_syllables.py", "text_plots.py", "plotting.py"),
+            *("encodings_found.py", "encoding_languages.py", "given.py"),
         ),
         (
             *("zstandard==0.25.0", "py3langid==0.4.0", "rjieba==0.2.2", "suzume==0.9.14"),

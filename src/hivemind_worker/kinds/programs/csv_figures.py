@@ -124,7 +124,7 @@ def labels(column: dict[str, Any], edges: list[float]) -> list[float] | list[str
     words = []
     for edge in edges:
         try:
-            words.append(str(dt.datetime(1970, 1, 1) + dt.timedelta(seconds=edge)))  # noqa: DTZ001
+            words.append(str(dt.datetime(1970, 1, 1) + dt.timedelta(seconds=edge)))  # noqa: DTZ001  (as tables have them)
         except OverflowError:
             words.append("")
     return words

@@ -116,7 +116,7 @@ def _troubles(summary: dict[str, Any]) -> str:
     )[:30]
     if gaps:
         names, values = [each["name"] for each in gaps], [each["missing_percent"] for each in gaps]
-        picture = drawing.bars(names, values, "Missing values in percent, by column", width=620, most=100.0)
+        picture = drawing.bars(names, values, "Missing values in percent, by column", width=620, full=100.0)
         parts.append(f'<h2>Missing values, in percent</h2><div class="wide">{picture}</div>')
     return "\n".join(parts)
 

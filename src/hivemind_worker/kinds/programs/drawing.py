@@ -58,8 +58,8 @@ def histogram(edges: Sequence[float] | Sequence[str], counts: Sequence[int], tit
     figure, axes = _axes(*_HISTOGRAM, left=44, right=12, top=8, bottom=32)
     positions, dates = _positions(edges)
     highest = max([*counts, 1])
-    shown = [count for count in counts if count]
-    is_log = sum(count * _FLAT < highest for count in shown) * 2 > len(shown)
+    filled = [count for count in counts if count]
+    is_log = sum(count * _FLAT < highest for count in filled) * 2 > len(filled)
     # On a linear scale a single value among millions is still a line of a pixel.
     least = 0.0 if is_log else highest / _FLAT
     bottom = _LOG_BOTTOM if is_log else 0.0
@@ -73,6 +73,7 @@ def histogram(edges: Sequence[float] | Sequence[str], counts: Sequence[int], tit
     if dates:
         from matplotlib import dates as by_date  # noqa: PLC0415  (loaded by `_axes`)
 
+        # matplotlib.dates has no types.
         locator = by_date.AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(by_date.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
@@ -88,11 +89,11 @@ def histogram(edges: Sequence[float] | Sequence[str], counts: Sequence[int], tit
     return _svg(figure, title, axes, shapes)
 
 
-def bars(names: Sequence[str], values: Sequence[float], title: str, *, width: int = 360, most: float = 0.0) -> str:
-    """One bar beneath the other, its name to the left and its value to the right; ``most`` fills the width."""
+def bars(names: Sequence[str], values: Sequence[float], title: str, *, width: int = 360, full: float = 0.0) -> str:
+    """One bar beneath the other, its name to the left and its value to the right; ``full`` fills the width."""
     left, right, height = 156, 70, 20
     figure, axes = _axes(width, len(names) * height + 8, left=left, right=right, top=4, bottom=4)
-    longest = most or max([*(abs(value) for value in values), 1e-300])
+    longest = full or max([*(abs(value) for value in values), 1e-300])
     rows = range(len(names))
     shapes = []
     for row, name, value in zip(rows, names, values, strict=True):
@@ -131,10 +132,10 @@ def heat_map(names: Sequence[str], matrix: Sequence[Sequence[float | None]], tit
                 ink = _CARD if value is not None and strength > 0.55 else _INK
                 axes.text(column + 0.49, row + 0.49, written, ha="center", va="center", fontsize=10, color=ink)
     middles = [at + 0.5 for at in range(len(names))]
-    shown = [clipped(name) for name in names]
-    axes.set_yticks(middles, shown, fontsize=11, parse_math=False)
+    labels = [clipped(name) for name in names]
+    axes.set_yticks(middles, labels, fontsize=11, parse_math=False)
     axes.xaxis.tick_top()
-    axes.set_xticks(middles, shown, fontsize=11, rotation=50, ha="left", rotation_mode="anchor", parse_math=False)
+    axes.set_xticks(middles, labels, fontsize=11, rotation=50, ha="left", rotation_mode="anchor", parse_math=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return _svg(figure, title, axes, shapes)

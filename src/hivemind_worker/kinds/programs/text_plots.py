@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
-import os
 import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import given
+import plotting
 
 _FONT = ("cvttf_NotoSansCJK_Regular", "NotoSansCJKtc-Regular.otf")
 _SHOWN = 20
@@ -25,13 +24,8 @@ def draw(
     word_lengths: Counter[int],
 ) -> None:
     """Write ``plots.png``."""
-    scratch = Path(given.PRIVATE, "matplotlib").resolve()
-    scratch.mkdir(exist_ok=True)
-    os.environ["MPLCONFIGDIR"] = str(scratch)  # before the import: the home folder cannot be written to
-    # That its cache takes a moment where a machine is slow is not the submitter's affair.
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    import matplotlib as mpl  # noqa: PLC0415  (reads the variable when imported)
-    from matplotlib import figure, font_manager, layout_engine, ticker  # noqa: PLC0415  (as above)
+    mpl = plotting.load()
+    from matplotlib import figure, font_manager, layout_engine, ticker  # noqa: PLC0415  (loaded above)
 
     package, file = _FONT
     found = importlib.util.find_spec(package)
