@@ -136,9 +136,9 @@ def boolean(text: str, *, declared: bool = False) -> str:
 
 def date(text: str, options: dict[str, Any], style: str = "") -> str:
     """Whole days, from the year 1 on."""
-    if said := options.get("date_format"):
-        whole_days = not any(code in said for code in ("%H", "%I", "%M", "%S", "%p", "%X", "%c", "%s"))
-        return f"CAST(try_strptime({text}, {literal(said)}) AS DATE)" if whole_days else "CAST(NULL AS DATE)"
+    if date_format := options.get("date_format"):
+        whole_days = not any(code in date_format for code in ("%H", "%I", "%M", "%S", "%p", "%X", "%c", "%s"))
+        return f"CAST(try_strptime({text}, {literal(date_format)}) AS DATE)" if whole_days else "CAST(NULL AS DATE)"
     if style:
         formats = ", ".join(map(literal, _spellings(style)))
         fits = f"regexp_full_match({text}, '{_date_form(style)}')"
@@ -153,8 +153,8 @@ def date(text: str, options: dict[str, Any], style: str = "") -> str:
 
 def moment(text: str, options: dict[str, Any], style: str = "") -> str:
     """Days with a time of day; what has a zone is turned to UTC."""
-    if said := options.get("date_format"):
-        return f"try_strptime({text}, {literal(said)})"
+    if date_format := options.get("date_format"):
+        return f"try_strptime({text}, {literal(date_format)})"
     if style:
         dates = _spellings(style)
         formats = ", ".join(literal(f"{date}{time}") for date in dates for time in ("", *(f" {one}" for one in _TIMES)))

@@ -86,7 +86,7 @@ def _shapes(
 ) -> None:
     """Histograms and the commonest values, of all columns of the batch in one query where the table is short."""
     bins, top = options.get("bins", 20), options.get("top", 10)
-    wanted: list[tuple[dict[str, Any], str, str, Any]] = []
+    queries: list[tuple[dict[str, Any], str, str, Any]] = []
     for column in measured:
         name = identifier(column["name"])
         if not column["values"]:
@@ -94,23 +94,23 @@ def _shapes(
         if column["type"] in NUMERIC:
             drawn = csv_figures.bins(column, bins)
             inside = f"{name} BETWEEN ({drawn.edges[0]!r}::DOUBLE) AND ({drawn.edges[-1]!r}::DOUBLE)"
-            wanted.append((column, "histogram", f"CASE WHEN {inside} THEN {_bin_of(name, drawn)} END", drawn.edges))
+            queries.append((column, "histogram", f"CASE WHEN {inside} THEN {_bin_of(name, drawn)} END", drawn.edges))
         elif column["type"] in DATES:
             drawn = csv_figures.time_bins(column, bins)
-            wanted.append((column, "histogram", _bin_of(f"epoch({name})", drawn), drawn.edges))
+            queries.append((column, "histogram", _bin_of(f"epoch({name})", drawn), drawn.edges))
         elif rows <= _SHORT and not csv_figures.all_different(column):
-            wanted.append((column, "top", name, None))
+            queries.append((column, "top", name, None))
         else:
             exact = rows <= EXACT_ROWS
             column["top"] = _top(connection, name, column["distinct"], column["values"], top, exact=exact)
-    if not wanted:
+    if not queries:
         return
-    counts = _one(connection, f"SELECT {', '.join(f'histogram({sql})' for _, _, sql, _ in wanted)} FROM {source}")
-    outside = [column for column, _, _, edges in wanted if column["type"] in NUMERIC]
+    counts = _one(connection, f"SELECT {', '.join(f'histogram({sql})' for _, _, sql, _ in queries)} FROM {source}")
+    outside = [column for column, _, _, edges in queries if column["type"] in NUMERIC]
     beyond = iter(
-        _beyond(connection, source, outside, [edges for column, _, _, edges in wanted if column["type"] in NUMERIC])
+        _beyond(connection, source, outside, [edges for column, _, _, edges in queries if column["type"] in NUMERIC])
     )
-    for (column, what, _, edges), counted in zip(wanted, counts, strict=True):
+    for (column, what, _, edges), counted in zip(queries, counts, strict=True):
         if what == "top":
             common = sorted(counted.items(), key=lambda pair: (-pair[1], _order(pair[0])))[:top]
             column["top"] = [{"value": str(value)[:500], "count": count} for value, count in common]
@@ -182,12 +182,12 @@ def groups(by: list[str], columns: list[table_typing.Column]) -> tuple[str, list
                 f"group_by names {name!r}, and the table has no such column; it has {table_reading.listed(known)}"
             )
     measured = [each.name for each in columns if each.type in NUMERIC and each.name not in by]
-    wanted = [identifier(name) for name in by] + ['count(*) AS "count"']
+    queries = [identifier(name) for name in by] + ['count(*) AS "count"']
     for name in measured:
         for label, function in (("mean", "avg"), ("sum", "sum"), ("min", "min"), ("max", "max")):
-            wanted.append(f"{function}({identifier(name)}) AS {identifier(f'{name}_{label}')}")
+            queries.append(f"{function}({identifier(name)}) AS {identifier(f'{name}_{label}')}")
     keys = ", ".join(str(at) for at in range(1, len(by) + 1))
-    return f'SELECT {", ".join(wanted)} FROM data GROUP BY {keys} ORDER BY "count" DESC, {keys}', measured
+    return f'SELECT {", ".join(queries)} FROM data GROUP BY {keys} ORDER BY "count" DESC, {keys}', measured
 
 
 def _top(

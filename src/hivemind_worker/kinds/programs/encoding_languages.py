@@ -141,7 +141,7 @@ def _doubt(scored: list[tuple[float, str, list[str], str]], text: str, best: flo
 
 
 def _one_byte(sample: bytes) -> list[tuple[float, str, list[str], str]]:
-    found = []
+    guesses = []
     for encoding, languages, prior in _SINGLE:
         try:
             text = sample.decode(encoding)
@@ -153,8 +153,8 @@ def _one_byte(sample: bytes) -> list[tuple[float, str, list[str], str]]:
         scores = {language: _coverage(text, language) * shape * prior for language in languages}
         best = max(scores.values())
         spoken = [language for language, score in scores.items() if score >= best - 0.02]
-        found.append((best, encoding, spoken, text))
-    return found
+        guesses.append((best, encoding, spoken, text))
+    return guesses
 
 
 def _coverage(text: str, language: str) -> float:
@@ -219,7 +219,7 @@ def _is_latin(letter: str) -> bool:
 
 def _many_bytes(sample: bytes) -> list[tuple[float, str, list[str], str]]:
     """Chinese, Japanese and Korean: two bytes a character, of which common ones make up nearly all."""
-    found = []
+    guesses = []
     high = [index for index, byte in enumerate(sample) if byte >= 0x80]
     runs = sum(1 for _ in itertools.groupby(index - at for at, index in enumerate(high)))
     if len(high) < 2 or len(high) / runs < 1.6:
@@ -237,8 +237,8 @@ def _many_bytes(sample: bytes) -> list[tuple[float, str, list[str], str]]:
             continue
         foreign = [letter for letter in text if not letter.isascii()]
         if foreign and (score := common(foreign)) > 0.6:
-            found.append((score, encoding, [language], text))
-    return found
+            guesses.append((score, encoding, [language], text))
+    return guesses
 
 
 def _leads(letters: list[str], encoding: str) -> list[tuple[int, int]]:
@@ -269,9 +269,9 @@ def _common_big5(letters: list[str]) -> float:
 def _common_japanese(letters: list[str]) -> float:
     kana = sum("\u3040" <= letter <= "\u30ff" for letter in letters)
     half = sum("\uff61" <= letter <= "\uff9f" for letter in letters)
-    known = sum("\u3000" <= letter <= "\u9fff" or "\uff01" <= letter <= "\uff5e" for letter in letters)
+    cjk_count = sum("\u3000" <= letter <= "\u9fff" or "\uff01" <= letter <= "\uff5e" for letter in letters)
     share = kana / len(letters)
-    return (known - half) / len(letters) * (1.0 if share > 0.15 else 0.6 + share)
+    return (cjk_count - half) / len(letters) * (1.0 if share > 0.15 else 0.6 + share)
 
 
 def _common_korean(letters: list[str]) -> float:

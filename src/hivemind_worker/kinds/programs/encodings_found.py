@@ -93,12 +93,12 @@ def pieces(path: str) -> Iterator[bytes]:
             yield piece
 
 
-def find(path: str, said: str = "") -> str:
+def find(path: str, declared: str = "") -> str:
     """Name the encoding of a file: what the task said, or what the file shows."""
-    return survey(path, said).encoding
+    return survey(path, declared).encoding
 
 
-def survey(path: str, said: str = "") -> Survey:
+def survey(path: str, declared: str = "") -> Survey:
     """Read the file once and tell how it is encoded and packed. Raises Refusal for what is no text."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     head, before = b"", b""
@@ -115,10 +115,10 @@ def survey(path: str, said: str = "") -> Survey:
         crlf, lf, cr = crlf + both, lf + feeds, cr + returns
         hash_lines = hash_lines or _follows(piece, before)
         before = piece[-1:]
-        if valid and not said and not marked.startswith(("utf-16", "utf-32")):
+        if valid and not declared and not marked.startswith(("utf-16", "utf-32")):
             valid = _decodes(decoder, piece)
     valid = valid and _decodes(decoder, b"", final=True)
-    found = _named(path, said, marked, head, valid=valid)
+    found = _named(path, declared, marked, head, valid=valid)
     one_line_end = (crlf == lf == cr) or (crlf == 0 and (lf == 0 or cr == 0))
     return Survey(found.encoding, found.confidence, found.language, compression(path), one_line_end, hash_lines)
 
@@ -131,11 +131,11 @@ def decoded(path: str, encoding: str) -> Iterator[str]:
     yield decoder.decode(b"", final=True)
 
 
-def _named(path: str, said: str, marked: str, head: bytes, *, valid: bool) -> encoding_languages.Guess:
-    if said:
-        name = said.replace("_", "-").lower()
+def _named(path: str, declared: str, marked: str, head: bytes, *, valid: bool) -> encoding_languages.Guess:
+    if declared:
+        name = declared.replace("_", "-").lower()
         byte_order_mark = name in {"utf-8", "utf8"} and marked == "utf-8-sig"
-        return encoding_languages.Guess("utf-8-sig" if byte_order_mark else said, "", 1.0)
+        return encoding_languages.Guess("utf-8-sig" if byte_order_mark else declared, "", 1.0)
     if marked:
         return encoding_languages.Guess(marked, "", 1.0)
     if b"\0" in head:

@@ -94,18 +94,18 @@ def read(image: Image.Image) -> Metadata:
 def _read_resolution(image: Image.Image, exif: Mapping[int, object], metadata: Metadata) -> None:
     """Dots per inch where they are numbers; a TIFF that says nothing of them is 1 to Pillow."""
     written = [exif[tag] for tag in (_ACROSS, _DOWN) if tag in exif]
-    told = image.info.get("dpi")
-    if told is None or (image.format == "TIFF" and not written):
-        told = ()
+    resolution = image.info.get("dpi")
+    if resolution is None or (image.format == "TIFF" and not written):
+        resolution = ()
     values = []
-    for value in (*told, *written):
+    for value in (*resolution, *written):
         try:
             values.append(float(value))
         except (TypeError, ValueError, ZeroDivisionError, OverflowError):
             values.append(math.nan)
     if not all(math.isfinite(value) and value > 0 for value in values):
         metadata.notes.append("its resolution is no number, and was left out")
-    elif len(told) == 2:
+    elif len(resolution) == 2:
         metadata.dpi = (values[0], values[1])
 
 
@@ -116,7 +116,7 @@ def strip(metadata: Metadata) -> None:
 
 def parameters(metadata: Metadata, form: str, picture: Image.Image) -> tuple[dict[str, Any], list[str]]:
     """Return what ``Image.save`` takes for a picture in this format, and what was left out and why."""
-    holds, found, notes, missing = FORMATS[form], dict[str, Any](), [], []
+    holds, arguments, notes, missing = FORMATS[form], dict[str, Any](), [], []
     exif = _exif_bytes(metadata, form, picture)
     icc = metadata.icc
     if icc and picture.mode not in _SPACES.get(icc[16:20], ()):
@@ -127,19 +127,19 @@ def parameters(metadata: Metadata, form: str, picture: Image.Image) -> tuple[dic
         if not value:
             continue
         if len(value) <= room:
-            found |= _as_saved(name, value, form)
+            arguments |= _as_saved(name, value, form)
         elif room:
             notes.append(f"{_NAMES[name]} of {len(value):,} bytes was left out: {form} holds {room:,}")
         else:
             missing.append(_NAMES[name])
     if metadata.dpi is not None:
         if min(metadata.dpi) >= 0.5 and max(metadata.dpi) <= holds.max_dpi:
-            found["dpi"] = metadata.dpi
+            arguments["dpi"] = metadata.dpi
         elif form not in {"webp", "gif"} or not exif:
             missing.append("the resolution")
     if missing:
         notes.append(f"left out, since {form} holds none: {', '.join(missing)}")
-    return found, notes
+    return arguments, notes
 
 
 def in_srgb(picture: Image.Image, icc: bytes) -> Image.Image:

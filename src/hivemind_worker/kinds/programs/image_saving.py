@@ -46,30 +46,30 @@ def written_format(form: str) -> str:
     return form if form in _WRITTEN else "png"
 
 
-def save(known: image_opening.Opened, path: Path, form: str, chosen: Mapping[str, Any], background: str) -> None:
+def save(opened: image_opening.Opened, path: Path, form: str, chosen: Mapping[str, Any], background: str) -> None:
     """Write a picture with what is still known of it. ``chosen``: quality, lossless, max_bytes.
 
     Raises Refusal where the format has no place for it.
     """
-    _fits(known, form)
+    _fits(opened, form)
     if not image_metadata.FORMATS[form].icc:
-        _to_srgb(known)
-    if form == "gif" and any("A" in frame.mode for frame in known.frames):
+        _to_srgb(opened)
+    if form == "gif" and any("A" in frame.mode for frame in opened.frames):
         # In a mode for all, since a frame without a clear shade would show through the next one, where that is clear.
-        known.frames = [frame.convert("RGBA") for frame in known.frames]
-    frames = [_as_written(frame, form, background, known.notes) for frame in known.frames]
-    known.notes[:] = dict.fromkeys(known.notes)
-    more, notes = image_metadata.parameters(known.metadata, form, frames[0])
-    known.notes += notes
-    more |= _encoding(known, form, chosen)
+        opened.frames = [frame.convert("RGBA") for frame in opened.frames]
+    frames = [_as_written(frame, form, background, opened.notes) for frame in opened.frames]
+    opened.notes[:] = dict.fromkeys(opened.notes)
+    more, notes = image_metadata.parameters(opened.metadata, form, frames[0])
+    opened.notes += notes
+    more |= _encoding(opened, form, chosen)
     if len(frames) > 1:
-        more |= _animation(known, form, frames)
+        more |= _animation(opened, form, frames)
     path.parent.mkdir(parents=True, exist_ok=True)
     if "max_bytes" in chosen and form in {"jpeg", "webp"} and not more.get("lossless"):
-        path.write_bytes(_small_enough(known, frames[0], form, more, chosen["max_bytes"]))
+        path.write_bytes(_small_enough(opened, frames[0], form, more, chosen["max_bytes"]))
     else:
         if form == "gif" and len(frames) > 1 and "transparency" in frames[0].info:
-            path.write_bytes(_clear_animation(frames, known))
+            path.write_bytes(_clear_animation(frames, opened))
         else:
             frames[0].save(path, form.upper(), **more)
         if form == "webp" and len(frames) > 1:
@@ -82,7 +82,7 @@ def save(known: image_opening.Opened, path: Path, form: str, chosen: Mapping[str
             )
 
 
-def _encoding(known: image_opening.Opened, form: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+def _encoding(opened: image_opening.Opened, form: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """How well the format packs it, as ``Image.save`` takes it."""
     if form == "jpeg":
         return {"quality": chosen["quality"], "optimize": True, "progressive": True}
@@ -91,7 +91,7 @@ def _encoding(known: image_opening.Opened, form: str, chosen: Mapping[str, Any])
     if form == "png":
         return {"optimize": False, "compress_level": 6}
     # Pillow's own writer alone, which does not compress, writes the tables of EXIF.
-    if form == "tiff" and not image_metadata.has_tables(known.metadata):
+    if form == "tiff" and not image_metadata.has_tables(opened.metadata):
         return {"compression": "tiff_adobe_deflate"}
     return {}
 
@@ -104,38 +104,38 @@ def flattened(picture: Image.Image, background: str) -> Image.Image:
     return Image.alpha_composite(under, picture.convert("RGBA")).convert("RGB")
 
 
-def _fits(known: image_opening.Opened, form: str) -> None:
+def _fits(opened: image_opening.Opened, form: str) -> None:
     limit = _MAX_SIDE.get(form, 2**31 - 1)
-    for frame in known.frames:
+    for frame in opened.frames:
         if max(frame.size) > limit:
             raise given.Refusal(
                 f"is {frame.width}x{frame.height}, and {form} ends at {limit:,} pixels a side: resize it, or convert "
                 f"to {'png' if max(frame.size) > _MAX_SIDE['jpeg'] else 'jpeg or png'}"
             )
-    if len(known.frames) > 1:
+    if len(opened.frames) > 1:
         if form not in _SEVERAL:
             raise given.Refusal(
-                f"has {len(known.frames)} frames, and {form} holds one: options.frames 'first' takes the first, "
+                f"has {len(opened.frames)} frames, and {form} holds one: options.frames 'first' takes the first, "
                 "or convert to gif, webp, png or tiff"
             )
-        if not known.durations and form != "tiff":
+        if not opened.durations and form != "tiff":
             raise given.Refusal(
-                f"has {len(known.frames)} pages, and {form} holds one: options.frames 'first' takes the first, "
+                f"has {len(opened.frames)} pages, and {form} holds one: options.frames 'first' takes the first, "
                 "or convert to tiff"
             )
 
 
-def _to_srgb(known: image_opening.Opened) -> None:
+def _to_srgb(opened: image_opening.Opened) -> None:
     """For a format that holds no profile."""
-    if known.metadata.icc[16:20] != b"RGB " or known.picture.mode not in {"RGB", "RGBA"}:
+    if opened.metadata.icc[16:20] != b"RGB " or opened.picture.mode not in {"RGB", "RGBA"}:
         return
     try:
-        known.frames = [image_metadata.in_srgb(frame, known.metadata.icc) for frame in known.frames]
+        opened.frames = [image_metadata.in_srgb(frame, opened.metadata.icc) for frame in opened.frames]
     except (ImageCms.PyCMSError, OSError):
-        known.notes.append("its colour profile is broken, and was left out")
+        opened.notes.append("its colour profile is broken, and was left out")
     else:
-        known.notes.append("its colours were brought from its profile to sRGB")
-    known.metadata.icc = b""
+        opened.notes.append("its colours were brought from its profile to sRGB")
+    opened.metadata.icc = b""
 
 
 def _as_written(picture: Image.Image, form: str, background: str, notes: list[str]) -> Image.Image:
@@ -175,16 +175,16 @@ def _is_sixteen_bits(picture: Image.Image) -> bool:
     return low >= 0 and high < 65_536
 
 
-def _animation(known: image_opening.Opened, form: str, frames: list[Image.Image]) -> dict[str, Any]:
+def _animation(opened: image_opening.Opened, form: str, frames: list[Image.Image]) -> dict[str, Any]:
     """What makes a file of several frames: each replaces the one before it."""
     more: dict[str, Any] = {"save_all": True, "append_images": frames[1:]}
     if form == "tiff":
-        if known.durations:
-            known.notes.append("its frames became pages, without their durations")
+        if opened.durations:
+            opened.notes.append("its frames became pages, without their durations")
         return more
-    more["duration"] = known.durations
-    if form != "gif" or known.loop is not None:  # a GIF that says nothing of it is shown once
-        more["loop"] = 1 if known.loop is None else known.loop
+    more["duration"] = opened.durations
+    if form != "gif" or opened.loop is not None:  # a GIF that says nothing of it is shown once
+        more["loop"] = 1 if opened.loop is None else opened.loop
     if form == "gif":
         more["disposal"] = 2
     elif form == "webp" and any("A" in frame.mode for frame in frames):
@@ -192,16 +192,16 @@ def _animation(known: image_opening.Opened, form: str, frames: list[Image.Image]
     return more
 
 
-def _clear_animation(frames: list[Image.Image], known: image_opening.Opened) -> bytes:
+def _clear_animation(frames: list[Image.Image], opened: image_opening.Opened) -> bytes:
     """A GIF of frames of which each has its own palette with a clear shade, and is removed before the next.
 
     Of Pillow's pieces, put together here: its own way of it takes the colour of the clear shade for the ground, and
     leaves out what has that colour.
     """
     parts = [b"GIF89a", struct.pack("<HHBBB", *frames[0].size, 0x70, 0, 0)]  # 8 bits a channel, no palette for all
-    if known.loop is not None:
-        parts.append(b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<HB", known.loop, 0))
-    for frame, duration in zip(frames, known.durations, strict=True):
+    if opened.loop is not None:
+        parts.append(b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<HB", opened.loop, 0))
+    for frame, duration in zip(frames, opened.durations, strict=True):
         options: dict[str, Any] = {
             "duration": duration,
             "disposal": 2,
@@ -222,7 +222,7 @@ def _is_still_clear(path: Path, frames: list[Image.Image]) -> None:
 
 
 def _small_enough(
-    known: image_opening.Opened, picture: Image.Image, form: str, more: dict[str, Any], max_bytes: int
+    opened: image_opening.Opened, picture: Image.Image, form: str, more: dict[str, Any], max_bytes: int
 ) -> bytes:
     """The picture at the best quality, up to the chosen one, at which it is small enough: found by halving."""
     low, high, best, quality = 1, int(more["quality"]), b"", 0
@@ -237,5 +237,5 @@ def _small_enough(
         trial = (low + high) // 2
     if not best:
         raise given.Refusal(f"is more than max_bytes ({max_bytes:,}) at the lowest quality: resize it")
-    known.notes.append(f"was kept at quality {quality}, the best of at most {max_bytes:,} bytes")
+    opened.notes.append(f"was kept at quality {quality}, the best of at most {max_bytes:,} bytes")
     return best

@@ -23,20 +23,24 @@ _LOSSES = frozenset({"log_loss", "mean_absolute_error", "root_mean_squared_error
 """Scores of which the lower is the better."""
 
 
-def search(told: learning_results.Told, rows: Array, target: Array, evaluate: Evaluate) -> dict[str, Any]:
+def search(training: learning_results.Told, rows: Array, target: Array, evaluate: Evaluate) -> dict[str, Any]:
     """Return the best candidate's parameters, and write all of them to search.csv, the best first.
 
     Only ``rows`` are used, those to learn from: the rows to be tested on have no say.
     Raises Refusal where no candidate has the score.
     """
-    wanted = told.settings["search"]
-    score = wanted["score"] or ("accuracy" if told.problem == "classification" else "r2")
-    grid = ParameterGrid({name: list(values) for name, values in wanted["parameters"].items()})
-    if wanted["candidates"] and wanted["candidates"] < len(grid):
-        candidates = list(ParameterSampler(grid.param_grid[0], wanted["candidates"], random_state=told.seed))
+    search_options = training.settings["search"]
+    score = search_options["score"] or ("accuracy" if training.problem == "classification" else "r2")
+    grid = ParameterGrid({name: list(values) for name, values in search_options["parameters"].items()})
+    if search_options["candidates"] and search_options["candidates"] < len(grid):
+        candidates = list(
+            ParameterSampler(grid.param_grid[0], search_options["candidates"], random_state=training.seed)
+        )
     else:
         candidates = list(grid)
-    folds = learning_problem.folds({"cross_validation": wanted["folds"]}, target[rows], told.problem, told.seed)
+    folds = learning_problem.folds(
+        {"cross_validation": search_options["folds"]}, target[rows], training.problem, training.seed
+    )
     results: list[tuple[float, float, dict[str, Any]]] = []
     for number, candidate in enumerate(candidates, start=1):
         scores = [evaluate(candidate, rows[train], rows[test]).get(score) for train, test in folds]
@@ -49,13 +53,13 @@ def search(told: learning_results.Told, rows: Array, target: Array, evaluate: Ev
     results.sort(key=lambda result: sign * result[0])  # of equal ones the first in the grid
     _write(results, score)
     mean, deviation, best = results[0]
-    told.content["search"] = {
+    training.content["search"] = {
         "score": score,
-        "folds": wanted["folds"],
+        "folds": search_options["folds"],
         "candidates": len(candidates),
         "best": {"parameters": best, "mean": mean, "deviation": deviation},
     }
-    told.note(
+    training.note(
         "the search chose by the score that it reports, which is a little too good; the test scores are of rows that "
         "it has not seen"
     )

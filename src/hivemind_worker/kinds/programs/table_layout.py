@@ -59,10 +59,10 @@ def detect(lines: list[str], options: dict[str, Any], name: str) -> Layout:
     notes: list[str] = []
     at = skipped
     if not skipped:
-        at, said = _separator(lines)
-        if said:
-            delimiter = delimiter or said
-            notes.append(f"line {at} says that the delimiter is {_DELIMITER_NAMES.get(said, said)}")
+        at, declared = _separator(lines)
+        if declared:
+            delimiter = delimiter or declared
+            notes.append(f"line {at} says that the delimiter is {_DELIMITER_NAMES.get(declared, declared)}")
     comment, comment_names = _comment(lines[at:], options)
     body = lines[at : at + _SAMPLE_LINES] if len(lines[at:]) > _SAMPLE_LINES else lines[at:]
     plain = [line for line in body if line.strip() and not (comment and line.startswith(comment))]
@@ -149,9 +149,9 @@ def _start(rows: list[table_dialect.Row], width: int, options: dict[str, Any]) -
     if "header_row" in options:
         return table_header.Start(0, header=True, units=False, reason="the task says so")
     if "header" in options:
-        found = table_header.find_start(rows, width)
-        first = 0 if options.get("skip") or not options["header"] else found.first
-        return table_header.Start(first, bool(options["header"]), found.units and options["header"], "the task says so")
+        begin = table_header.find_start(rows, width)
+        first = 0 if options.get("skip") or not options["header"] else begin.first
+        return table_header.Start(first, bool(options["header"]), begin.units and options["header"], "the task says so")
     return table_header.find_start(rows, width)
 
 
@@ -190,9 +190,9 @@ def _comment(lines: list[str], options: dict[str, Any]) -> tuple[str, list[str]]
 
     Only ``#`` is found out, and only where the file begins with it; elsewhere it may begin a value.
     """
-    said = options.get("comment")
-    if said is not None:
-        return str(said), []
+    declared = options.get("comment")
+    if declared is not None:
+        return str(declared), []
     filled = [line for line in lines if line.strip()]
     leading = 0
     while leading < len(filled) and filled[leading].startswith("#"):

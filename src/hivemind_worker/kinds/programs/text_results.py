@@ -46,16 +46,16 @@ def write(documents: list[Document], corpus: Corpus) -> None:
     _rows(
         "ngrams.csv",
         ["n", "ngram", "count"],
-        ([length, run, count] for length, found in runs.items() for run, count in found),
+        ([length, run, count] for length, entries in runs.items() for run, count in entries),
     )
     _rows(
         "keywords.csv",
         ["document", "keyword", "score", "count", "documents" if len(documents) > 1 else "paragraphs"],
-        ([document.file, *row] for document, found in zip(documents, listed, strict=True) for row in found),
+        ([document.file, *row] for document, entries in zip(documents, listed, strict=True) for row in entries),
     )
     described = [
-        {**_described(document), "keywords": [{"word": row[0], "score": row[1], "count": row[2]} for row in found]}
-        for document, found in zip(documents, listed, strict=True)
+        {**_described(document), "keywords": [{"word": row[0], "score": row[1], "count": row[2]} for row in entries]}
+        for document, entries in zip(documents, listed, strict=True)
     ]
     flat = [{key: value for key, value in each.items() if not isinstance(value, dict | list)} for each in described]
     _rows("documents.csv", list(flat[0]), (list(each.values()) for each in flat))
@@ -80,13 +80,13 @@ def write(documents: list[Document], corpus: Corpus) -> None:
             },
             "top_words": [{"word": word, "count": count} for word, count in common[:50]],
             "top_ngrams": {
-                str(length): [{"ngram": run, "count": count} for run, count in found[:50]]
-                for length, found in runs.items()
+                str(length): [{"ngram": run, "count": count} for run, count in entries[:50]]
+                for length, entries in runs.items()
             },
         },
     )
     best: dict[str, float] = {}
-    for word, score, *_ in (row for found in listed for row in found):
+    for word, score, *_ in (row for entries in listed for row in entries):
         best[word] = max(score, best.get(word, 0.0))
     keys = sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))
     text_plots.draw(title, common, keys, sentence_lengths, word_lengths)
