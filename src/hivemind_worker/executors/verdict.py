@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Mapping
 
 from hivemind_worker.capsule import accounts, messages
@@ -189,7 +190,9 @@ def _ending(heard: capsule_run.Heard, stop: stopping.Stop, facts: evidence.Facts
     if exited is None:
         return _stopped(stop) if heard.stopped else (outcome.Status.FAILED, *_broken_off(heard, facts))
     why = exited.why if evidence.credible(exited.why, facts) else messages.Why.OWN
-    if why is messages.Why.STOP or (heard.stopped and done is None):
+    # A capsule is killed process by process: its first one may still tell of the task's death, and of DONE.
+    was_killed = heard.stopped and exited.signal == signal.SIGKILL
+    if why is messages.Why.STOP or was_killed or (heard.stopped and done is None):
         return _stopped(stop)
     if why is messages.Why.TIMEOUT:
         return outcome.Status.FAILED, outcome.Reason.TIMEOUT, "the time limit was over"

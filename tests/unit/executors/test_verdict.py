@@ -104,6 +104,8 @@ def test_who_asked_to_stop_decides(why: str, status: outcome.Status, reason: out
         capsule_run.Heard(stopped=True),
         capsule_run.Heard(stopped=True, exited=exited(why=messages.Why.STOP)),
         capsule_run.Heard(stopped=True, exited=OWN),
+        # Killed by its control group, the task before the first process, which told of it and was killed then.
+        capsule_run.Heard(stopped=True, exited=exited(status=None, signal=9), done=DONE),
         capsule_run.Heard(stopped=True, over_disk="also"),
     )
     for heard in endings:
