@@ -257,6 +257,15 @@ for address in (("1.1.1.1", 53), ("169.254.169.254", 80), ("172.17.0.1", 22), ("
     assert ended.logs.text.count(b"refused") == 4
 
 
+async def test_a_task_can_look_up_its_own_host(bench: attempts.Bench) -> None:
+    script = """
+import socket
+print(socket.getaddrinfo(socket.gethostname(), None)[0][4][0], socket.gethostbyname("localhost"))
+"""
+    ended = await bench.python(script)
+    assert ended.logs.text == b"127.0.0.1 127.0.0.1\n"
+
+
 async def test_a_task_leaves_no_process_behind(bench: attempts.Bench) -> None:
     ended = await bench.shell("(sleep 1000 &) ; (setsid sleep 1000 &) ; echo done")
     assert ended.status is outcome.Status.COMPLETED

@@ -115,6 +115,19 @@ except OSError as error:
     assert ended.logs.text in {b"ENOSPC\n", b"EFBIG\n"}
 
 
+async def test_shared_memory_grows_with_the_memory_limit(bench: attempts.Bench) -> None:
+    script = """
+from multiprocessing import shared_memory
+block = shared_memory.SharedMemory(create=True, size=80 << 20)
+block.buf[:] = b"1" * (80 << 20)
+print(bytes(block.buf[-1:]))
+block.close()
+block.unlink()
+"""
+    ended = await bench.python(script, limits={"memory_bytes": 256 * MIB, "disk_bytes": 32 * MIB})
+    assert (ended.status, ended.logs.text) == (outcome.Status.COMPLETED, b"b'1'\n"), ended.error
+
+
 async def test_a_workspace_on_disk_is_kept_to_its_limit(bench: attempts.Bench) -> None:
     script = "for i in $(seq 100); do head -c 20000000 /dev/zero > $i; done; echo filled; sleep 100"
     ended = await bench.shell(script, limits={"disk_bytes": 200 * MIB})

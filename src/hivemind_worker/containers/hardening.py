@@ -48,6 +48,9 @@ FILES = 1024
 """Open files of one process."""
 
 
+HOSTNAME = "capsule"
+"""What a task sees as its host's name, and can look up."""
+
 INSPECTOR_LIMITS = outcome.Limits(512 * MIB, 2 * spec.CPU_PERIOD, 0.0, 64 * MIB, 64)
 """Of a container in which an image's Python says what it is: it took 20 MB where 400 packages were to be named."""
 
@@ -55,7 +58,6 @@ NO_VOLUMES = frozenset({"/", "/dev", "/dev/shm", "/proc"})  # noqa: S108 - the c
 """Folders that no image may declare as volumes: nothing of ours could cover the engine's volume there."""
 
 _LEAST_QUOTA = 1_000  # the engine refuses less than 1 ms
-_PAGE_SLACK = MIB
 _SCRATCH = 64 * MIB
 
 
@@ -119,7 +121,7 @@ def body(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str
     }
     return {
         "Image": image.id,
-        "Hostname": "capsule",
+        "Hostname": HOSTNAME,
         "User": "0:0",  # only until hivemind-init has become a user of its own
         "Entrypoint": [PROGRAM],
         "Cmd": ["--owner", plan.WORKSPACE, "--users", str(pair.init), str(pair.task)],
@@ -140,11 +142,14 @@ def body(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str
 
 def _host(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: str, uid: int) -> dict[str, Any]:
     limits = asked.limits
+    network = network_mode(around, asked)
     mounts = [_volume(around.program_volume, PROGRAM_FOLDER, read_only=True)]
     if workspace:
         mounts.append(_volume(workspace, plan.WORKSPACE, read_only=False))
     return {
-        "NetworkMode": network_mode(around, asked),
+        "NetworkMode": network,
+        # On a network of its own the engine writes the container's address there.
+        "ExtraHosts": [f"{HOSTNAME}:127.0.0.1"] if network == "none" else [],
         "Privileged": False,
         "CapDrop": ["ALL"],
         "CapAdd": list(RIGHTS),
@@ -165,8 +170,7 @@ def _host(around: Surroundings, asked: plan.RunPlan, image: Image, workspace: st
         "Ulimits": [
             {"Name": "nofile", "Soft": FILES, "Hard": FILES},
             {"Name": "core", "Soft": 0, "Hard": 0},
-            # A little beyond the disk limit, so that a full disk says ENOSPC rather than a signal.
-            {"Name": "fsize", "Soft": limits.disk_bytes + _PAGE_SLACK, "Hard": limits.disk_bytes + _PAGE_SLACK},
+            {"Name": "fsize", "Soft": limits.file_bytes, "Hard": limits.file_bytes},
         ],
         "LogConfig": {"Type": "none", "Config": {}},
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
@@ -198,8 +202,8 @@ def tmpfs(limits: outcome.Limits, image_volumes: Sequence[str], uid: int, *, in_
     scratch = max(MIB, min(_SCRATCH, limits.memory_bytes // 4, limits.disk_bytes))
     folders = {path: _tmpfs(scratch, "mode=1777") for path in image_volumes if _overlayable(path)}
     folders["/tmp"] = _tmpfs(scratch, "mode=1777")  # noqa: S108 - the task's own
-    # In place of the engine's own, which has no cap of files.
-    folders["/dev/shm"] = _tmpfs(min(_SCRATCH, limits.memory_bytes // 4), "noexec", "mode=1777")  # noqa: S108 - the task's
+    # In place of the engine's own, which has 64 MiB and no cap of files.
+    folders["/dev/shm"] = _tmpfs(limits.shared_memory_bytes, "noexec", "mode=1777")  # noqa: S108 - the task's
     folders["/run"] = _tmpfs(MIB, "noexec", "mode=0755", f"uid={uid}", f"gid={uid}")
     if in_memory:
         folders[plan.WORKSPACE] = _tmpfs(limits.disk_bytes, "mode=0700", f"uid={uid}", f"gid={uid}")

@@ -214,7 +214,7 @@ class ProcessExecutor:
             owner = None if held.pair is None else held.pair.task
             held.workspace = await asyncio.to_thread(workspaces.Workspace.made, self._scratch, owner)
         folder = None if held.workspace is None else held.workspace.folder
-        room = launch.Room(asked.limits.disk_bytes, _scratch_bytes(asked.limits), folder)
+        room = _room(asked.limits, folder)
         if ground.groups.folders:
             held.group = limits.Group.planned(ground.groups)
             await held.group.make(asked.limits)
@@ -372,12 +372,13 @@ class ProcessExecutor:
         """What a task with this plan is promised; see `executor.Executor.promises`."""
         ground = await self._ready()
         sizes = {each.resource: each.hard for each in rlimits.of(plan.limits, ground.groups)}
-        room = launch.Room(plan.limits.disk_bytes, _scratch_bytes(plan.limits))
+        room = _room(plan.limits)
         return promised.promised(ground, plan, room, sizes[resource.RLIMIT_NOFILE], sizes[resource.RLIMIT_FSIZE])
 
 
-def _scratch_bytes(asked: outcome.Limits) -> int:
-    return max(MIB, min(_SCRATCH, asked.memory_bytes // 4, asked.disk_bytes))
+def _room(asked: outcome.Limits, workspace: Path | None = None) -> launch.Room:
+    scratch = max(MIB, min(_SCRATCH, asked.memory_bytes // 4, asked.disk_bytes))
+    return launch.Room(asked.disk_bytes, scratch, workspace, asked.shared_memory_bytes)
 
 
 def _where(sandbox: outliving.Sandbox, held: _Held) -> Mapping[str, str]:

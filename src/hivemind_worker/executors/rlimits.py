@@ -7,7 +7,7 @@ from typing import Final
 
 from hivemind_worker.capsule import messages
 from hivemind_worker.sandbox import limits
-from hivemind_worker.task import outcome, resources
+from hivemind_worker.task import outcome
 
 _FILES: Final = 1024
 
@@ -16,7 +16,7 @@ def of(asked: outcome.Limits, groups: limits.Parents) -> tuple[messages.Resource
     """Limits per process; those of control groups that are missing are made up for as far as it goes."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     files = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
-    size = asked.disk_bytes + resources.MIB
+    size = asked.file_bytes
     found = [
         messages.ResourceLimit(resource.RLIMIT_NOFILE, files, files),
         messages.ResourceLimit(resource.RLIMIT_CORE, 0, 0),

@@ -24,11 +24,13 @@ What a `Making` runs has it outside too, when the worker is root: the host's uid
 
 PROGRAM: Final = "/.hivemind/hivemind-init"
 FILTER: Final = "/.hivemind/system-calls"
-SHARED_BYTES: Final = 1024 * 1024
-"""Of /dev/shm."""
+HOSTNAME: Final = "capsule"
 
 PASSWD: Final = b"root:x:0:0::/nonexistent:/usr/sbin/nologin\nnobody:x:65534:65534::/workspace:/bin/sh\n"
 GROUP: Final = b"root:x:0:\nnogroup:x:65534:\n"
+# Programs look up their own host: MPI, PyTorch's rendezvous, Java. There is no name server to ask.
+HOSTS: Final = f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n".encode()
+NAME_SERVICES: Final = b"passwd: files\ngroup: files\nhosts: files dns\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,15 @@ class Furnishing:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Sizes of one sandbox in bytes, and the host's folder for its workspace when that is not in memory."""
+    """Sizes of one sandbox in bytes, and the host's folder for its workspace when that is not in memory.
+
+    ``scratch_bytes`` are /tmp's, ``shared_bytes`` those of /dev/shm.
+    """
 
     workspace_bytes: int
     scratch_bytes: int
     workspace: Path | None = None
+    shared_bytes: int = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +87,15 @@ class Fds:
     info: int
     block: int
     id_map: int
+    hosts: int
+    name_services: int
     files: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def own(self) -> tuple[int, ...]:
         """Those of every sandbox, in the order of the fields."""
-        return (self.program, self.passwd, self.group, self.filter, self.info, self.block, self.id_map)
+        return (self.program, self.passwd, self.group, self.filter, self.info, self.block, self.id_map, self.hosts,
+                self.name_services)  # fmt: skip
 
 
 def arguments(
@@ -107,7 +116,7 @@ def arguments(
     words += ["--as-pid-1"] if making is None else []
     words += ["--unshare-net"] if making is None or not making.network else []
     words += ["--userns-block-fd", str(fds.id_map)] if separate else ["--uid", str(USER), "--gid", str(USER)]
-    words += ["--unshare-cgroup-try", "--hostname", "capsule"]
+    words += ["--unshare-cgroup-try", "--hostname", HOSTNAME]
     words += ["--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
     words += ["--setenv", life.VARIABLE, furnishing.mark] if furnishing.mark else []
     # Those that bubblewrap makes itself are for its own user alone, which is not the task's.
@@ -132,7 +141,7 @@ def arguments(
     words += ["--info-fd", str(fds.info), "--block-fd", str(fds.block)]
     if making is None:
         return words + _with_init(room, fds, separate=separate)
-    for place, size in {"/dev/shm": SHARED_BYTES, "/tmp": room.scratch_bytes}.items():  # noqa: S108 - the task's
+    for place, size in {"/dev/shm": room.shared_bytes, "/tmp": room.scratch_bytes}.items():  # noqa: S108 - the task's
         words += ["--perms", "1777", "--size", str(size), "--tmpfs", place]
     if room.workspace is None:
         words += ["--perms", "0700", "--size", str(room.workspace_bytes), "--tmpfs", plan.WORKSPACE]
@@ -149,10 +158,12 @@ def _parents(places: Iterable[str]) -> list[str]:
 
 def _with_init(room: Room, fds: Fds, *, separate: bool) -> list[str]:
     """What hivemind-init is to find, the rights it starts with, and what it makes of them."""
-    words = ["--perms", "0444", "--ro-bind-data", str(fds.filter), FILTER]
+    words = []
+    for fd, place in ((fds.filter, FILTER), (fds.hosts, "/etc/hosts"), (fds.name_services, "/etc/nsswitch.conf")):
+        words += ["--perms", "0444", "--ro-bind-data", str(fd), place]
     for right in ("SYS_ADMIN", "SETPCAP", *(("SETUID", "SETGID", "KILL") if separate else ())):
         words += ["--cap-add", f"CAP_{right}"]  # in its own user namespace only
-    mounts = {"/dev/shm": _memory(SHARED_BYTES, "1777"), "/tmp": _memory(room.scratch_bytes, "1777")}  # noqa: S108 - the task's
+    mounts = {"/dev/shm": _memory(room.shared_bytes, "1777"), "/tmp": _memory(room.scratch_bytes, "1777")}  # noqa: S108 - the task's
     if room.workspace is None:
         mounts[plan.WORKSPACE] = _memory(room.workspace_bytes, "0700")
     else:

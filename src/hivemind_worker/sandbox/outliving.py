@@ -304,7 +304,7 @@ async def start(
         stderr, from_stderr = process.pipe(theirs, ours, ours_reads=True)
         sent = [stdin, stdout, stderr, *fds.own]
         kept = [to_stdin, from_stdout, from_stderr, *locks]
-        places = launch.Fds(_PLACE + 3, _PLACE + 4, _PLACE + 5, _PLACE + 6, _PLACE + 7, _PLACE + 8, _PLACE + 9)
+        places = launch.Fds(*range(_PLACE + 3, _PLACE + 3 + len(fds.own)))
         words = launch.arguments(furnishing, room, places, ground.bwrap, separate=pair is not None)
         said, _ = await held.ask(
             {

@@ -179,10 +179,18 @@ def open_files(
     mapped_end, mapped = pipe(theirs, ours, ours_reads=False)
     program = os.open(init.binary_path(machine), os.O_RDONLY | os.O_CLOEXEC)
     theirs.callback(os.close, program)
-    passwd, group, calls = (
-        _content(theirs, data) for data in (launch.PASSWD, launch.GROUP, system_calls.filter_program(machine))
+    passwd, group, hosts, services, calls = (
+        _content(theirs, data)
+        for data in (
+            launch.PASSWD,
+            launch.GROUP,
+            launch.HOSTS,
+            launch.NAME_SERVICES,
+            system_calls.filter_program(machine),
+        )
     )
-    return launch.Fds(program, passwd, group, calls, info_end, block_end, mapped_end), info, block, mapped
+    fds = launch.Fds(program, passwd, group, calls, info_end, block_end, mapped_end, hosts, services)
+    return fds, info, block, mapped
 
 
 def map_ids(pid: int, pair: users.Users, mapped: int) -> None:

@@ -11,6 +11,7 @@ from hivemind_worker.sandbox import launch, probe
 from hivemind_worker.task import plan
 
 _MOUNTS: Final = frozenset({"/proc", "/dev", "/dev/pts", "/dev/shm"})  # noqa: S108 - the task's own
+_FILES: Final = ("/etc/passwd", "/etc/group", "/etc/hosts", "/etc/nsswitch.conf", launch.PROGRAM, launch.FILTER)
 _ABSENT: Final = ("/var/run/docker.sock", "/run", "/var", "/etc/shadow", "/root", "/home", "/boot", "/sys")
 
 
@@ -20,7 +21,7 @@ def promised(
     """Return what a task with this plan is promised; limits that no control group keeps are not promised."""
     sizes = {
         "/tmp": room.scratch_bytes,  # noqa: S108 - the task's own
-        "/dev/shm": launch.SHARED_BYTES,  # noqa: S108 - the task's own
+        "/dev/shm": room.shared_bytes,  # noqa: S108 - the task's own
         plan.WORKSPACE: room.workspace_bytes,
     }
     folders = {place: defence_spec.MemoryFolder(size, launch.max_files(size)) for place, size in sizes.items()}
@@ -30,7 +31,7 @@ def promised(
         limits=asked.limits,
         memory_folders=folders,
         mounts=_MOUNTS,
-        files=frozenset((*ground.furnishing.files, "/etc/passwd", "/etc/group", launch.PROGRAM, launch.FILTER)),
+        files=frozenset((*ground.furnishing.files, *_FILES)),
         folders=ground.furnishing.folders,
         enforced=ground.groups.enforced,
         open_files=open_files,

@@ -6,6 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+_PAGE_SLACK = 1024 * 1024
+
 
 class Status(enum.StrEnum):
     """How an attempt ended."""
@@ -154,6 +156,19 @@ class Limits:
     timeout_seconds: float
     disk_bytes: int
     pids: int
+
+    @property
+    def shared_memory_bytes(self) -> int:
+        """The size of /dev/shm, whose pages count as the task's memory: half of it, as Linux gives a machine."""
+        return self.memory_bytes // 2
+
+    @property
+    def file_bytes(self) -> int:
+        """The largest file a task may write: a page beyond the disk limit, so that a full disk is ENOSPC, no signal.
+
+        A file in /dev/shm may be larger; then the workspace lies in memory too and has its own cap.
+        """
+        return max(self.disk_bytes, self.shared_memory_bytes) + _PAGE_SLACK
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from hivemind_worker.capsule import accounts, users
 from hivemind_worker.sandbox import launch, limits, probe
 
-FDS = launch.Fds(10, 11, 12, 13, 14, 15, 16)
+FDS = launch.Fds(10, 11, 12, 13, 14, 15, 16, 17, 18)
 FURNISHING = launch.Furnishing(("/usr",), {"/bin": "usr/bin"}, ("/etc/ld.so.cache",), "/usr/bin")
 
 
