@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,24 +14,28 @@ ROOT = Path(__file__).resolve().parents[2]
 LINT = Path(sys.executable).parent / "lint-imports"
 
 PLANTED = {
-    "a word that knows its reader": ("task/state.py", "from hivemind_worker.kinds import command", "Floors"),
-    "an edge that uses work": ("containers/engine.py", "from hivemind_worker.executors import executor", "Floors"),
-    "neighbours": ("node/__init__.py", "from hivemind_worker.nodepool import assignment", "Floors"),
-    "a room without a floor": ("utils.py", "import json", "Floors"),
-    "input and output among the words": ("task/spec.py", "import asyncio", "The words are plain Python"),
+    "a word that knows its reader": (
+        "task/state.py", "from hivemind_worker.kinds import command", "Floors",
+        "task.state -> hivemind_worker.kinds.command"),
+    "an edge that uses work": (
+        "containers/engine.py", "from hivemind_worker.executors import executor", "Floors",
+        "containers.engine -> hivemind_worker.executors.executor"),
+    "neighbours": (
+        "node/__init__.py", "from hivemind_worker.nodepool import assignment", "Floors",
+        "node -> hivemind_worker.nodepool.assignment"),
+    "a room without a floor": ("utils.py", "import json", "Floors", "- hivemind_worker.utils"),
+    "input and output among the words": (
+        "task/spec.py", "import asyncio", "The words are plain Python", "task.spec -> asyncio"),
     "generated code outside the wire": (
-        "node/__init__.py",
-        "from hivemind_worker.wire.generated import nodepool_pb2",
-        "Generated protobuf",
-    ),
-    "a second door": ("node/__init__.py", "import psutil", "Each outside library"),
+        "node/__init__.py", "from hivemind_worker.wire.generated import nodepool_pb2", "Generated protobuf",
+        "node -> hivemind_worker.wire.generated.nodepool_pb2"),
+    "a second door": ("node/__init__.py", "import psutil", "Each outside library", "node -> psutil"),
     "kinds that know each other": (
-        "kinds/command.py",
-        "from hivemind_worker.kinds import python",
-        "A kind does not know its neighbours",
-    ),
-    "a cycle within a room": ("task/names.py", "from hivemind_worker.task import spec", "No cycles"),
-}
+        "kinds/command.py", "from hivemind_worker.kinds import python", "A kind does not know its neighbours",
+        "kinds.command -> hivemind_worker.kinds.python"),
+    "a cycle within a room": ("task/names.py", "from hivemind_worker.task import spec", "No cycles", ".spec -> .names"),
+}  # fmt: skip
+"""The file, the line planted in it, the contract that must break, and how it names the import."""
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -46,26 +51,24 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "bin"))
-    return tmp_path
-
-
-def test_as_it_stands(copy: Path) -> None:
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What is printed of the broken contracts when all violations are planted at once: each run reads all code."""
+    copy = tmp_path_factory.mktemp("planted")
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__", "bin"))
+    for where, line, _, _ in PLANTED.values():
+        path = copy / "src" / "hivemind_worker" / where
+        before = path.read_text(encoding="utf-8") if path.exists() else '"""Planted."""\n'
+        path.write_text(f"{before}\n{line}  # planted\n", encoding="utf-8")
     seen = lint(copy)
-    assert seen.returncode == 0, seen.stdout
-    assert "0 broken" in seen.stdout
+    assert seen.returncode == 1, seen.stdout
+    return seen.stdout.partition("Broken contracts")[2]
 
 
 @pytest.mark.parametrize("crime", PLANTED)
-def test_a_planted_violation_is_caught(copy: Path, crime: str) -> None:
-    where, line, contract = PLANTED[crime]
-    path = copy / "src" / "hivemind_worker" / where
-    before = path.read_text(encoding="utf-8") if path.exists() else '"""Planted."""\n'
-    path.write_text(f"{before}\n{line}  # planted\n", encoding="utf-8")
-    seen = lint(copy)
-    assert seen.returncode == 1, seen.stdout
-    broken = [row for row in seen.stdout.splitlines() if " BROKEN" in row]
-    assert any(row.startswith(contract) for row in broken), seen.stdout
+def test_a_planted_violation_is_caught(broken: str, crime: str) -> None:
+    _, _, contract, named = PLANTED[crime]
+    found = re.search(rf"^{contract}[^\n]*\n-+\n(.*?)(?=^\S[^\n]*\n---|\Z)", broken, re.DOTALL | re.MULTILINE)
+    assert found, broken
+    assert named in found[1], broken

@@ -290,7 +290,7 @@ async def test_fitness_says_that_it_works_and_by_what(bench: attempts.Bench) -> 
     assert fit.defences
 
 
-@pytest.mark.parametrize("times", [20, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [8, pytest.param(100, marks=pytest.mark.long)])
 async def test_a_task_of_a_millisecond_is_complete_every_time(bench: attempts.Bench, times: int) -> None:
     for number in range(times):
         ended = await bench.run(["echo", f"number {number}"])

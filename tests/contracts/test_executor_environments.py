@@ -45,9 +45,15 @@ def index() -> Iterator[package_index.Index]:
         yield made
 
 
-@pytest.fixture(
-    params=[pytest.param("process", marks=pytest.mark.sandbox), pytest.param("docker", marks=pytest.mark.docker)]
+SANDBOX = pytest.param("process", marks=pytest.mark.sandbox)
+ENGINE = [pytest.mark.docker]
+# What each driver does by the same code: an engine's many containers take long, and prove no more.
+MOSTLY_SANDBOX = pytest.mark.parametrize(
+    "place", [SANDBOX, pytest.param("docker", marks=[*ENGINE, pytest.mark.long])], indirect=True
 )
+
+
+@pytest.fixture(params=[SANDBOX, pytest.param("docker", marks=ENGINE)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "docker":
         url, image = request.getfixturevalue("docker_url"), request.getfixturevalue("python_image")
@@ -89,6 +95,7 @@ def _staged(folder: Path) -> set[str]:
     }
 
 
+@MOSTLY_SANDBOX
 async def test_twenty_tasks_at_once_share_one_build_and_a_restart_needs_none(
     place: Place, index: package_index.Index
 ) -> None:
@@ -171,6 +178,7 @@ async def test_a_password_of_the_index_is_in_no_word_for_the_task(place: Place, 
     assert "s3cret" not in "".join([*watcher.notes, bad.error])
 
 
+@MOSTLY_SANDBOX
 async def test_who_is_cancelled_leaves_the_build_to_others_and_the_last_one_ends_it(
     place: Place, index: package_index.Index
 ) -> None:
@@ -193,6 +201,7 @@ async def test_who_is_cancelled_leaves_the_build_to_others_and_the_last_one_ends
         assert (await bench.python(SHOW, requirements=("hm-probe",))).status is outcome.Status.COMPLETED
 
 
+@MOSTLY_SANDBOX
 async def test_the_build_has_its_own_clock(place: Place, index: package_index.Index) -> None:
     index.silent = True
     async with place.open(place.sources(index, seconds=3.0)) as bench:
@@ -201,7 +210,8 @@ async def test_the_build_has_its_own_clock(place: Place, index: package_index.In
     assert "package_environment_timeout" in ended.error
 
 
-@pytest.mark.parametrize("pieces", [1, 40], ids=["one file", "many files"])
+@MOSTLY_SANDBOX
+@pytest.mark.parametrize("pieces", [1, pytest.param(40, marks=pytest.mark.long)])
 async def test_an_environment_that_is_too_large_is_refused(
     place: Place, index: package_index.Index, pieces: int
 ) -> None:
@@ -227,6 +237,7 @@ def _wheels() -> Iterator[Path]:
         yield folder
 
 
+@MOSTLY_SANDBOX
 async def test_wheels_of_this_machine_are_offered_and_names_resolved_anew_when_old(
     place: Place, index: package_index.Index
 ) -> None:
@@ -252,6 +263,7 @@ async def test_wheels_of_this_machine_are_offered_and_names_resolved_anew_when_o
         assert index.asked == []
 
 
+@MOSTLY_SANDBOX
 async def test_names_that_cannot_be_resolved_anew_leave_the_environment_of_before(
     place: Place, index: package_index.Index
 ) -> None:
@@ -290,6 +302,7 @@ def _certificate(folder: Path, address: str) -> tuple[Path, Path]:
     return pem, ca
 
 
+@MOSTLY_SANDBOX
 async def test_a_proxy_and_certificates_are_the_owners_to_name(place: Place, tmp_path: Path) -> None:
     pem, ca = _certificate(tmp_path, ADDRESS)
     with package_index.serving() as proxy, package_index.serving(pem) as private:

@@ -342,7 +342,7 @@ def _every_statement(tx: writing.Transaction, steps: list[int]) -> None:
     tx.sql.set_progress_handler(step, 100)
 
 
-@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("alike", [True, pytest.param(False, marks=pytest.mark.long)])
 async def test_a_commit_costs_what_it_gives_however_many_polls_wait(kept: sqlite.SqliteStore, alike: bool) -> None:
     sizes = {}
     for waiting in (20, 2_000):

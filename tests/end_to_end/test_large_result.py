@@ -44,7 +44,9 @@ def ended_with_peak(shell: installed.Shell, *words: str) -> float:
 
 @fences.ANY
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("mebibytes", [128, pytest.param(1024, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "mebibytes", [pytest.param(128, marks=pytest.mark.long), pytest.param(1024, marks=pytest.mark.long)]
+)
 def test_a_large_result_arrives_whole_and_memory_stays_flat(fenced: installed.Shell, mebibytes: int) -> None:
     with services.Services(fenced) as running:
         pool, address = running.pool()

@@ -55,15 +55,11 @@ def test_a_worker_joins_a_pool_by_the_reference_s_command(shell: Shell, tmp_path
     "words",
     [
         ["tasks"],
-        ["status", "x"],
-        ["wait", "x"],
-        ["logs", "x"],
-        ["results", "x"],
-        ["cancel", "x"],
-        ["retry", "x"],
-        ["nodes"],
-        ["node", "drain", "x"],
         ["run", "--", "true"],
+        *(
+            pytest.param(words.split(), marks=pytest.mark.long)
+            for words in ("status x", "wait x", "logs x", "results x", "cancel x", "retry x", "nodes", "node drain x")
+        ),
     ],
 )
 def test_without_a_pool_it_is_unavailable(shell: Shell, words: list[str]) -> None:

@@ -1,6 +1,6 @@
 """200 tasks of every sort through a pool and two workers: each in its right state, with its right bytes.
 
-Each fourth of them in `make test`.
+Each eighth of them in `make test`.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def second_worker(up: installed.Up) -> Iterator[None]:
 
 # On an engine it is as many containers, and proves no more: the pool, the client and both workers are the same.
 @fences.ANY
-@pytest.mark.parametrize("one_in", [4, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("one_in", [8, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.sandbox
 @pytest.mark.timeout(600)
 def test_two_hundred_tasks_end_as_they_must(up: installed.Up, tmp_path: Path, one_in: int) -> None:

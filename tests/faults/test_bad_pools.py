@@ -106,6 +106,7 @@ def _peak() -> int:
     return int(found[1]) * 1024
 
 
+@pytest.mark.long
 async def test_p02_a_hundred_thousand_tasks_in_one_answer(pool: pool_parts.Running, tmp_path: Path) -> None:
     flood = pb.GetAssignedTasksResponse(success=True)
     flood.tasks.extend(pb.Task(id=f"t{number}", command="true", attempt=1) for number in range(100_000))

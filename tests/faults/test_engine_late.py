@@ -100,7 +100,7 @@ CASES = {
 }
 
 # Each takes seconds: those that differ most are run always.
-ALWAYS = {"create-late", "start-unheard", "volume-late"}
+ALWAYS = {"create-late", "start-unheard"}
 
 
 @pytest.mark.parametrize(

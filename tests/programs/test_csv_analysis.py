@@ -263,8 +263,14 @@ def test_odd_tables(tmp_path: Path) -> None:
     assert columns(header)["a"]["values"] == 0
     bare = analyse(tmp_path / "bare", {"t.csv": b"1,2\n3,4\n"})
     assert columns(bare)["column_2"]["sum"] == 6
+    same = analyse(tmp_path / "same", {"t.csv": b"a,A,a\n1,2,3\n"}, options={"header": True})
+    assert {name: column["sum"] for name, column in columns(same).items()} == {"a": 1, "A_2": 2, "a_3": 3}
+
+
+@pytest.mark.long
+def test_the_report_of_a_wide_table_says_what_it_leaves_out(tmp_path: Path) -> None:
     wide = analyse(
-        tmp_path / "wide",
+        tmp_path,
         {"t.csv": ",".join(f"c{at}" for at in range(210)).encode() + b"\n" + b",".join([b"5"] * 210) + b"\n"},
     )
     assert len(columns(wide)) == 210
@@ -272,8 +278,6 @@ def test_odd_tables(tmp_path: Path) -> None:
     assert "10 more columns are told in summary.json" in report
     assert "Plots are of the first 50." in report
     assert report.count("<svg") == 50
-    same = analyse(tmp_path / "same", {"t.csv": b"a,A,a\n1,2,3\n"}, options={"header": True})
-    assert {name: column["sum"] for name, column in columns(same).items()} == {"a": 1, "A_2": 2, "a_3": 3}
 
 
 def test_the_report_escapes_what_the_table_says(tmp_path: Path) -> None:
@@ -289,6 +293,7 @@ def test_the_report_escapes_what_the_table_says(tmp_path: Path) -> None:
     assert "://" not in page  # nothing is fetched from elsewhere
 
 
+@pytest.mark.long
 def test_a_wide_table_says_of_each_column_what_a_narrow_one_does(tmp_path: Path) -> None:
     drawn = random.Random(5)
     makers = (

@@ -67,17 +67,27 @@ PREDICT: dict[str, object] = {"model_type": "scikit-learn", "model": "m.joblib",
 TABLE = {"model_type": "scikit-learn", "training_data": "t.csv", "target": "y", "seed": 1}
 LOGISTIC = {**TABLE, "estimator": "logistic_regression"}
 TASKS: dict[str, dict[str, object]] = {
-    "search": {**IRIS, "search": {"parameters": GRID, "folds": 4}},
-    "drop": {**LOGISTIC, "missing": "drop", "calibration": "sigmoid"},
     "neighbours": {**TABLE, "estimator": "k_nearest_neighbors", "class_weight": "balanced"},
     "nobody": {**LOGISTIC, "class_weight": {"rarest": 2}},
     "train": {**TABLE, "estimator": "ridge", "problem": "regression"},
 }
 LONG: dict[str, dict[str, object]] = {
+    "search": {**IRIS, "search": {"parameters": GRID, "folds": 4}},
+    "drop": {**LOGISTIC, "missing": "drop", "calibration": "sigmoid"},
     "weights": {**LOGISTIC, "class_weight": {"rare": 9, "common": 1}},
     "parameter": {**LOGISTIC, "hyper_parameters": {"class_weight": {"rare": 9, "common": 1}}},
     "native": {**TABLE, "estimator": "decision_tree", "missing": "native", "hyper_parameters": {"max_depth": 3}},
 }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, program_runs.Ran]:
+    """What takes longest."""
+    tasks: list[tuple[dict[str, bytes | Path], dict[str, object]]] = [
+        ({"t.csv": uneven()} if "t.csv" in task.values() else {}, task) for task in LONG.values()
+    ]
+    runs = program_runs.run_in_one_process(tmp_path_factory.mktemp("trained"), tasks, 400)
+    return dict(zip(LONG, runs, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +108,11 @@ def rows_of(run: program_runs.Ran, name: str = "predictions.csv") -> list[dict[s
         return list(csv.DictReader(file))
 
 
-def test_a_search_finds_what_scikit_learn_finds(ran: dict[str, program_runs.Ran]) -> None:
+@pytest.mark.long
+def test_a_search_finds_what_scikit_learn_finds(trained: dict[str, program_runs.Ran]) -> None:
     from sklearn import datasets, model_selection, tree  # noqa: PLC0415 - seconds for each process that collects the tests
 
-    run = ran["search"]
+    run = trained["search"]
     assert run.code == 0, run.err
     data = datasets.load_iris()
     train, _ = model_selection.train_test_split(np.arange(150), test_size=30, random_state=5, stratify=data.target)
@@ -120,11 +131,8 @@ def test_a_search_finds_what_scikit_learn_finds(ran: dict[str, program_runs.Ran]
 
 
 @pytest.mark.long
-def test_weights_of_classes_are_weights_of_their_rows(tmp_path: Path) -> None:
-    tasks: list[tuple[dict[str, bytes | Path], dict[str, object]]] = [
-        ({"t.csv": uneven()}, each) for each in LONG.values()
-    ]
-    weights, parameter, native = program_runs.run_in_one_process(tmp_path, tasks, 400)
+def test_weights_of_classes_are_weights_of_their_rows(trained: dict[str, program_runs.Ran]) -> None:
+    weights, parameter, native = (trained[name] for name in ("weights", "parameter", "native"))
     assert (weights.code, parameter.code, native.code) == (0, 0, 0), weights.err + native.err
     weighted, by_parameter = ([float(row["probability rare"]) for row in rows_of(run)] for run in (weights, parameter))
     assert weighted == pytest.approx(by_parameter, abs=1e-6)
@@ -137,8 +145,9 @@ def test_weights_that_cannot_be_are_refused(ran: dict[str, program_runs.Ran]) ->
     assert "there is no class 'rarest'; there are common, rare" in ran["nobody"].err
 
 
-def test_missing_values_and_calibration(ran: dict[str, program_runs.Ran]) -> None:
-    run = ran["drop"]
+@pytest.mark.long
+def test_missing_values_and_calibration(trained: dict[str, program_runs.Ran]) -> None:
+    run = trained["drop"]
     assert run.code == 0, run.err
     metrics = run.json("metrics.json")
     assert sum(metrics["rows"].values()) == 192
@@ -155,9 +164,10 @@ def test_missing_values_and_calibration(ran: dict[str, program_runs.Ran]) -> Non
     assert "calibration.png" in run.files
 
 
-def test_the_card_has_the_data_and_the_exact_versions(ran: dict[str, program_runs.Ran]) -> None:
-    card = (ran["drop"].results / "model_card.md").read_text(encoding="utf-8")
-    metrics = ran["drop"].json("metrics.json")
+@pytest.mark.long
+def test_the_card_has_the_data_and_the_exact_versions(trained: dict[str, program_runs.Ran]) -> None:
+    card = (trained["drop"].results / "model_card.md").read_text(encoding="utf-8")
+    metrics = trained["drop"].json("metrics.json")
     assert card.startswith("# LogisticRegression: classification of `y`")
     assert hashlib.sha256(uneven()).hexdigest() in card
     assert f"| scikit-learn | {metrics['versions']['scikit-learn']} |" in card

@@ -137,6 +137,7 @@ def test_counts_agree_with_plain_counting(tmp_path: Path) -> None:
         assert told == runs
 
 
+@pytest.mark.long
 def test_keywords_agree_with_scikit_learn(tmp_path: Path) -> None:
     texts = {f"{at}.txt": made_up(at, 30 + at) for at in range(4)}
     ran = analyse(

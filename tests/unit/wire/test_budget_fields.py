@@ -85,7 +85,7 @@ def grow(message: Any, path: tuple[str, ...], letters: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5_000])
-@pytest.mark.parametrize("letters", ["x", "x🙂é"], ids=["ascii", "one to four bytes"])
+@pytest.mark.parametrize("letters", [pytest.param("x", marks=pytest.mark.long), "x🙂é"], ids=["ascii", "all lengths"])
 @pytest.mark.parametrize(
     ("name", "path"), GROWN, ids=lambda value: value if isinstance(value, str) else ".".join(value)
 )
