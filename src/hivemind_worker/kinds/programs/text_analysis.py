@@ -78,7 +78,7 @@ def _read(path: str, at: int, corpus: Corpus, *, alone: bool) -> Document:
             batch.add(clauses, compared=not alone)
         if alone:
             corpus.parts += first
-            corpus.documents.add(filter(batch.is_counted, set(batch.words[began:])))
+            batch.of_paragraphs += set(batch.words[began:])
         if len(batch.words) > _BATCH:
             batch.flush()
     batch.flush()
@@ -105,6 +105,8 @@ class _Batch:
         self._runs: dict[int, list[str]] = {length: [] for length in corpus.runs}
         self.own = own
         self.words: list[str] = []
+        self.of_paragraphs: list[str] = []
+        """The different words of each paragraph, where paragraphs stand in for documents."""
 
     def add(self, clauses: list[list[str]], *, compared: bool) -> None:
         """Take one sentence; ``compared`` where there are other texts that it may be in."""
@@ -132,7 +134,12 @@ class _Batch:
         for word, times in counts.items():
             self._document.word_lengths[text_words.length(word)] += times
         self.own.update(counts)
-        self._corpus.words.update({word: times for word, times in counts.items() if self.is_counted(word)})
+        counted = {word: times for word, times in counts.items() if self.is_counted(word)}
+        self._corpus.words.update(counted)
+        if self.of_paragraphs:
+            paragraphs = Counter(self.of_paragraphs)
+            self._corpus.documents.update({word: times for word, times in paragraphs.items() if word in counted})
+            self.of_paragraphs.clear()
         for length, gathered in self._runs.items():
             self._corpus.runs[length].add(gathered)
             gathered.clear()
