@@ -48,6 +48,7 @@ class Heard:
     `cut`: the stream ended before its time. `lost`: that was the engine's doing. `overtime`: it did not answer when
     its time was over. `over_disk`: it was killed because its workspace was larger than allowed; said how large.
     `not_begun`: a capsule that was entered again had not been told to start: the attempt can be run anew.
+    ``ended_first``: EXITED came before the stop. ``killed_first``: the capsule was killed before EXITED came.
     ``undead``: it was killed, and its stream did not end. ``started``: START was sent. ``reattached``: an earlier
     process of this node had the capsule. ``elapsed_seconds``: by our clock from START to EXITED, or to the end of the
     conversation without it; None where nobody knows.
@@ -59,6 +60,8 @@ class Heard:
     logs: outcome.Logs = dataclasses.field(default_factory=outcome.Logs)
     truncated: bool = False
     stopped: bool = False
+    ended_first: bool = False
+    killed_first: bool = False
     overtime: bool = False
     cut: bool = False
     lost: bool = False
@@ -114,7 +117,7 @@ class CapsuleRun:
         self._redactor = redaction.Redactor(plan.secrets)
         self._kept = logs.Kept(plan.caps, after.output)
         self._receiver = results.Receiver(store, plan.caps, after.results, observer.stored)
-        self._heard = Heard(exited=after.exited)
+        self._heard = Heard(exited=after.exited, ended_first=after.exited is not None)
         self._ready = asyncio.Event()
         self._feed_error: Exception | None = None
         times = deadlines.Times(plan.limits.timeout_seconds, plan.grace_seconds, plan.caps.results_seconds)
@@ -277,6 +280,7 @@ class CapsuleRun:
 
     def _exited(self, message: messages.Exited) -> None:
         self._heard.exited = message
+        self._heard.ended_first, self._heard.killed_first = not self._heard.stopped, self._kill_job is not None
         if self.began is not None:
             self._heard.elapsed_seconds = clock.now() - self.began
         self._watchdog.enter(deadlines.State.COLLECTING)

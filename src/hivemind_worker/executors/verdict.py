@@ -190,9 +190,7 @@ def _ending(heard: capsule_run.Heard, stop: stopping.Stop, facts: evidence.Facts
     if exited is None:
         return _stopped(stop) if heard.stopped else (outcome.Status.FAILED, *_broken_off(heard, facts))
     why = exited.why if evidence.credible(exited.why, facts) else messages.Why.OWN
-    # A capsule is killed process by process: its first one may still tell of the task's death, and of DONE.
-    was_killed = heard.stopped and exited.signal == signal.SIGKILL
-    if why is messages.Why.STOP or was_killed or (heard.stopped and done is None):
+    if why is messages.Why.STOP or _was_killed(heard) or (heard.stopped and done is None):
         return _stopped(stop)
     if why is messages.Why.TIMEOUT:
         return outcome.Status.FAILED, outcome.Reason.TIMEOUT, "the time limit was over"
@@ -207,6 +205,17 @@ def _ending(heard: capsule_run.Heard, stop: stopping.Stop, facts: evidence.Facts
     claim = evidence.contradiction(exited.why, facts)
     missing = f"its results could not be taken: {heard.fault}" if done is None and heard.fault else ""
     return outcome.Status.FAILED, reason, "; ".join(filter(None, (error, claim, missing)))
+
+
+def _was_killed(heard: capsule_run.Heard) -> bool:
+    """Whether a stop may have killed a task of whose end, and DONE, its capsule still reported.
+
+    A capsule is killed process by process, its first one not always first. What a task makes of the death of its
+    children, an exit code of 0 included, is no end of its own; an end that was reported before the stop is.
+    """
+    if not heard.stopped or heard.ended_first or heard.exited is None:
+        return False
+    return heard.killed_first or heard.exited.signal == signal.SIGKILL
 
 
 def _without_results(error: str, facts: evidence.Facts) -> tuple[outcome.Reason, str]:
