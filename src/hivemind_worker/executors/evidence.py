@@ -76,7 +76,9 @@ _NOT_OF_CAPSULE = "never by a capsule's word"
 
 EVIDENCE: Final[Mapping[Reason, Row]] = {
     Reason.NONZERO_EXIT: Row(
-        "none: nobody gains by it, and every claim without evidence becomes this", "-", lambda _: True
+        "none: nobody gains by it, and every claim without evidence becomes this",
+        "a SIGKILL with which the capsule ended, too, came from outside: `engine_lost` or `internal`",
+        lambda _: True,
     ),
     Reason.TIMEOUT: Row("the time limit has passed by the worker's own clock since START", _OWN, _timeout),
     Reason.CANCELLED: Row(

@@ -22,6 +22,9 @@ _NO_ROOM = ("No space left", "File too large", "Quota exceeded", "Disk quota")
 _UNPROVEN = frozenset({outcome.Reason.INTERNAL, outcome.Reason.ENGINE_LOST})
 """Reasons for which the node is blamed, although a task or its image may have caused what is seen of them."""
 
+_BLAMES_TASK = frozenset({outcome.Reason.NONZERO_EXIT, outcome.Reason.PIDS_LIMIT})
+"""What a SIGKILL alone proves nothing of."""
+
 _UNSURE = outcome.NodeCheck.NOT_DONE
 """On an end that `node_check` is to look into."""
 
@@ -202,6 +205,10 @@ def _ending(heard: capsule_run.Heard, stop: stopping.Stop, facts: evidence.Facts
             return outcome.Status.FAILED, *_without_results(error, facts)
         return outcome.Status.COMPLETED, None, ""
     reason, error = _failure(exited, facts)
+    if reason in _BLAMES_TASK and done is None and facts.cut and _was_sigkill(exited):
+        # By another's hand: after its own SIGKILL the capsule would have lived on.
+        reason = outcome.Reason.ENGINE_LOST if facts.lost else outcome.Reason.INTERNAL
+        error = f"the task's capsule was killed from outside, and the task with it: {error}"
     claim = evidence.contradiction(exited.why, facts)
     missing = f"its results could not be taken: {heard.fault}" if done is None and heard.fault else ""
     return outcome.Status.FAILED, reason, "; ".join(filter(None, (error, claim, missing)))
@@ -216,6 +223,11 @@ def _was_killed(heard: capsule_run.Heard) -> bool:
     if not heard.stopped or heard.ended_first or heard.exited is None:
         return False
     return heard.killed_first or heard.exited.signal == signal.SIGKILL
+
+
+def _was_sigkill(exited: messages.Exited) -> bool:
+    """Whether the task died of SIGKILL, or its shell's last command did."""
+    return signal.SIGKILL in {exited.signal, (exited.status or 0) - 128}
 
 
 def _without_results(error: str, facts: evidence.Facts) -> tuple[outcome.Reason, str]:

@@ -40,6 +40,12 @@ def judge(
         (capsule_run.Heard(exited=OWN, cut=True, fault="it was killed"), Reason.INTERNAL),
         (capsule_run.Heard(exited=OWN, cut=True, lost=True, fault="broke"), Reason.ENGINE_LOST),
         (capsule_run.Heard(exited=OWN, lost=True, fault="broke"), Reason.ENGINE_LOST),
+        # Killed process by process from outside: the task first, of which the capsule could still report.
+        (capsule_run.Heard(exited=exited(status=None, signal=9), cut=True, fault="it was killed"), Reason.INTERNAL),
+        (capsule_run.Heard(exited=exited(status=137), cut=True, fault="it was killed"), Reason.INTERNAL),
+        (capsule_run.Heard(exited=exited(status=137), cut=True, lost=True, fault="broke"), Reason.ENGINE_LOST),
+        (capsule_run.Heard(exited=exited(status=None, signal=9), fault="it lied"), Reason.NONZERO_EXIT),
+        (capsule_run.Heard(exited=exited(status=9), cut=True, fault="it was killed"), Reason.NONZERO_EXIT),
         (capsule_run.Heard(lost=True, fault="broke"), Reason.ENGINE_LOST),
         (capsule_run.Heard(overtime=True, fault="silent"), Reason.TIMEOUT),
         (capsule_run.Heard(refused_file="cannot write: No space left on device", fault="x"), Reason.DISK_LIMIT),
@@ -59,6 +65,12 @@ def test_a_capsule_that_ran_out_of_memory_while_its_results_were_read_did_so() -
     heard = capsule_run.Heard(exited=OWN, cut=True, fault="it ended without a word")
     found = judge(heard, accounts.Reading(memory_kills=1, peak_memory_bytes=60 << 20))
     assert found.reason is Reason.OOM
+
+
+def test_a_task_that_was_killed_for_memory_before_its_capsule_was_killed_ran_out_of_it() -> None:
+    heard = capsule_run.Heard(exited=exited(status=None, signal=9), cut=True, fault="it was killed")
+    assert judge(heard, accounts.Reading(memory_kills=1, peak_memory_bytes=60 << 20)).reason is Reason.OOM
+    assert judge(heard, accounts.Reading(memory_kills=0, forks_refused=7)).reason is Reason.INTERNAL
 
 
 def test_results_that_a_failed_task_lost_are_told() -> None:
