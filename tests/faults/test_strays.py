@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import left_processes
 import mortal
@@ -93,9 +94,11 @@ async def test_l05_a_child_of_bubblewrap_whose_parent_was_killed_is_gone_after_t
     await worker.ended(task_id)
 
 
-def started(*argv: str, mark: str = "") -> subprocess.Popen[bytes]:
+def started(
+    *argv: str, mark: str = "", environment: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[bytes]:
     """A process of its own session, with a mark in its environment."""
-    environment = {"PATH": os.defpath, **({life.VARIABLE: mark} if mark else {})}
+    environment = {"PATH": os.defpath, **environment, **({life.VARIABLE: mark} if mark else {})}
     return subprocess.Popen(argv, env=environment, start_new_session=True)
 
 
@@ -109,19 +112,30 @@ async def test_l05_only_what_a_life_of_this_node_left_that_is_over_is_ended(tmp_
         "of-another-node": life.Life(life.current("node-2").node, gone.pid, 1).mark,
     }
     made = {name: started("sleep", "600", mark=mark) for name, mark in marks.items()}
-    made["argument"] = started("sh", "-c", "sleep 600; :", "sh", over.mark)
+    made["argument"] = started("sh", "-c", "sleep 600; :", "sh", "--setenv", life.VARIABLE, over.mark)
+    # What somebody has who looks for a mark, or writes of it, is his own.
+    searches = (over.mark, f"grep {life.VARIABLE}={over.mark}", f"{life.VARIABLE}={over.mark}.txt", f"a{over.mark}")
+    made |= {f"names it {at}": started("sh", "-c", "sleep 600; :", "sh", text) for at, text in enumerate(searches)}
+    made["another variable"] = started("sleep", "600", environment={"MARK": over.mark, f"MY{life.VARIABLE}": over.mark})
+    names = {name for name in made if name.startswith("names it")}
     try:
         await waiting.wait_until(
-            lambda: len(left_processes.of_node("node-1")) == 3, description="the marks can be seen"
+            lambda: len(left_processes.of_node("node-1")) == 8, description="the marks can be seen"
         )
         ended = await asyncio.to_thread(life.sweep, "node-1", tmp_path)
         assert set(ended) == {made["over"].pid, made["argument"].pid}
-        assert {name for name, process in made.items() if process.poll() is None} == {"mine", "of-another-node"}
+        assert {name for name, process in made.items() if process.poll() is None} == {
+            "mine",
+            "of-another-node",
+            "another variable",
+            *names,
+        }
         assert await asyncio.to_thread(life.sweep, "node-1", own_too=True) == (made["mine"].pid,)
         assert made["of-another-node"].poll() is None
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(made["argument"].pid, 9)
+        for name in ("argument", *names):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(made[name].pid, 9)
         for process in made.values():
             process.kill()
             process.wait()

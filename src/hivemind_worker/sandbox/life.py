@@ -28,7 +28,10 @@ _PROC: Final = Path("/proc")
 ABANDONED_SECONDS: Final = 120.0
 """How old a process is before it is looked at by other nodes than its own, which may be just starting again."""
 
-_MARK: Final = re.compile(rb"hivemind-life-([0-9a-f]{16})-(\d+)-(\d+)")
+_MARK: Final = re.compile(rb"(?:^|\0)" + VARIABLE.encode() + rb"[=\0]hivemind-life-([0-9a-f]{16})-(\d+)-(\d+)(?=\0)")
+"""The variable with its value, as the environment and the words of ``--setenv`` have it: text that merely names a mark,
+as the command line of a search or an editor does, is no mark."""
+
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _GONE_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.02
@@ -107,9 +110,15 @@ def abandoned() -> tuple[Stray, ...]:
 
 def _marked() -> Iterator[Stray]:
     for pid in _pids():
-        mark = _MARK.search(_words(pid))
-        if mark is not None and pid != os.getpid():
-            yield Stray(pid, Life(mark[1].decode(), int(mark[2]), int(mark[3])))
+        life = _life_of(pid)
+        if life is not None and pid != os.getpid():
+            yield Stray(pid, life)
+
+
+def _life_of(pid: int) -> Life | None:
+    """The life whose mark a process bears."""
+    mark = _MARK.search(_words(pid))
+    return None if mark is None else Life(mark[1].decode(), int(mark[2]), int(mark[3]))
 
 
 def sweep(node_id: str, holder_folder: Path | None = None, *, own_too: bool = False) -> tuple[int, ...]:
@@ -144,7 +153,7 @@ def _kill(stray: Stray) -> bool:
     except OSError:
         return False
     try:
-        if stray.life.mark.encode() not in _words(stray.pid):
+        if _life_of(stray.pid) != stray.life:
             return False
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except OSError:
