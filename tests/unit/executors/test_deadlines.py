@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.capsule import frame_types, frames, messages, payloads
 from hivemind_worker.concurrency import clock, stopping
-from hivemind_worker.executors import capsule_run, capsule_spec, deadlines, start_time
+from hivemind_worker.executors import capsule_run, capsule_spec, deadlines, executor, start_time
 from hivemind_worker.task import outcome, plan
 
 Virtually = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -115,7 +116,12 @@ def _numbered(message: messages.Message, sequence: int) -> tuple[frame_types.Fra
     return kind, sequence, payload
 
 
-def held(capsule: Capsule, folder: Path, stop: stopping.Stop | None = None) -> Coroutine[Any, Any, capsule_run.Heard]:
+def held(
+    capsule: Capsule,
+    folder: Path,
+    stop: stopping.Stop | None = None,
+    observer: attempts.Watcher | None = None,
+) -> Coroutine[Any, Any, capsule_run.Heard]:
     store = stores.Store(folder / "store")
     store.prepare()
     return capsule_run.CapsuleRun(
@@ -124,7 +130,7 @@ def held(capsule: Capsule, folder: Path, stop: stopping.Stop | None = None) -> C
         spec=capsule_spec.spec_of(PLAN, {}, messages.OnDisconnect.KEEP),
         store=store,
         stop=stop or stopping.Stop(),
-        observer=attempts.Watcher(),
+        observer=observer or attempts.Watcher(),
         kill=capsule.kill,
     ).run()
 
@@ -216,3 +222,36 @@ async def test_a_flood_of_output_leaves_turns_to_others(tmp_path: Path) -> None:
     assert heard.fault == "the capsule ended without a word"
     assert turns_at_start is not None
     assert turns - turns_at_start >= pieces
+
+
+async def test_frames_that_take_long_each_leave_turns_to_others(tmp_path: Path) -> None:
+    frames_in_piece = 30
+    turns: list[int] = []
+
+    class Slow(attempts.Watcher):
+        """Takes as long for a few bytes as the search for many secrets does."""
+
+        def output(self, stream: executor.Stream, offset: int, data: bytes) -> None:
+            super().output(stream, offset, data)
+            turns.append(0)
+            time.sleep(1.2 * capsule_run._TURN_SECONDS)
+
+    async def once() -> bytes:
+        await capsule.spoken_to.wait()
+        if turns:
+            return b""
+        outputs = (messages.Output(messages.Stream.OUT, 2 * at, b"y\n") for at in range(frames_in_piece))
+        return b"".join(frames.encode(*_numbered(output, 1 + at)) for at, output in enumerate(outputs))
+
+    async def others() -> None:
+        while True:
+            await asyncio.sleep(0)
+            if turns:
+                turns[-1] += 1
+
+    taking_turns = asyncio.create_task(others())
+    capsule = Capsule(once)
+    await held(capsule, tmp_path, observer=Slow())
+    await stopping.settle(taking_turns)
+    assert len(turns) == frames_in_piece
+    assert sum(count > 0 for count in turns) >= frames_in_piece - 1
