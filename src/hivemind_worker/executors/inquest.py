@@ -43,4 +43,6 @@ def suspicious(heard: capsule_run.Heard) -> bool:
     if heard.stopped or heard.overtime:
         return False
     exited = heard.exited
-    return exited is None or (exited.why is messages.Why.OWN and exited.status != 0)
+    if exited is None or heard.cut:  # what a task leaves in memory may kill the capsule that reads its results
+        return True
+    return exited.why is messages.Why.OWN and exited.status != 0
