@@ -54,3 +54,14 @@ def test_an_offset_that_no_zone_has_makes_no_time(tmp_path: Path) -> None:
     table = b"t,k\n2026-01-01T10:00:00+25:00,a\n2026-01-02T10:00:00+00:00,b\n"
     (read,) = table_reads.read(tmp_path / "w", [("t.csv", table, {})])
     assert read.types == ["text", "text"]
+
+
+def test_short_japanese_is_read_or_called_a_guess(tmp_path: Path) -> None:
+    names = "名前,都市,値\n田中太郎,東京,1\n鈴木花子,大阪,2\n"
+    encodings = ("iso2022_jp", "shift_jis", "euc_jp")
+    reads = table_reads.read(tmp_path / "w", [("t.csv", names.encode(encoding), {}) for encoding in encodings])
+    mail, shift, extended = reads
+    assert mail.rows == [["田中太郎", "東京", 1], ["鈴木花子", "大阪", 2]]
+    assert mail.names == ["名前", "都市", "値"]
+    assert (shift.rows, shift.names) == (mail.rows, mail.names)
+    assert "is a guess" in extended.notes
