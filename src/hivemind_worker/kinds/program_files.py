@@ -31,7 +31,7 @@ TABLES = (
         "table_header.py",
         "table_dialect.py",
     ),
-    *("table_rows.py", "table_typing.py", "cell_formats.py", "cell_kinds.py"),
+    *("table_rows.py", "table_typing.py", "table_warnings.py", "cell_formats.py", "cell_kinds.py"),
     *("encodings_found.py", "encoding_languages.py", "given.py"),
 )
 """The programs' modules that read tables, which more than one kind brings."""

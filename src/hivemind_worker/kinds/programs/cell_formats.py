@@ -63,7 +63,7 @@ _TIMES = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p")
 _TIME = "[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?( [AaPp][Mm])?"
 _ISO_DAY = "[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
 _ISO_TIME = "[T ][0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,9})?)?"
-_ZONE = " ?([Zz]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?)"
+_ZONE = " ?([Zz]|UTC|GMT|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)"
 
 CURRENCY = (
     r"(?:US|CA|A|C|R|NZ|HK|S)?[$]|\p{Sc}|USD|EUR|GBP|CHF|JPY|CNY|RMB|INR|TWD|KRW|SGD|HKD|AUD|NZD|CAD|MXN|BRL|ZAR|"

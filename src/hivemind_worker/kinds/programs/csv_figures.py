@@ -113,8 +113,9 @@ def time_bins(column: dict[str, Any], count: int) -> Bins:
 
 
 def bin_of(value: str, start: str, width: str, count: str) -> str:
-    """SQL for the number of a value's bin, from 0."""
-    return f"least({count} - 1, greatest(0, floor(({value} - {start}) / {width})))::INTEGER"
+    """SQL for the number of a value's bin, from 0; NULL for a missing value, which least and greatest would pass by."""
+    place = f"least({count} - 1, greatest(0, floor(({value} - {start}) / {width})))::INTEGER"
+    return f"CASE WHEN {value} IS NOT NULL THEN {place} END"
 
 
 def labels(column: dict[str, Any], edges: list[float]) -> list[float] | list[str]:

@@ -97,6 +97,12 @@ _FEW = 20
 _NEAR = 0.035
 """Scores within which the words decide, not the letters."""
 
+_FEW_IDEOGRAPHS = 100
+"""Letters beyond ASCII below which Chinese or Korean may as well be Japanese without kana."""
+
+_IDEOGRAPHS_ALONE = 0.6
+"""Score of Japanese without kana, such as a list of names: a guess at best."""
+
 _SURE_OF_FEW = 0.75
 _ONE_LETTER_WORDS = frozenset("àáâåæéèêíîöóòôøúüýÀÁÅÉÈÍÓÖØÚ")
 
@@ -136,8 +142,14 @@ def judge(sample: bytes, languages: LanguageJudge) -> Guess | None:
 
 def _doubt(scored: list[tuple[float, str, list[str], str]], text: str, best: float, *, few: bool) -> float:
     """How sure a guess by a few letters can be where they could be other words as well."""
-    rivals = any(other != text and score >= 0.75 * best for score, _, _, other in scored)
-    return _SURE_OF_FEW if few and rivals else 1.0
+    others = [(score, encoding) for score, encoding, _, other in scored if other != text]
+    rivals = any(score >= 0.75 * best for score, _ in others)
+    if few and rivals:
+        return _SURE_OF_FEW
+    is_short = sum(not letter.isascii() for letter in text) < _FEW_IDEOGRAPHS
+    has_kana = any("\u3040" <= letter <= "\u30ff" for letter in text)
+    may_be_japanese = not has_kana and any(encoding in {"cp932", "euc_jp"} for _, encoding in others)
+    return _SURE_OF_FEW if is_short and may_be_japanese else 1.0
 
 
 def _one_byte(sample: bytes) -> list[tuple[float, str, list[str], str]]:
@@ -236,7 +248,7 @@ def _many_bytes(sample: bytes) -> list[tuple[float, str, list[str], str]]:
         except UnicodeDecodeError:
             continue
         foreign = [letter for letter in text if not letter.isascii()]
-        if foreign and (score := common(foreign)) > 0.6:
+        if foreign and (score := common(foreign)) >= _IDEOGRAPHS_ALONE:
             guesses.append((score, encoding, [language], text))
     return guesses
 

@@ -31,6 +31,9 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_ISO_2022_JP = (b"\x1b$B", b"\x1b$@", b"\x1b$(D", b"\x1b(I")
+"""What begins Japanese in ISO-2022-JP, whose bytes are all ASCII."""
+
 _PACKED = (
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
@@ -142,6 +145,8 @@ def _named(path: str, declared: str, marked: str, head: bytes, *, valid: bool) -
         if wide := _wide(head):
             return encoding_languages.Guess(wide, "", 0.95)
         raise given.Refusal(f"{given.shown(path)} is no text: it holds NUL bytes")
+    if valid and any(mark in head for mark in _ISO_2022_JP):
+        return encoding_languages.Guess("iso2022_jp_ext", "ja", 0.95)
     return encoding_languages.Guess("utf-8", "", 1.0) if valid else _likeliest(path)
 
 

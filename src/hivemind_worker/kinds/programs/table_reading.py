@@ -20,6 +20,7 @@ import duckdb
 import given
 import table_files
 import table_typing
+import table_warnings
 from cell_formats import identifier, literal
 
 NULL_VALUES = ("", "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan", r"\N")
@@ -154,6 +155,7 @@ def _typed(
     words = frozenset(name for file in files for name in file.text_columns)
     delimiters = frozenset(file.layout.dialect.delimiter for file in files)
     columns = table_typing.find(connection, names, options, delimiters, words)
+    table_warnings.add(connection, columns, options)
     typed = ", ".join(table_typing.expression(column, options) for column in columns)
     write(connection, f"SELECT {typed} FROM raw", target, "zstd", len(columns))
     connection.execute("DROP VIEW raw")

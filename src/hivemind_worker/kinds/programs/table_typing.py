@@ -176,11 +176,11 @@ class _Judge:
             if infinite:
                 fitting[name] = [(kind, style) for kind, style in fitting[name] if kind in {"integer", "number"}]
             best = max(fits)
-            if not fitting[name] and total - best <= _NEARLY * total and best:
+            if not fitting[name] and real - best <= max(1, _NEARLY * real) and best > 1:
                 kind = own[fits.index(best)][0]
                 what = {"date": "dates", "timestamp": "times", "integer": "numbers", "number": "numbers"}[kind]
                 column.notes.append(
-                    f"nearly all are {what}: {total - best:,} of {total:,} values are not; "
+                    f"nearly all are {what}: {real - best:,} of {real:,} values are not; "
                     "options.types or options.null_values can say what they are"
                 )
             elif fitting[name]:
