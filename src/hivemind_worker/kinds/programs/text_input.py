@@ -13,13 +13,12 @@ from pathlib import Path
 
 import docx
 import pypdf
-from docx.table import Table
-from docx.text.paragraph import Paragraph
 from icu4py.breakers import WordBreaker
 from selectolax.lexbor import LexborHTMLParser
 
 import encodings_found
 import given
+import text_docx
 import text_sentences
 
 _ZIP = b"PK\x03\x04"
@@ -173,25 +172,14 @@ def _docx(path: str) -> Source:
     with zipfile.ZipFile(path) as archive:
         _fits(path, sum(entry.file_size for entry in archive.infolist() if entry.filename.endswith(".xml")), "docx")
     try:
-        body = docx.Document(path)
-        parts = [part for block in body.iter_inner_content() for part in _texts(block)]
+        body = docx.Document(path).element.body
+        parts = list(text_docx.paragraphs(body))
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - as of a PDF
         raise _broken(path, "Word document", error) from None
-    return Source(path, "docx", "", "\n\n".join(parts), ["the body alone: no headers, footers, notes and text boxes"])
-
-
-def _texts(block: Paragraph | Table) -> Iterator[str]:
-    if isinstance(block, Paragraph):
-        yield block.text
-        return
-    seen = set()
-    for row in block.rows:
-        for cell in row.cells:
-            if cell._tc not in seen:  # noqa: SLF001 - a merged cell comes once for each place, and has no other identity
-                seen.add(cell._tc)  # noqa: SLF001
-                yield from (part for inner in cell.iter_inner_content() for part in _texts(inner))
+    notes = [text_docx.NOTE, *([text_docx.CHANGES_NOTE] if text_docx.has_changes(body) else [])]
+    return Source(path, "docx", "", "\n\n".join(parts), notes)
 
 
 def _html(path: str, encoding: str, head: bytes) -> Source:
