@@ -41,7 +41,9 @@ class Opened:
     durations: list[int] = field(default_factory=list)
     """Milliseconds of each frame; empty for pages, which have none."""
 
-    loop: int | None = None
+    plays: int = 1
+    """How often an animation is played; 0: without end."""
+
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -73,8 +75,11 @@ def opened(path: str, max_pixels: int, frames: str) -> Opened:
             known.notes.append("had 16 bits a channel, of which 8 were read: only grey is read with more")
         known.notes += known.metadata.notes
         turn = _TURNS.get(known.metadata.orientation)
-        known.loop = image.info.get("loop")
-        for frame in _frames(image, count, max_pixels):
+        known.plays = _plays(image)
+        first_frame = int(count > 1 and bool(getattr(image, "default_image", False)))
+        if first_frame:
+            known.notes.append("the picture that it has for programs without animation was left out")
+        for frame in _frames(image, range(first_frame, count), max_pixels):
             if count > 1 and image.format != "TIFF":
                 known.durations.append(round(float(frame.info.get("duration") or 0)))
             if clear is not None and "transparency" in frame.info:
@@ -128,15 +133,23 @@ def too_many(count: str, max_pixels: int) -> str:
     )
 
 
-def _frames(image: Image.Image, count: int, max_pixels: int) -> Iterator[Image.Image]:
+def _plays(image: Image.Image) -> int:
+    """How often it is played: GIF has the number of repetitions, none where it is shown once, the others of plays."""
+    loop = image.info.get("loop")
+    if loop is None:
+        return 1
+    return int(loop) + 1 if image.format == "GIF" and loop else int(loop)
+
+
+def _frames(image: Image.Image, numbers: range, max_pixels: int) -> Iterator[Image.Image]:
     """The frames, as they look; of a TIFF the pages, each of its own size."""
     total = 0
-    for number in range(count):
+    for number in numbers:
         image.seek(number)
         total += image.width * image.height
         _allowed(total, 1, 1, max_pixels)
         image.load()
-        yield image.copy() if count > 1 else image
+        yield image.copy() if numbers.stop > 1 else image
 
 
 def _reads_half(image: Image.Image) -> bool:
