@@ -17,6 +17,10 @@ WORKABLE = frozenset({"L", "LA", "RGB", "RGBA"})
 DEEP = frozenset({"I;16", "I", "F"})
 """One channel of 16 or 32 bits, which some steps and formats know; elsewhere it is brought to 8."""
 
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2
+"""Tags of TIFF, and their values."""
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -149,7 +153,27 @@ def _frames(image: Image.Image, numbers: range, max_pixels: int) -> Iterator[Ima
         total += image.width * image.height
         _allowed(total, 1, 1, max_pixels)
         image.load()
-        yield image.copy() if numbers.stop > 1 else image
+        frame = image.copy() if numbers.stop > 1 else image
+        yield _in_true_shades(frame, image) if image.format == "TIFF" else frame
+
+
+def _in_true_shades(page: Image.Image, file: Image.Image) -> Image.Image:
+    """A page of a TIFF, whose numbers Pillow takes for unsigned and light where they are great, whatever they are.
+
+    Raises Refusal for numbers that no mode holds.
+    """
+    tags = file.tag_v2  # type: ignore[attr-defined]  # of a TIFF
+    bits, kinds = tags.get(_BITS, (1,)), tags.get(_SAMPLE_FORMAT, (1,))
+    if page.mode == "L" and bits[0] == 8 and kinds[0] == _SIGNED:
+        raise given.Refusal("has signed numbers of 8 bits, which are not read: save it with 16 or 32")
+    if page.mode == "I" and bits[0] == 32 and kinds[0] == _UNSIGNED and page.getextrema()[0] < 0:  # type: ignore[operator]
+        raise given.Refusal("has numbers beyond 2,147,483,647, which are not read: save it with 16 bits or as float")
+    if page.mode in DEEP and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        if page.mode != "I;16":
+            raise given.Refusal("has 0 for white in more than 16 bits, which is not read: save it with 0 for black")
+        white = 2 ** bits[0] - 1
+        return page.convert("I").point(lambda value: value * -1 + white).convert("I;16")
+    return page
 
 
 def _reads_half(image: Image.Image) -> bool:
