@@ -89,6 +89,9 @@ def test_small_letters_and_elisions() -> None:
     assert words("de", "Ver\u00adbin\u00addung VER\u00ad\nBINDUNG Straße") == ["verbindung", "verbindung", "straße"]
     assert words("fr", "L’eau d'aujourd’hui, quelqu’un n’a") == ["l", "eau", "d", "aujourd'hui", "quelqu'un", "n", "a"]
     assert words("en", "e\u0301te\u0301 été") == ["été", "été"]
+    assert words("en", "ﬁnd the oﬃce ﬂow") == ["find", "the", "office", "flow"]
+    assert words("ar", "ﻛﺘﺎﺏ ﻻ") == ["كتاب", "لا"]
+    assert words("uk", "п'ять п’ять пʼять") == ["п'ять"] * 3
     assert [text_words.length(word) for word in ("हिन्दी", "été", "bee")] == [2, 3, 3]
 
 
