@@ -132,6 +132,24 @@ def test_sentences_of_many_scripts(code: str) -> None:
     assert "".join(sentences).split() == text.split()
 
 
+ABBREVIATED = [
+    ("en", "The U.S. Army came. It lives in the U.S. He left. Washington D.C. Metro Police knew.", 4),
+    ("en", "Smith et al. (2019) found it. So did Lee et al. Then came Sen. Jones, Gov. Brown and Lt. Hill.", 3),
+    ("en", "Built ca. 1900 by Al. She has a Ph.D. in law. Call my rep. Now.", 4),
+    ("de", "Wir essen z. B. Brot. In Ländern, u. a. Polen, gilt i. d. R. Montag. Es ist d. h. Ende.", 3),
+    ("es", "Vive en EE. UU. y vino en 44 a. C. César murió.", 1),
+    ("fr", "Une ville, p. ex. Paris, est grande. Oui.", 2),
+    ("ru", "Столица, т. е. Москва, велика. И т. д. Затем он ушёл.", 3),
+    ("pl", "Są tu m.in. Niemcy i Czesi. Tak.", 2),
+]
+
+
+@pytest.mark.parametrize(("code", "text", "count"), ABBREVIATED)
+def test_a_point_behind_an_abbreviation_ends_no_sentence(code: str, text: str, count: int) -> None:
+    sentences = list(text_sentences.sentences(text, code))
+    assert len(sentences) == count, sentences
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(st.sampled_from("abéñöüжщאבגحرفदक한글"), min_size=1, max_size=8), min_size=1, max_size=300))
 def test_words_between_spaces_come_back(drawn: list[str]) -> None:
