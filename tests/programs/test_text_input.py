@@ -187,6 +187,50 @@ def test_a_word_document_is_what_its_reader_sees(
     assert any("tracked changes" in note for note in source.notes) == ("w:author" in inner)
 
 
+@pytest.mark.parametrize(
+    ("declared", "encoding", "text"),
+    [
+        ("shift_jis", "cp932", "①東京～髙い"),
+        ("euc-kr", "cp949", "똠방각하"),
+        ("big5", "big5hkscs", "香港嘅人"),
+        ("iso-8859-9", "cp1254", "“İstanbul”"),
+        ("tis-620", "cp874", "“สวัสดี”"),
+        ("latin1", "cp1252", "“œuvre” €"),
+        ("iso-2022-jp", "iso-2022-jp", "日本語の文章"),
+        ("x-gbk", "gbk", "中文龍"),
+        ("x-mac-cyrillic", "mac_cyrillic", "Привет"),
+        ("iso-8859-15", "iso-8859-15", "œuvre €"),
+    ],
+)
+def test_a_page_is_read_in_what_browsers_take_its_declaration_for(
+    declared: str, encoding: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(given, "memory_for_data", lambda: 10**9)
+    path = tmp_path / "a.html"
+    page = f'<html><head><meta charset="{declared}"></head><body><p>{text}</p></body></html>'
+    path.write_bytes(page.encode(encoding))
+    assert "".join(text_input.source(str(path)).pieces()).strip() == text
+
+
+@pytest.mark.parametrize(
+    ("inner", "words"),
+    [
+        ("<fieldset><legend>Name</legend>Text</fieldset>", "Name Text"),
+        ("<center>One</center>two<menu><li>x</menu>y", "One two x y"),
+        ("<button>A</button><button>B</button>", "A B"),
+        ("<p><ruby>漢字<rp>(</rp><rt>かんじ</rt><rp>)</rp></ruby>", "漢字"),
+        ("<p>a<audio>no</audio><video>no</video><canvas>no</canvas> b<i>c</i>d", "a bcd"),
+    ],
+)
+def test_the_text_of_a_page_is_parted_as_it_looks(
+    inner: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(given, "memory_for_data", lambda: 10**9)
+    path = tmp_path / "a.html"
+    path.write_text(f"<html><body>{inner}</body></html>", encoding="utf-8")
+    assert "".join(text_input.source(str(path)).pieces()).split() == words.split()
+
+
 def test_duplicates_are_pairs_of_alike_texts() -> None:
     drawn = random.Random(3)
     vocabulary = [f"w{at}" for at in range(500)]

@@ -37,10 +37,28 @@ _BLANK = re.compile(r"(?:\r\n?|\n)[ \t\u3000]*(?:\r\n?|\n)\s*")
 _HTML = re.compile(rb"^\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
 _CHARSET = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE)
 _NO_TEXT = ["script", "style", "template", "noscript", "head", "svg", "math", "iframe", "object", "select", "textarea"]
+_NO_TEXT += ["audio", "video", "canvas", "rt", "rp"]  # what is there for browsers without them; readings of characters
 _BLOCKS = (
-    "address,article,aside,blockquote,caption,dd,details,dialog,div,dl,dt,fieldset,figcaption,figure,footer,form,h1,h2,"
+    "address,article,aside,blockquote,button,caption,center,dd,details,dialog,dir,div,dl,dt,fieldset,legend,menu,hgroup,"
+    "search,figcaption,figure,footer,form,h1,h2,"
     "h3,h4,h5,h6,header,hr,li,main,nav,ol,p,pre,section,summary,table,tr,ul"
 )
+_WIDER = {
+    **dict.fromkeys(("iso8859-1", "ascii"), "cp1252"),
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "big5": "big5hkscs",
+}
+"""What browsers read where a page declares these: the encoding that has more characters at the unused places."""
+
+_LABELS = {"x-sjis": "cp932", "x-gbk": "gb18030", "x-mac-cyrillic": "mac_cyrillic", "windows-874": "cp874"}
+"""Names that Python does not know."""
+
 _BLOCK_MARK, _LINE_MARK = "\x1e", "\x1f"
 _HYPHENATED = re.compile(r"(?<=[^\W\d_])[-\u2010]\n(?=[^\W\d_])")
 
@@ -208,11 +226,13 @@ def _html_encoding(path: str, raw: bytes, head: bytes) -> str:
             raw.decode("utf-8")
         except UnicodeDecodeError:
             name = declared[1].decode("ascii").lower()
-            name = {"iso-8859-1": "cp1252", "us-ascii": "cp1252", "gb2312": "gb18030", "gbk": "gb18030"}.get(name, name)
             try:
-                return codecs.lookup(name).name
+                name = codecs.lookup(_LABELS.get(name, name)).name
             except LookupError:
-                pass
+                return encodings_found.find(path)
+            return _WIDER.get(name, name)
+        if b"\x1b$" in raw and declared[1].lower() == b"iso-2022-jp":  # of seven bits, and so UTF-8 too
+            return "iso2022_jp"
     return encodings_found.find(path)
 
 
