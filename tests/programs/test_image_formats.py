@@ -261,7 +261,8 @@ def test_animations_come_whole_or_are_refused(form: str, into: str, tmp_path: Pa
             if "tiff" not in {form, into}:
                 assert first.info["duration"] == second.info["duration"]
         if "tiff" not in {form, into}:
-            assert other.info["loop"] == 3
+            plays = [file.info["loop"] + (file.format == "GIF") for file in (one, other)]
+            assert plays[0] == plays[1]
     with pytest.raises(given.Refusal, match=r"has 4 frames: options\.frames says"):
         image_opening.opened(str(source), 10**6, "refuse")
     with pytest.raises(given.Refusal, match="4 frames of 30x20 pixels, more than 2,399"):

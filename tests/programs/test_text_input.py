@@ -11,6 +11,7 @@ from typing import Any
 import docx
 import program_runs
 import pytest
+from docx.oxml import parse_xml
 
 import given
 import text_duplicates
@@ -121,6 +122,113 @@ def test_what_is_no_text_is_refused_by_its_name(name: str, content: bytes, reaso
     path.write_bytes(content)
     with pytest.raises(given.Refusal, match=reason):
         text_input.source(str(path))
+
+
+def run_of(text: str) -> str:
+    return f'<w:r><w:t xml:space="preserve">{text}</w:t></w:r>'
+
+
+@pytest.mark.parametrize(
+    ("inner", "text"),
+    [
+        (f'<w:p>{run_of("a ")}<w:ins w:id="1" w:author="x">{run_of("new ")}</w:ins>{run_of("b")}</w:p>', "a new b"),
+        ('<w:p><w:del w:id="1" w:author="x"><w:r><w:delText>a</w:delText></w:r></w:del></w:p>', ""),
+        (
+            (
+                f'<w:p><w:moveFrom w:id="1" w:author="x">{run_of("old")}</w:moveFrom>'
+                f'<w:moveTo w:id="2" w:author="x">{run_of("new")}</w:moveTo></w:p>'
+            ),
+            "new",
+        ),
+        (
+            (
+                '<w:p><w:pPr><w:rPr><w:del w:id="3" w:author="x"/></w:rPr></w:pPr>'
+                f"{run_of('one ')}</w:p><w:p>{run_of('paragraph')}</w:p>"
+            ),
+            "one paragraph",
+        ),
+        (f"<w:sdt><w:sdtContent><w:p>{run_of('control')}</w:p></w:sdtContent></w:sdt>", "control"),
+        (f"<w:p>{run_of('a ')}<w:sdt><w:sdtContent>{run_of('b')}</w:sdtContent></w:sdt></w:p>", "a b"),
+        (f'<w:p><w:fldSimple w:instr="TITLE">{run_of("field")}</w:fldSimple></w:p>', "field"),
+        (f'<w:p><w:smartTag w:element="x">{run_of("tag")}</w:smartTag></w:p>', "tag"),
+        (f'<w:customXml w:element="x"><w:p>{run_of("custom")}</w:p></w:customXml>', "custom"),
+        (f"<w:p><w:hyperlink>{run_of('link')}</w:hyperlink></w:p>", "link"),
+        (
+            f"<w:p><w:r><w:ruby><w:rt>{run_of('かん')}</w:rt><w:rubyBase>{run_of('漢')}</w:rubyBase></w:ruby></w:r></w:p>",
+            "漢",
+        ),
+        (
+            '<w:p><w:pPr><w:tabs><w:tab w:pos="9"/></w:tabs></w:pPr><w:r><w:t>a</w:t><w:tab/><w:t>b</w:t></w:r></w:p>',
+            "a\tb",
+        ),
+        (
+            (
+                "<w:tbl><w:sdt><w:sdtContent><w:tr><w:tc><w:tcPr><w:vMerge w:val='restart'/></w:tcPr>"
+                f"<w:p>{run_of('cell')}</w:p></w:tc></w:tr></w:sdtContent></w:sdt>"
+                f"<w:tr><w:tc><w:tcPr><w:vMerge/></w:tcPr><w:p>{run_of('covered')}</w:p></w:tc></w:tr></w:tbl>"
+            ),
+            "cell",
+        ),
+    ],
+)
+def test_a_word_document_is_what_its_reader_sees(
+    inner: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(given, "memory_for_data", lambda: 10**9)
+    document = docx.Document()
+    body = document.element.body
+    names = "".join(f' xmlns:{prefix}="{name}"' for prefix, name in body.nsmap.items() if prefix)
+    body[:0] = list(parse_xml(f"<w:body{names}>{inner}</w:body>"))
+    path = tmp_path / "a.docx"
+    document.save(str(path))
+    source = text_input.source(str(path))
+    assert source.content is not None
+    assert source.content.strip() == text
+    assert any("tracked changes" in note for note in source.notes) == ("w:author" in inner)
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding", "text"),
+    [
+        ("shift_jis", "cp932", "①東京～髙い"),
+        ("euc-kr", "cp949", "똠방각하"),
+        ("big5", "big5hkscs", "香港嘅人"),
+        ("iso-8859-9", "cp1254", "“İstanbul”"),
+        ("tis-620", "cp874", "“สวัสดี”"),
+        ("latin1", "cp1252", "“œuvre” €"),
+        ("iso-2022-jp", "iso-2022-jp", "日本語の文章"),
+        ("x-gbk", "gbk", "中文龍"),
+        ("x-mac-cyrillic", "mac_cyrillic", "Привет"),
+        ("iso-8859-15", "iso-8859-15", "œuvre €"),
+    ],
+)
+def test_a_page_is_read_in_what_browsers_take_its_declaration_for(
+    declared: str, encoding: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(given, "memory_for_data", lambda: 10**9)
+    path = tmp_path / "a.html"
+    page = f'<html><head><meta charset="{declared}"></head><body><p>{text}</p></body></html>'
+    path.write_bytes(page.encode(encoding))
+    assert "".join(text_input.source(str(path)).pieces()).strip() == text
+
+
+@pytest.mark.parametrize(
+    ("inner", "words"),
+    [
+        ("<fieldset><legend>Name</legend>Text</fieldset>", "Name Text"),
+        ("<center>One</center>two<menu><li>x</menu>y", "One two x y"),
+        ("<button>A</button><button>B</button>", "A B"),
+        ("<p><ruby>漢字<rp>(</rp><rt>かんじ</rt><rp>)</rp></ruby>", "漢字"),
+        ("<p>a<audio>no</audio><video>no</video><canvas>no</canvas> b<i>c</i>d", "a bcd"),
+    ],
+)
+def test_the_text_of_a_page_is_parted_as_it_looks(
+    inner: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(given, "memory_for_data", lambda: 10**9)
+    path = tmp_path / "a.html"
+    path.write_text(f"<html><body>{inner}</body></html>", encoding="utf-8")
+    assert "".join(text_input.source(str(path)).pieces()).split() == words.split()
 
 
 def test_duplicates_are_pairs_of_alike_texts() -> None:

@@ -89,6 +89,9 @@ def test_small_letters_and_elisions() -> None:
     assert words("de", "Ver\u00adbin\u00addung VER\u00ad\nBINDUNG Straße") == ["verbindung", "verbindung", "straße"]
     assert words("fr", "L’eau d'aujourd’hui, quelqu’un n’a") == ["l", "eau", "d", "aujourd'hui", "quelqu'un", "n", "a"]
     assert words("en", "e\u0301te\u0301 été") == ["été", "été"]
+    assert words("en", "ﬁnd the oﬃce ﬂow") == ["find", "the", "office", "flow"]
+    assert words("ar", "ﻛﺘﺎﺏ ﻻ") == ["كتاب", "لا"]
+    assert words("uk", "п'ять п’ять пʼять") == ["п'ять"] * 3
     assert [text_words.length(word) for word in ("हिन्दी", "été", "bee")] == [2, 3, 3]
 
 
@@ -127,6 +130,24 @@ def test_sentences_of_many_scripts(code: str) -> None:
     sentences = list(text_sentences.sentences(text, code))
     assert len(sentences) == count, sentences
     assert "".join(sentences).split() == text.split()
+
+
+ABBREVIATED = [
+    ("en", "The U.S. Army came. It lives in the U.S. He left. Washington D.C. Metro Police knew.", 4),
+    ("en", "Smith et al. (2019) found it. So did Lee et al. Then came Sen. Jones, Gov. Brown and Lt. Hill.", 3),
+    ("en", "Built ca. 1900 by Al. She has a Ph.D. in law. Call my rep. Now.", 4),
+    ("de", "Wir essen z. B. Brot. In Ländern, u. a. Polen, gilt i. d. R. Montag. Es ist d. h. Ende.", 3),
+    ("es", "Vive en EE. UU. y vino en 44 a. C. César murió.", 1),
+    ("fr", "Une ville, p. ex. Paris, est grande. Oui.", 2),
+    ("ru", "Столица, т. е. Москва, велика. И т. д. Затем он ушёл.", 3),
+    ("pl", "Są tu m.in. Niemcy i Czesi. Tak.", 2),
+]
+
+
+@pytest.mark.parametrize(("code", "text", "count"), ABBREVIATED)
+def test_a_point_behind_an_abbreviation_ends_no_sentence(code: str, text: str, count: int) -> None:
+    sentences = list(text_sentences.sentences(text, code))
+    assert len(sentences) == count, sentences
 
 
 @settings(max_examples=60, deadline=None)

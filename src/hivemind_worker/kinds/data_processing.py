@@ -41,7 +41,14 @@ _PROGRAMS: Mapping[str, _Programs] = {
     ),
     "text_analysis": _Programs(
         (
-            *("text_analysis.py", "text_input.py", "text_documents.py", "text_results.py", "text_words.py"),
+            *(
+                "text_analysis.py",
+                "text_input.py",
+                "text_docx.py",
+                "text_documents.py",
+                "text_results.py",
+                "text_words.py",
+            ),
             *("text_sentences.py", "text_languages.py", "text_counting.py", "text_duplicates.py"),
             *("text_readability.py", "text_syllables.py", "text_plots.py", "plotting.py"),
             *("encodings_found.py", "encoding_languages.py", "given.py"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageCms, ImageColor, ImageDraw
 
 import given
+import image_metadata
 import image_opening
 import image_saving
 import image_steps
@@ -41,10 +43,14 @@ class Sheets:
         self._page: list[tuple[str, Image.Image]] = []
         self.files: list[str] = []
 
-    def small(self, picture: Image.Image) -> Image.Image:
-        """The picture as its cell shows it."""
+    def small(self, picture: Image.Image, icc: bytes) -> Image.Image:
+        """The picture as its cell shows it: in sRGB, since a page has pictures of many profiles."""
         flat = image_saving.flattened(image_opening.eight_bits(picture, []), self._background)
-        return image_steps.thumbnail(flat, {"size": self._size, "max_pixels": self._size**2}).convert("RGB")
+        small = image_steps.thumbnail(flat, {"size": self._size, "max_pixels": self._size**2})
+        if image_metadata.is_of(icc, small):
+            with contextlib.suppress(ImageCms.PyCMSError, OSError):  # broken: told where the picture itself needs it
+                small = image_metadata.in_srgb(small, icc)
+        return small.convert("RGB")
 
     def add(self, name: str, small: Image.Image) -> None:
         """Take the next picture."""

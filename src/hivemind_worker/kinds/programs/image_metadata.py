@@ -119,7 +119,7 @@ def parameters(metadata: Metadata, form: str, picture: Image.Image) -> tuple[dic
     holds, arguments, notes, missing = FORMATS[form], dict[str, Any](), [], []
     exif = _exif_bytes(metadata, form, picture)
     icc = metadata.icc
-    if icc and picture.mode not in _SPACES.get(icc[16:20], ()):
+    if icc and not is_of(icc, picture):
         notes.append("its colour profile is not of the result's colours, and was left out")
         icc = b""
     for name, value in (("exif", exif), ("icc", icc), ("xmp", metadata.xmp)):
@@ -140,6 +140,11 @@ def parameters(metadata: Metadata, form: str, picture: Image.Image) -> tuple[dic
     if missing:
         notes.append(f"left out, since {form} holds none: {', '.join(missing)}")
     return arguments, notes
+
+
+def is_of(icc: bytes, picture: Image.Image) -> bool:
+    """Whether a profile is of this picture's colours."""
+    return picture.mode in _SPACES.get(icc[16:20], ())
 
 
 def in_srgb(picture: Image.Image, icc: bytes) -> Image.Image:

@@ -17,6 +17,10 @@ WORKABLE = frozenset({"L", "LA", "RGB", "RGBA"})
 DEEP = frozenset({"I;16", "I", "F"})
 """One channel of 16 or 32 bits, which some steps and formats know; elsewhere it is brought to 8."""
 
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2
+"""Tags of TIFF, and their values."""
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -41,7 +45,9 @@ class Opened:
     durations: list[int] = field(default_factory=list)
     """Milliseconds of each frame; empty for pages, which have none."""
 
-    loop: int | None = None
+    plays: int = 1
+    """How often an animation is played; 0: without end."""
+
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -73,8 +79,11 @@ def opened(path: str, max_pixels: int, frames: str) -> Opened:
             known.notes.append("had 16 bits a channel, of which 8 were read: only grey is read with more")
         known.notes += known.metadata.notes
         turn = _TURNS.get(known.metadata.orientation)
-        known.loop = image.info.get("loop")
-        for frame in _frames(image, count, max_pixels):
+        known.plays = _plays(image)
+        first_frame = int(count > 1 and bool(getattr(image, "default_image", False)))
+        if first_frame:
+            known.notes.append("the picture that it has for programs without animation was left out")
+        for frame in _frames(image, range(first_frame, count), max_pixels):
             if count > 1 and image.format != "TIFF":
                 known.durations.append(round(float(frame.info.get("duration") or 0)))
             if clear is not None and "transparency" in frame.info:
@@ -128,15 +137,43 @@ def too_many(count: str, max_pixels: int) -> str:
     )
 
 
-def _frames(image: Image.Image, count: int, max_pixels: int) -> Iterator[Image.Image]:
+def _plays(image: Image.Image) -> int:
+    """How often it is played: GIF has the number of repetitions, none where it is shown once, the others of plays."""
+    loop = image.info.get("loop")
+    if loop is None:
+        return 1
+    return int(loop) + 1 if image.format == "GIF" and loop else int(loop)
+
+
+def _frames(image: Image.Image, numbers: range, max_pixels: int) -> Iterator[Image.Image]:
     """The frames, as they look; of a TIFF the pages, each of its own size."""
     total = 0
-    for number in range(count):
+    for number in numbers:
         image.seek(number)
         total += image.width * image.height
         _allowed(total, 1, 1, max_pixels)
         image.load()
-        yield image.copy() if count > 1 else image
+        frame = image.copy() if numbers.stop > 1 else image
+        yield _in_true_shades(frame, image) if image.format == "TIFF" else frame
+
+
+def _in_true_shades(page: Image.Image, file: Image.Image) -> Image.Image:
+    """A page of a TIFF, whose numbers Pillow takes for unsigned and light where they are great, whatever they are.
+
+    Raises Refusal for numbers that no mode holds.
+    """
+    tags = file.tag_v2  # type: ignore[attr-defined]  # of a TIFF
+    bits, kinds = tags.get(_BITS, (1,)), tags.get(_SAMPLE_FORMAT, (1,))
+    if page.mode == "L" and bits[0] == 8 and kinds[0] == _SIGNED:
+        raise given.Refusal("has signed numbers of 8 bits, which are not read: save it with 16 or 32")
+    if page.mode == "I" and bits[0] == 32 and kinds[0] == _UNSIGNED and page.getextrema()[0] < 0:  # type: ignore[operator]
+        raise given.Refusal("has numbers beyond 2,147,483,647, which are not read: save it with 16 bits or as float")
+    if page.mode in DEEP and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        if page.mode != "I;16":
+            raise given.Refusal("has 0 for white in more than 16 bits, which is not read: save it with 0 for black")
+        white = 2 ** bits[0] - 1
+        return page.convert("I").point(lambda value: value * -1 + white).convert("I;16")
+    return page
 
 
 def _reads_half(image: Image.Image) -> bool:

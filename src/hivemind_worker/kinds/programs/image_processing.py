@@ -134,7 +134,7 @@ def _picture(path: str, parked: Path, job: _Job) -> _Done:
             elif step["op"] == "strip_exif":
                 image_metadata.strip(known.metadata)
             elif step["op"] == "contact_sheet":
-                small = job.sheets.small(known.picture) if job.sheets is not None else None
+                small = job.sheets.small(known.picture, known.metadata.icc) if job.sheets is not None else None
             else:
                 known.frames = [_stepped(frame, step, known.notes, job) for frame in known.frames]
         doing = f"could not be written as {form}"

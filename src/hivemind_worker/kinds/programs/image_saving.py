@@ -22,6 +22,7 @@ _MAX_SIDE = {"jpeg": 65_500, "webp": 16_383, "gif": 65_535}
 _SEVERAL = frozenset({"gif", "png", "webp", "tiff"})
 """Formats of several frames. A PNG of several is an animation (APNG), and no place for pages."""
 
+_MAX_PLAYS = 65_535
 _CLEAR = 255
 """The shade of a GIF that is transparent, beside that many others."""
 
@@ -183,13 +184,32 @@ def _animation(opened: image_opening.Opened, form: str, frames: list[Image.Image
             opened.notes.append("its frames became pages, without their durations")
         return more
     more["duration"] = opened.durations
-    if form != "gif" or opened.loop is not None:  # a GIF that says nothing of it is shown once
-        more["loop"] = 1 if opened.loop is None else opened.loop
     if form == "gif":
-        more["disposal"] = 2
-    elif form == "webp" and any("A" in frame.mode for frame in frames):
+        opened.durations = more["duration"] = _in_hundredths(opened)
+        more |= {"disposal": 2, **({} if opened.plays == 1 else {"loop": _repetitions(opened)})}
+        return more
+    more["loop"] = min(opened.plays, _MAX_PLAYS)
+    if form == "webp" and any("A" in frame.mode for frame in frames):
         more["kmax"] = 1  # each frame whole: of parts that are opaque libwebp makes a file without transparency
     return more
+
+
+def _repetitions(opened: image_opening.Opened) -> int:
+    """How often a GIF begins again after its first play; 0: without end. One that is played once does not say it."""
+    return min(max(opened.plays - 1, 0), _MAX_PLAYS)
+
+
+def _in_hundredths(opened: image_opening.Opened) -> list[int]:
+    """Milliseconds of each frame as a GIF has them, in hundredths of a second, so that the whole lasts as long."""
+    durations, end, rounded_end = [], 0, 0
+    for duration in opened.durations:
+        end += duration
+        rounded = max(10 * round(end / 10) - rounded_end, 10) if duration else 0
+        durations.append(rounded)
+        rounded_end += rounded
+    if durations != opened.durations:
+        opened.notes.append("its durations were brought to whole hundredths of a second, at least one")
+    return durations
 
 
 def _clear_animation(frames: list[Image.Image], opened: image_opening.Opened) -> bytes:
@@ -199,8 +219,8 @@ def _clear_animation(frames: list[Image.Image], opened: image_opening.Opened) ->
     leaves out what has that colour.
     """
     parts = [b"GIF89a", struct.pack("<HHBBB", *frames[0].size, 0x70, 0, 0)]  # 8 bits a channel, no palette for all
-    if opened.loop is not None:
-        parts.append(b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<HB", opened.loop, 0))
+    if opened.plays != 1:
+        parts.append(b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<HB", _repetitions(opened), 0))
     for frame, duration in zip(frames, opened.durations, strict=True):
         options: dict[str, Any] = {
             "duration": duration,

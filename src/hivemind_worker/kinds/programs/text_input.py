@@ -13,13 +13,12 @@ from pathlib import Path
 
 import docx
 import pypdf
-from docx.table import Table
-from docx.text.paragraph import Paragraph
 from icu4py.breakers import WordBreaker
 from selectolax.lexbor import LexborHTMLParser
 
 import encodings_found
 import given
+import text_docx
 import text_sentences
 
 _ZIP = b"PK\x03\x04"
@@ -38,10 +37,28 @@ _BLANK = re.compile(r"(?:\r\n?|\n)[ \t\u3000]*(?:\r\n?|\n)\s*")
 _HTML = re.compile(rb"^\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
 _CHARSET = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE)
 _NO_TEXT = ["script", "style", "template", "noscript", "head", "svg", "math", "iframe", "object", "select", "textarea"]
+_NO_TEXT += ["audio", "video", "canvas", "rt", "rp"]  # what is there for browsers without them; readings of characters
 _BLOCKS = (
-    "address,article,aside,blockquote,caption,dd,details,dialog,div,dl,dt,fieldset,figcaption,figure,footer,form,h1,h2,"
+    "address,article,aside,blockquote,button,caption,center,dd,details,dialog,dir,div,dl,dt,fieldset,legend,menu,hgroup,"
+    "search,figcaption,figure,footer,form,h1,h2,"
     "h3,h4,h5,h6,header,hr,li,main,nav,ol,p,pre,section,summary,table,tr,ul"
 )
+_WIDER = {
+    **dict.fromkeys(("iso8859-1", "ascii"), "cp1252"),
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "big5": "big5hkscs",
+}
+"""What browsers read where a page declares these: the encoding that has more characters at the unused places."""
+
+_LABELS = {"x-sjis": "cp932", "x-gbk": "gb18030", "x-mac-cyrillic": "mac_cyrillic", "windows-874": "cp874"}
+"""Names that Python does not know."""
+
 _BLOCK_MARK, _LINE_MARK = "\x1e", "\x1f"
 _HYPHENATED = re.compile(r"(?<=[^\W\d_])[-\u2010]\n(?=[^\W\d_])")
 
@@ -173,25 +190,14 @@ def _docx(path: str) -> Source:
     with zipfile.ZipFile(path) as archive:
         _fits(path, sum(entry.file_size for entry in archive.infolist() if entry.filename.endswith(".xml")), "docx")
     try:
-        body = docx.Document(path)
-        parts = [part for block in body.iter_inner_content() for part in _texts(block)]
+        body = docx.Document(path).element.body
+        parts = list(text_docx.paragraphs(body))
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - as of a PDF
         raise _broken(path, "Word document", error) from None
-    return Source(path, "docx", "", "\n\n".join(parts), ["the body alone: no headers, footers, notes and text boxes"])
-
-
-def _texts(block: Paragraph | Table) -> Iterator[str]:
-    if isinstance(block, Paragraph):
-        yield block.text
-        return
-    seen = set()
-    for row in block.rows:
-        for cell in row.cells:
-            if cell._tc not in seen:  # noqa: SLF001 - a merged cell comes once for each place, and has no other identity
-                seen.add(cell._tc)  # noqa: SLF001
-                yield from (part for inner in cell.iter_inner_content() for part in _texts(inner))
+    notes = [text_docx.NOTE, *([text_docx.CHANGES_NOTE] if text_docx.has_changes(body) else [])]
+    return Source(path, "docx", "", "\n\n".join(parts), notes)
 
 
 def _html(path: str, encoding: str, head: bytes) -> Source:
@@ -220,11 +226,13 @@ def _html_encoding(path: str, raw: bytes, head: bytes) -> str:
             raw.decode("utf-8")
         except UnicodeDecodeError:
             name = declared[1].decode("ascii").lower()
-            name = {"iso-8859-1": "cp1252", "us-ascii": "cp1252", "gb2312": "gb18030", "gbk": "gb18030"}.get(name, name)
             try:
-                return codecs.lookup(name).name
+                name = codecs.lookup(_LABELS.get(name, name)).name
             except LookupError:
-                pass
+                return encodings_found.find(path)
+            return _WIDER.get(name, name)
+        if b"\x1b$" in raw and declared[1].lower() == b"iso-2022-jp":  # of seven bits, and so UTF-8 too
+            return "iso2022_jp"
     return encodings_found.find(path)
 
 

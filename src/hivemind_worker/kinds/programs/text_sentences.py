@@ -23,18 +23,37 @@ _LAST_WORD = re.compile(r"(\S+)$")
 _LINE_BREAK = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]")
 _ABBREVIATIONS = {
     "en": "mr mrs ms dr prof st sr jr vs e.g i.e cf inc ltd dept approx gen col sgt capt rev hon messrs mt viz",
-    "de": "dr prof hr fr bzw z.b d.h u.a ca vgl str evtl ggf inkl abs art geb gest sog mio mrd tsd zzgl exkl hrsg",
-    "fr": "m mm mme mlle dr pr cf p.ex env st ste av",
-    "es": "sr sra srta sres dr dra prof ud uds p.ej",
+    "de": (
+        "a d h i o s u v z dr prof hr fr bzw z.b d.h u.a ca vgl str evtl ggf inkl abs art geb gest sog mio mrd tsd "
+        "zzgl exkl hrsg"
+    ),
+    "fr": "p.ex p ex m mm mme mlle dr pr cf env st ste av",
+    "es": "ee a sr sra srta sres dr dra prof ud uds p.ej",
     "it": "sig sigg dott prof ing avv",
     "pt": "sr sra dr dra prof ex",
     "nl": "dhr mevr dr prof bijv ir drs",
-    "ru": "г гг ул им т.е т.д т.п",
-    "pl": "dr prof np mgr inż ul św",
+    "ru": "г гг ул им е т.е т.д т.п",
+    "pl": "m.in dr prof np mgr inż ul św",
     "sv": "dr prof t.ex bl.a dvs",
 }
+_TITLES = frozenset(("Lt", "Maj", "Cmdr", "Adm", "Sen", "Gov", "Rep", "Supt"))
+"""Titles in English that are words without their capital."""
+
+_EITHER = re.compile(r"(?:[A-Z]\.)+[A-Z]|al|Ph\.D")
+"""What in English stands within a sentence (the U.S. Army, Smith et al. (2019)) as well as at the end of one."""
+
+_FIRST_WORD = re.compile(r"\w*")
+_STARTER_WORDS = """
+    A After All Also Although An And Another Are As At Because Before But By Can Did Do Does Each Even Every Few Finally
+    First For From He Her Here His How However I If In Is It Its Later Many Most My No Not Now On Once One Only Or Other
+    Others Our She Since So Some Soon Such That The Their Then There These They This Those Thus To Today Two Under Until
+    Was We Were What When Where While Who Why With You Your
+"""
+_STARTERS = frozenset(_STARTER_WORDS.split())
+"""Words with which an English sentence begins after one of these."""
+
 _NUMBERED = {
-    "en": "no nos vol fig figs p pp sec ch eq jan feb mar apr jun jul aug sep sept oct nov dec",
+    "en": "ca no nos vol fig figs p pp sec ch eq jan feb mar apr jun jul aug sep sept oct nov dec",
     "de": "nr bd s abb kap jh",
     "fr": "no vol fig p pp art apr av janv févr juil sept oct nov déc",
     "es": "núm pág págs vol fig art",
@@ -84,9 +103,9 @@ def _goes_on(text: str, start: int, end: int, code: str) -> bool:
         return quoted and text[end:].strip()[:1] not in {"", "「", "『", "“", "‘"}
     if marked[-1:] in _LATIN_ENDS and not text[end - 1].isspace():
         return True
-    following = text[end : end + 20].lstrip().lstrip(_OPENERS)[:1]
+    following = text[end : end + 20].lstrip().lstrip(_OPENERS)
     if (
-        following.islower() and following.title() != following
+        following[:1].islower() and following[:1].title() != following[:1]
     ):  # Georgian has small letters, and no capital to begin with
         return True
     if not marked.endswith(".") or marked.endswith(".."):
@@ -96,12 +115,14 @@ def _goes_on(text: str, start: int, end: int, code: str) -> bool:
 
 
 def _is_abbreviated(word: str, following: str, code: str) -> bool:
-    """Whether the point behind this word is the word's: ``following`` is the next character."""
+    """Whether the point behind this word is the word's: ``following`` is what comes next."""
     small = word.lower()
+    if code == "en" and (word in _TITLES or _EITHER.fullmatch(word)):
+        return word in _TITLES or _FIRST_WORD.match(following)[0] not in _STARTERS  # type: ignore[index]  # matches all
     if small in _ALWAYS.get(code, ()) or (len(word) == 1 and word.isalpha() and word.isupper()):
         return True
     if small in _BEFORE_NUMBERS.get(code, ()):
-        return following.isdigit()
+        return following[:1].isdigit()
     return code in _ORDINALS and word.isdecimal() and len(word) <= 2
 
 

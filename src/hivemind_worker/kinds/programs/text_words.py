@@ -19,12 +19,16 @@ import text_sentences
 _IGNORABLE = re.compile("[\u00ad\u034f\u061c\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff]")
 """Soft hyphens, direction marks and the like: they change how a word looks, not which it is. ZWJ and ZWNJ are kept."""
 
+_PRESENTED = re.compile("[\ufb00-\ufb06\ufb13-\ufb17\ufb50-\ufbb1\ufbd3-\ufd3d\ufe70-\ufefc]+")
+"""Ligatures and Arabic presentation forms, as PDFs have them: shapes of letters, of which the words are made."""
+
 _DIVIDED = re.compile("\u00ad[ \t]*\r?\n[ \t]*")
 _JOINERS = "\u200c\u200d"
 _CLAUSE = re.compile(r"[,;:()\[\]{}\"«»„“”‹›、，；：（）「」『』《》【】،؛՝፣፤፥፦᠂᠈꘍—―]")
 _DASHES = frozenset("-–‐‑")
 _TURKISH = str.maketrans({"I": "ı", "İ": "i"})
 _OTHERWISE = str.maketrans({"İ": "i"})
+_APOSTROPHES = str.maketrans("’＇ʼ", "'''")
 _DOTTED = frozenset({"tr", "az", "crh", "tt", "gag"})
 """Languages whose capital I is of ı, and whose İ is of i."""
 
@@ -139,16 +143,20 @@ def _elided(word: str) -> Iterator[str]:
 
 
 def plain(text: str) -> str:
-    """The text in composed characters, without what is not seen; a word divided at a line's end is whole again."""
+    """The text in composed characters, letters for their ligatures, without what is not seen.
+
+    A word divided at a line's end is whole again.
+    """
     if text.isascii():
         return text
-    return unicodedata.normalize("NFC", _IGNORABLE.sub("", _DIVIDED.sub("", text)))
+    letters = _PRESENTED.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
+    return unicodedata.normalize("NFC", _IGNORABLE.sub("", _DIVIDED.sub("", letters)))
 
 
 def small(word: str, code: str) -> str:
     """A word in small letters, as its language has them, with one kind of apostrophe."""
     table = _TURKISH if code in _DOTTED else _OTHERWISE
-    return word.translate(table).lower().replace("’", "'").replace("＇", "'").strip(_JOINERS)
+    return word.translate(table).lower().translate(_APOSTROPHES).strip(_JOINERS)
 
 
 def is_number(word: str) -> bool:
