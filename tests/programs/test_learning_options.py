@@ -208,3 +208,26 @@ def test_a_model_is_not_asked_what_it_cannot_know(ran: dict[str, program_runs.Ra
     for name, reason in words.items():
         assert ran[name].code == 2
         assert reason in ran[name].err
+
+
+@pytest.mark.long
+def test_classes_are_scored_however_they_are_written(tmp_path: Path) -> None:
+    words = {"tf": ("true", "false"), "TF": ("True", "False"), "FT": ("FALSE", "TRUE"), "yn": ("yes", "no")}
+    tables = {
+        name: "\n".join(["x,y", *(f"{at % 20},{high if at % 20 > 9 else low}" for at in range(100))]).encode()
+        for name, (high, low) in {**words, "digits": ("01", "02"), "numbers": ("1", "2")}.items()
+    }
+    fields = {"model_type": "scikit-learn", "estimator": "decision_tree", "training_data": "t.csv", "target": "y"}
+    trainings: list[tuple[dict[str, bytes | Path], dict[str, object]]] = [
+        ({"t.csv": table}, dict(fields)) for table in tables.values()
+    ]
+    trained = program_runs.run_in_one_process(tmp_path / "trained", trainings, 400)
+    predictions: list[tuple[dict[str, bytes | Path], dict[str, object]]] = [
+        ({"m.joblib": run.results / "model.joblib", "new.csv": table}, PREDICT)
+        for run, table in zip(trained, tables.values(), strict=True)
+    ]
+    for name, run in zip(
+        tables, program_runs.run_in_one_process(tmp_path / "predicted", predictions, 400), strict=True
+    ):
+        assert run.code == 0, (name, run.err)
+        assert run.json("metrics.json")["test"]["accuracy"] == 1, name

@@ -187,8 +187,10 @@ def _score(results: learning_results.Told, record: model_record.Record, predicte
     else:
         assert results.labels is not None
         by_name = {str(label): at for at, label in enumerate(results.labels.tolist())}
-        words = actual.cast(pl.String).to_list()
-        places = np.array([by_name.get(word, -1) if word is not None else -1 for word in words])
+        words = actual.cast(pl.String)
+        if by_name.keys() <= {"true", "false"}:  # the classes of True and FALSE, too
+            words = words.str.to_lowercase()
+        places = np.array([by_name.get(word, -1) if word is not None else -1 for word in words.to_list()])
         usable = np.flatnonzero(places >= 0)
         values = results.labels[np.maximum(places, 0)]
     if len(usable) < len(values):
