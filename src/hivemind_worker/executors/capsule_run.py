@@ -175,6 +175,8 @@ class CapsuleRun:
                     await self._watchdog.in_time(functools.partial(self._pipe.write, said))
         except TimeoutError:
             self._heard.overtime = self._watchdog.state is deadlines.State.RUNNING
+            # What reads the results is our own program, out of the task's reach: its silence is nobody's result.
+            self._heard.cut = self._watchdog.state is deadlines.State.COLLECTING
             self._heard.fault = f"{self._watchdog.expiry}. The story: {self._talk.story()}"
             self._end()
             self._heard.undead = not await self._has_died()

@@ -108,8 +108,8 @@ EVIDENCE: Final[Mapping[Reason, Row]] = {
         lambda facts: not facts.started,
     ),
     Reason.RESULTS_REJECTED: Row(
-        "the task had ended by itself, and its capsule lived on until it was seen that its results do not come whole",
-        "its capsule was ended from outside meanwhile: `oom` where that is proved, else `internal`",
+        "the task had ended by itself, and its capsule went on until it was seen that its results do not come whole",
+        "its capsule was ended, or fell silent, meanwhile: `oom` where that is proved, else `internal`",
         lambda facts: not facts.cut,
     ),
     Reason.IMAGE_UNAVAILABLE: Row(_NOT_OF_CAPSULE, "-", lambda _: False),

@@ -236,7 +236,7 @@ def _without_results(error: str, facts: evidence.Facts) -> tuple[outcome.Reason,
         return outcome.Reason.RESULTS_REJECTED, f"the results could not be taken: {error}"
     if evidence.proved(outcome.Reason.OOM, facts):
         return outcome.Reason.OOM, f"out of memory before the results had come: {error}"
-    return outcome.Reason.INTERNAL, f"the task's capsule was ended from outside before its results had come: {error}"
+    return outcome.Reason.INTERNAL, f"the task's capsule ended or fell silent before its results had come: {error}"
 
 
 def _broken_off(heard: capsule_run.Heard, facts: evidence.Facts) -> tuple[outcome.Reason, str]:

@@ -13,9 +13,9 @@ import attempts
 import pytest
 
 from hivemind_worker.artifacts import store as stores
-from hivemind_worker.capsule import frame_types, frames, messages, payloads
+from hivemind_worker.capsule import accounts, frame_types, frames, messages, payloads
 from hivemind_worker.concurrency import clock, stopping
-from hivemind_worker.executors import capsule_run, capsule_spec, deadlines, executor, start_time
+from hivemind_worker.executors import capsule_run, capsule_spec, deadlines, executor, start_time, verdict
 from hivemind_worker.task import outcome, plan
 
 Virtually = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -149,6 +149,32 @@ def test_a_capsule_that_falls_silent_at_start_is_killed_in_time(virtually: Virtu
     heard, killed_at = virtually(story())
     assert heard.overtime
     assert 115 <= killed_at <= 116
+
+
+def test_a_capsule_that_falls_silent_with_its_results_is_not_the_tasks_fault(
+    virtually: Virtually, tmp_path: Path
+) -> None:
+    """It is our own program: frozen from outside, starved, or behind an engine that no longer passes anything on."""
+    exited = messages.Exited(status=0, signal=None, why=messages.Why.OWN, wall_us=1)
+    pieces = [frames.encode(*_numbered(exited, 1))]
+
+    async def story() -> tuple[capsule_run.Heard, float]:
+        async def after() -> bytes:
+            if pieces:
+                await asyncio.sleep(1)  # START comes first
+                return pieces.pop()
+            return await _silence()
+
+        async with asyncio.timeout(4000):
+            capsule = Capsule(after)
+            return await held(capsule, tmp_path), capsule.killed_at
+
+    heard, killed_at = virtually(story())
+    assert 60 <= killed_at <= 62
+    setting = verdict.Setting("docker", "runc", "sha256:x", PLAN.limits)
+    ended = verdict.judge(setting, heard, stopping.Stop(), accounts.Reading(), {})
+    assert ended.reason is outcome.Reason.INTERNAL, ended
+    assert "60 s to the next message" in ended.error
 
 
 def test_a_capsule_that_never_pauses_is_killed_in_time(virtually: Virtually, tmp_path: Path) -> None:
