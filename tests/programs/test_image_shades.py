@@ -81,3 +81,8 @@ def test_a_contact_sheet_has_the_colours_of_each_profile(tmp_path: Path) -> None
     for profile, colour in ((opened.metadata.icc, right), (b"", (255, 0, 0)), (b"broken" * 30, (255, 0, 0))):
         small = np.asarray(sheets.small(opened.picture, profile), int)
         assert np.abs(small[0, 0] - colour).max() <= 2
+
+
+def test_a_sheet_of_one_column_is_no_higher_than_a_jpeg_may_be() -> None:
+    sheets = contact_sheet.Sheets({"columns": 1, "size": 16, "labels": False}, 5_000, "#ffffff")
+    assert sheets._rows * 24 + 8 <= 65_500

@@ -152,6 +152,13 @@ def run_of(text: str) -> str:
         (f'<w:p><w:fldSimple w:instr="TITLE">{run_of("field")}</w:fldSimple></w:p>', "field"),
         (f'<w:p><w:smartTag w:element="x">{run_of("tag")}</w:smartTag></w:p>', "tag"),
         (f'<w:customXml w:element="x"><w:p>{run_of("custom")}</w:p></w:customXml>', "custom"),
+        (
+            (
+                "<w:p><w:r><w:rPr><w:vanish/></w:rPr><w:t>hidden</w:t></w:r>"
+                '<w:r><w:rPr><w:vanish w:val="0"/></w:rPr><w:t>shown</w:t></w:r></w:p>'
+            ),
+            "shown",
+        ),
         (f"<w:p><w:hyperlink>{run_of('link')}</w:hyperlink></w:p>", "link"),
         (
             f"<w:p><w:r><w:ruby><w:rt>{run_of('かん')}</w:rt><w:rubyBase>{run_of('漢')}</w:rubyBase></w:ruby></w:r></w:p>",
@@ -219,6 +226,13 @@ def test_a_page_is_read_in_what_browsers_take_its_declaration_for(
         ("<center>One</center>two<menu><li>x</menu>y", "One two x y"),
         ("<button>A</button><button>B</button>", "A B"),
         ("<p><ruby>漢字<rp>(</rp><rt>かんじ</rt><rp>)</rp></ruby>", "漢字"),
+        (
+            (
+                '<p>a <b hidden>no<i style="display:none">no<i hidden>no</i></i></b>'
+                '<i style="color:red; DISPLAY : none">no</i>b<u style="display:block">c</u>'
+            ),
+            "a bc",
+        ),
         ("<p>a<audio>no</audio><video>no</video><canvas>no</canvas> b<i>c</i>d", "a bcd"),
     ],
 )

@@ -90,7 +90,7 @@ def test_small_letters_and_elisions() -> None:
     assert words("fr", "L’eau d'aujourd’hui, quelqu’un n’a") == ["l", "eau", "d", "aujourd'hui", "quelqu'un", "n", "a"]
     assert words("en", "e\u0301te\u0301 été") == ["été", "été"]
     assert words("en", "ﬁnd the oﬃce ﬂow") == ["find", "the", "office", "flow"]
-    assert words("ar", "ﻛﺘﺎﺏ ﻻ") == ["كتاب", "لا"]
+    assert words("ar", "ﻛﺘﺎﺏ ﻻ كتـــاب") == ["كتاب", "لا", "كتاب"]
     assert words("uk", "п'ять п’ять пʼять") == ["п'ять"] * 3
     assert [text_words.length(word) for word in ("हिन्दी", "été", "bee")] == [2, 3, 3]
 

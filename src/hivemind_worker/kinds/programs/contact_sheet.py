@@ -18,6 +18,9 @@ _GAP = 8
 _PAGE_PIXELS = 24_000_000
 """A page's size in memory is three times as many bytes: 72 MB."""
 
+_SIDE = 65_500
+"""Most pixels a side of a JPEG, as Pillow writes it."""
+
 _QUALITY = 88
 _DPI = 150
 """Of a page as PDF."""
@@ -30,11 +33,13 @@ class Sheets:
         """For ``count`` pictures at most, as the step says."""
         self._size = step.get("size", 160)
         self._columns = min(step.get("columns") or min(8, math.ceil(math.sqrt(count))), max(1, count))
+        self._columns = min(self._columns, (_SIDE - _GAP) // (self._size + _GAP))
         self._label = 18 if step.get("labels", True) else 0
         self._background = background
         row = self._columns * (self._size + _GAP) * (self._size + self._label + _GAP)
         self._pdf = step.get("format") == "pdf"
-        self._rows = max(1, _PAGE_PIXELS // row)
+        highest = (_SIDE - _GAP) // (self._size + self._label + _GAP)
+        self._rows = max(1, min(_PAGE_PIXELS // row, highest))
         if self._pdf:  # as many rows as a sheet of paper has, whose sides are as 1 to the root of 2
             width = self._columns * (self._size + _GAP) + _GAP
             self._rows = max(

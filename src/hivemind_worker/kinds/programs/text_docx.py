@@ -63,8 +63,14 @@ def _text(element: Element) -> Iterator[str]:
             yield child.text or ""
         elif child.tag in _MARKS:
             yield _MARKS[child.tag]
-        elif child.tag not in _NO_TEXT:
+        elif child.tag not in _NO_TEXT and not _is_hidden(child):
             yield from _text(child)
+
+
+def _is_hidden(element: Element) -> bool:
+    """Whether it is a run that is formatted as hidden text."""
+    vanish = element.find(f"{_W}rPr/{_W}vanish")
+    return vanish is not None and vanish.get(f"{_W}val", "1") not in {"0", "false", "off"}
 
 
 def _is_covered(cell: Element) -> bool:

@@ -36,6 +36,7 @@ _MEMORY_PER_BYTE = {"html": 12, "docx": 12}
 _BLANK = re.compile(r"(?:\r\n?|\n)[ \t\u3000]*(?:\r\n?|\n)\s*")
 _HTML = re.compile(rb"^\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
 _CHARSET = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE)
+_UNDISPLAYED = re.compile(r"(?:^|;)\s*display\s*:\s*none", re.IGNORECASE)
 _NO_TEXT = ["script", "style", "template", "noscript", "head", "svg", "math", "iframe", "object", "select", "textarea"]
 _NO_TEXT += ["audio", "video", "canvas", "rt", "rp"]  # what is there for browsers without them; readings of characters
 _BLOCKS = (
@@ -207,6 +208,11 @@ def _html(path: str, encoding: str, head: bytes) -> Source:
     encoding = encoding or _html_encoding(path, raw, head)
     tree = LexborHTMLParser(raw.decode(encoding, "replace"))
     tree.strip_tags(_NO_TEXT, recursive=True)
+    for node in reversed(
+        tree.css("[hidden],[style]")
+    ):  # the inner ones first: what is taken out is freed with all in it
+        if "hidden" in node.attributes or _UNDISPLAYED.search(node.attributes.get("style") or ""):
+            node.decompose()
     for node in tree.css(_BLOCKS):
         node.insert_before(_BLOCK_MARK)
         node.insert_after(_BLOCK_MARK)

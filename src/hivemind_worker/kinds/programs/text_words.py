@@ -16,8 +16,12 @@ from icu4py.breakers import CharacterBreaker, WordBreaker
 import text_languages
 import text_sentences
 
-_IGNORABLE = re.compile("[\u00ad\u034f\u061c\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff]")
-"""Soft hyphens, direction marks and the like: they change how a word looks, not which it is. ZWJ and ZWNJ are kept."""
+_IGNORABLE = re.compile(
+    "[\u00ad\u034f\u061c\u0640\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff]"
+)
+"""Soft hyphens, direction marks, Arabic's tatweel and the like: they change how a word looks, not which it is.
+
+ZWJ and ZWNJ are kept."""
 
 _PRESENTED = re.compile("[\ufb00-\ufb06\ufb13-\ufb17\ufb50-\ufbb1\ufbd3-\ufd3d\ufe70-\ufefc]+")
 """Ligatures and Arabic presentation forms, as PDFs have them: shapes of letters, of which the words are made."""
