@@ -19,11 +19,14 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "long numbers, grouped": ('x,k\n"9,007,199,254,740,993",a\n"1,000",b\n', "1 numbers reach"),
     "long numbers, with a sign": ("x,k\n$9007199254740993,a\n$1,b\n", "1 numbers reach"),
     "long numbers beside fractions": ("x,k\n9007199254740993,a\n1.5,b\n", "1 numbers reach"),
+    "telephone numbers": ("n,p\nA,+886912345678\nB,+4915112345678\n", "telephone numbers: they stay text"),
+    "telephone numbers in groups": ("n,p\nA,+886 912 345 678\nB,+49 151 123 456\n", "telephone numbers: they stay"),
     "nanoseconds": ("t,k\n2026-01-01 10:00:00.123456789,a\n2026-01-01 10:00:00.5,b\n", "1 times are finer"),
 }
 
 PLAIN = {
     "categories": "k,v\nA,1.5\ntotally,2\n",
+    "differences": "k,v\nA,+12345678\nB,-12345678\n",
     "no numbers": "k,v\nA,x\nTotal,y\n",
     "long whole numbers": "k,v\nA,9007199254740993\nB,1\n",
     "exponents": "k,v\nA,1.234567890123e300\nB,1.5\n",
@@ -42,6 +45,10 @@ def reads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, table_reads.Rea
 @pytest.mark.parametrize("name", TABLES)
 def test_what_a_user_must_check_has_a_note(name: str, reads: dict[str, table_reads.Read]) -> None:
     assert TABLES[name][1] in reads[name].notes
+
+
+def test_telephone_numbers_lose_no_character(reads: dict[str, table_reads.Read]) -> None:
+    assert reads["telephone numbers"].rows == [["A", "+886912345678"], ["B", "+4915112345678"]]
 
 
 @pytest.mark.parametrize("name", PLAIN)

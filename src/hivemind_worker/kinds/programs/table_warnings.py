@@ -1,4 +1,4 @@
-"""What a user must check in a table although every value has a type: rows of totals, numbers and times cut short."""
+"""What a user must check in a table although every value has a type: totals, telephone numbers, values cut short."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ _EXACT = 2**53
 """Whole numbers below are exact as DOUBLE."""
 
 _AT_ONCE = 60
+_TELEPHONE = "[+][0-9](?:[ ().-]{0,2}[0-9]){7,14}"
+"""A number in the form of ITU-T E.123, of at most 15 digits; a shorter one may be a difference."""
 
 TOTALS = (
     *("total", "totals", "grand total", "subtotal", "sub-total", "sub total", "overall total", "total general"),
@@ -30,7 +32,8 @@ TOTALS = (
 def add(
     connection: duckdb.DuckDBPyConnection, columns: Sequence[table_typing.Column], options: Mapping[str, Any]
 ) -> None:
-    """Add notes to the columns, whose text is in the view ``raw``."""
+    """Add notes to the columns, whose text is in the view ``raw``; telephone numbers become text."""
+    _keep_telephone_numbers(connection, columns)
     numbers = [column for column in columns if column.type == "number"]
     if numbers or any(column.type == "integer" for column in columns):
         texts = [column for column in columns if column.type == "text"]
@@ -57,6 +60,17 @@ def add(
     times = [column for column in columns if column.type == "timestamp"]
     for column, count, _ in _count(connection, times, _is_finer):
         column.notes.append(f"{count:,} times are finer than a microsecond, and are cut to microseconds")
+
+
+def _keep_telephone_numbers(connection: duckdb.DuckDBPyConnection, columns: Sequence[table_typing.Column]) -> None:
+    """Turn columns of nothing but such numbers back to text: as whole numbers they would lose their plus."""
+    judged = [column for column in columns if column.type in {"integer", "number"} and not column.declared]
+    for column, count, rows in _count(
+        connection, judged, lambda column: f"regexp_full_match({identifier(column.name)}, '{_TELEPHONE}')"
+    ):
+        if count == rows:
+            column.type, column.style = "text", ""
+            column.notes = ["telephone numbers: they stay text; options.types integer reads them as numbers"]
 
 
 def _count(
