@@ -30,7 +30,7 @@ hypothesis.settings.register_profile(
     "here",
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
-    max_examples=int(os.environ.get("HIVEMIND_TEST_EXAMPLES", "20")),
+    max_examples=int(os.environ.get("HIVEMIND_TEST_EXAMPLES", "12")),
 )
 hypothesis.settings.load_profile("here")
 

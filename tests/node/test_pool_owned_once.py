@@ -76,7 +76,12 @@ def spelling(first: Path, there: Path, how: str) -> Path:
     return there
 
 
-@pytest.mark.parametrize("how", ["same", "relative", "dots", "symlink", "symlinked folder", "hard link"])
+BY_PATH = ("relative", "dots", "symlinked folder")
+
+
+@pytest.mark.parametrize(
+    "how", ["symlink", "hard link", *(pytest.param(how, marks=pytest.mark.long) for how in ("same", *BY_PATH))]
+)
 async def test_a_store_has_one_pool_whatever_the_path(tmp_path: Path, how: str) -> None:
     first = tmp_path / "a" / "pool.sqlite"
     with another_pool(tmp_path / "a", first, tmp_path / "a" / "artifacts") as pid:
@@ -92,7 +97,9 @@ async def test_a_store_has_one_pool_whatever_the_path(tmp_path: Path, how: str) 
             await server.NodePool(tmp_path / "b", store_path=path).start()
 
 
-@pytest.mark.parametrize("how", ["same", "relative", "symlink"])
+@pytest.mark.parametrize(
+    "how", ["symlink", *(pytest.param(how, marks=pytest.mark.long) for how in ("same", "relative"))]
+)
 @pytest.mark.parametrize("which", ["state folder", "artifacts"])
 async def test_a_folder_has_one_pool_whatever_the_path(tmp_path: Path, how: str, which: str) -> None:
     data, artifacts = tmp_path / "a", tmp_path / "artifacts"
