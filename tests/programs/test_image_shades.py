@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 import contact_sheet
 import given
+import image_depth
 import image_metadata
 import image_opening
 
@@ -81,6 +82,49 @@ def test_a_contact_sheet_has_the_colours_of_each_profile(tmp_path: Path) -> None
     for profile, colour in ((opened.metadata.icc, right), (b"", (255, 0, 0)), (b"broken" * 30, (255, 0, 0))):
         small = np.asarray(sheets.small(opened.picture, profile), int)
         assert np.abs(small[0, 0] - colour).max() <= 2
+
+
+def deep_files() -> dict[str, tuple[bytes, str]]:
+    """Files whose colours have more than Pillow reads, and what the notes say; and such as have not."""
+    plain = Image.new("RGB", (8, 8), "#336699")
+    files = {
+        "binary.ppm": (b"P6 2 2 65535\n" + bytes(24), "16 bits"),
+        "text.ppm": (b"P3 2 2 1023\n" + b"7 " * 12, "10 bits"),
+        "plain.ppm": (b"P6 2 2 255\n" + bytes(12), ""),
+    }
+    for form in ("AVIF", "JPEG2000"):
+        packed = io.BytesIO()
+        plain.save(packed, form)
+        files[f"plain.{form}"] = (packed.getvalue(), "")
+    for gamma, note in ((100_000, "gamma of 1 "), (45_455, "")):
+        packed, more = io.BytesIO(), PngImagePlugin.PngInfo()
+        more.add(b"gAMA", gamma.to_bytes(4, "big"))
+        plain.save(packed, "PNG", pnginfo=more)
+        files[f"{gamma}.png"] = (packed.getvalue(), note)
+    return files
+
+
+@pytest.mark.parametrize("name", deep_files())
+def test_what_is_left_out_of_colours_has_a_note(name: str, tmp_path: Path) -> None:
+    content, note = deep_files()[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    notes = " ".join(image_opening.opened(str(path), 10**6, "all").notes)
+    assert note in notes if note else not notes
+
+
+@pytest.mark.parametrize(
+    ("form", "mark", "offset", "value", "bits"),
+    [("AVIF", b"av1C", 6, 0x4C, 10), ("AVIF", b"av1C", 6, 0x6C, 12), ("JPEG2000", b"\xff\x51", 40, 15, 16)],
+)
+def test_headers_of_deep_files_are_understood(form: str, mark: bytes, offset: int, value: int, bits: int) -> None:
+    """By the header that encoders of more bits write: Pillow writes none itself."""
+    packed = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(packed, form)
+    head = bytearray(packed.getvalue())
+    head[head.index(mark) + offset] = value
+    (note,) = image_depth.notes(Image.open(packed), bytes(head))
+    assert f"{bits} bits" in note
 
 
 def test_a_sheet_of_one_column_is_no_higher_than_a_jpeg_may_be() -> None:

@@ -35,6 +35,7 @@ _PROGRAMS: Mapping[str, _Programs] = {
     "image_processing": _Programs(
         (
             *("image_processing.py", "image_opening.py", "image_metadata.py", "image_steps.py", "image_saving.py"),
+            "image_depth.py",
             *("contact_sheet.py", "given.py"),
         ),
         ("pillow==13.0.0",),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from PIL import Image, ImageCms, ImageMath
 
 import given
+import image_depth
 import image_metadata
 
 READ = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000", "ICO")
@@ -68,16 +70,14 @@ def opened(path: str, max_pixels: int, frames: str) -> Opened:
         if count > 1 and frames == "refuse":
             raise given.Refusal(f"has {count} frames: options.frames says whether all are wanted, or the first")
         _allowed(width, height, count if frames == "all" else 1, max_pixels)
-        deep, clear = _reads_half(image), _clear_shade(image)
+        left_out, clear = image_depth.notes(image, _head(path)), _clear_shade(image)
         image.load()
         first = image.mode, image.size
         known = Opened([], image.format or "", *first, image_metadata.read(image))
         if count > 1 and frames == "first":
             known.notes.append(f"has {count} frames, of which the first was taken")
             count = 1
-        if deep:
-            known.notes.append("had 16 bits a channel, of which 8 were read: only grey is read with more")
-        known.notes += known.metadata.notes
+        known.notes += [*left_out, *known.metadata.notes]
         turn = _TURNS.get(known.metadata.orientation)
         known.plays = _plays(image)
         first_frame = int(count > 1 and bool(getattr(image, "default_image", False)))
@@ -176,9 +176,9 @@ def _in_true_shades(page: Image.Image, file: Image.Image) -> Image.Image:
     return page
 
 
-def _reads_half(image: Image.Image) -> bool:
-    """Whether the file has colours of 16 bits, of which Pillow takes the upper half."""
-    return image.mode in {"RGB", "RGBA", "LA"} and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
+def _head(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(image_depth.HEAD_BYTES)
 
 
 def _clear_shade(image: Image.Image) -> int | tuple[int, ...] | None:
