@@ -136,6 +136,7 @@ ABBREVIATED = [
     ("en", "The U.S. Army came. It lives in the U.S. He left. Washington D.C. Metro Police knew.", 4),
     ("en", "Smith et al. (2019) found it. So did Lee et al. Then came Sen. Jones, Gov. Brown and Lt. Hill.", 3),
     ("en", "Built ca. 1900 by Al. She has a Ph.D. in law. Call my rep. Now.", 4),
+    ("en", "Shell Oil Co. Texas drilled. Acme Corp. Ltd sold bees.", 2),
     ("de", "Wir essen z. B. Brot. In Ländern, u. a. Polen, gilt i. d. R. Montag. Es ist d. h. Ende.", 3),
     ("es", "Vive en EE. UU. y vino en 44 a. C. César murió.", 1),
     ("fr", "Une ville, p. ex. Paris, est grande. Oui.", 2),

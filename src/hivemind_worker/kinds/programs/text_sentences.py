@@ -22,7 +22,7 @@ _ELLIPSIS = re.compile(rf"…[{re.escape(_CLOSERS)}]*\s+")
 _LAST_WORD = re.compile(r"(\S+)$")
 _LINE_BREAK = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]")
 _ABBREVIATIONS = {
-    "en": "mr mrs ms dr prof st sr jr vs e.g i.e cf inc ltd dept approx gen col sgt capt rev hon messrs mt viz",
+    "en": "mr mrs ms dr prof st sr jr vs e.g i.e cf inc ltd dept approx gen col sgt capt rev hon messrs mt viz co corp",
     "de": (
         "a d h i o s u v z dr prof hr fr bzw z.b d.h u.a ca vgl str evtl ggf inkl abs art geb gest sog mio mrd tsd "
         "zzgl exkl hrsg"
