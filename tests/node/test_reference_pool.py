@@ -91,13 +91,20 @@ async def test_a_pool_that_knows_four_calls_gets_its_tasks_done(
 async def test_each_task_runs_once_however_often_it_is_handed_out(
     tmp_path: Path, start_pool: Callable[[list[dict[str, Any]]], Pool]
 ) -> None:
-    pool = start_pool([{"id": f"t{number}", "command": "sleep 0.3"} for number in range(6)])
+    gate = tmp_path / "gate"
+    tasks = [{"id": f"t{number}", "command": "sleep 0.1"} for number in range(5)]
+    pool = start_pool([{"id": "last", "command": f"while [ ! -e '{gate}' ]; do sleep 0.05; done"}, *tasks])
+
+    def handed_out() -> int:
+        return sum(len(said["given"]) for said in pool.heard("GetAssignedTasks"))
+
     async with node_parts.running(pool.address, tmp_path / "work", max_concurrent_tasks=2) as node:
+        # With one of its two places free the node asks, and is given the one that still runs.
+        await waiting.wait_until(lambda: handed_out() > 6, description="it was handed out again", seconds=30)
+        gate.touch()
         await waiting.wait_until(lambda: len(pool.ends()) == 6, description="all tasks reported", seconds=30)
-        assert sorted(node.runs.ran) == [(f"t{number}", 1) for number in range(6)]
+        assert sorted(node.runs.ran) == sorted((name, 1) for name in ("last", *(task["id"] for task in tasks)))
         assert node.runs.most_at_once == 2
-    handed_out = sum(len(said["given"]) for said in pool.heard("GetAssignedTasks"))
-    assert handed_out > 6
 
 
 async def test_registration_and_heartbeats_say_what_the_reference_says(

@@ -163,19 +163,22 @@ async def _through(world: chaos_world.World, terms: Terms, watch: chaos_evidence
             asyncio.create_task(_watch_starvation(world), name="starvation"),
             asyncio.create_task(world.pace.watch_loop(), name="standstills"),
             asyncio.create_task(clients.observe_nodes(), name="nodes"),
+        ]
+        reading = [
             asyncio.create_task(clients.follow(), name="follower"),
             *(asyncio.create_task(clients.read(number), name="reader") for number in range(chaos_clients.READERS)),
         ]
         striking = asyncio.create_task(_strike(world, striker, terms), name="blows")
         work = asyncio.create_task(_submit_all(world, clients, terms, planned), name="submitting")
         try:
-            await _until_done(world, work, terms.seconds, beside=(*beside, striking))
-            await stopping.settle(striking)
+            await _until_done(world, work, terms.seconds, beside=(*beside, *reading, striking))
+            # Nothing changes any more, and lists of 10,000 ended tasks, made again and again, take the pool's core.
+            await stopping.settle(striking, *reading)
             await striker.settle()
             last = asyncio.create_task(clients.read_all(), name="last reads")
             await _until_done(world, last, terms.seconds, beside=beside)
         finally:
-            await stopping.settle(work, striking, *beside)
+            await stopping.settle(work, striking, *reading, *beside)
             await clients.stop()
         return clients
 
