@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import waiting
@@ -50,8 +51,15 @@ def test_a_worker_and_its_pool_are_well_until_the_pool_goes(shell: Shell) -> Non
         assert well.code == 0, well.err
         assert "node_pool:  Node Pool connection OK" in well.text
         assert _health(shell, "one", "-q").out == b""
-        (said,) = _health(shell, "one", "--json").objects
-        assert (said["what"], said["status"], said["not_ready_because"]) == ("worker", "healthy", "")
+
+        def tried() -> dict[str, Any] | None:
+            """What it says once what fences its tasks was tried."""
+            (report,) = _health(shell, "one", "--json").objects
+            return None if report["not_ready_because"] else report
+
+        said = waiting.wait_for(tried, description="the worker is ready", seconds=30)
+        assert said is not None
+        assert (said["what"], said["status"]) == ("worker", "healthy")
         assert set(said["checks"]) == CHECKS
         assert all(set(check) == {"status", "message"} for check in said["checks"].values())
         (of_pool,) = _health(shell, "pool", "--json").objects
