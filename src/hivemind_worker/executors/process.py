@@ -376,9 +376,9 @@ class ProcessExecutor:
         return promised.promised(ground, plan, room, sizes[resource.RLIMIT_NOFILE], sizes[resource.RLIMIT_FSIZE])
 
 
-def _room(asked: outcome.Limits, workspace: Path | None = None) -> launch.Room:
-    scratch = max(MIB, min(_SCRATCH, asked.memory_bytes // 4, asked.disk_bytes))
-    return launch.Room(asked.disk_bytes, scratch, workspace, asked.shared_memory_bytes)
+def _room(task_limits: outcome.Limits, workspace: Path | None = None) -> launch.Room:
+    scratch = max(MIB, min(_SCRATCH, task_limits.memory_bytes // 4, task_limits.disk_bytes))
+    return launch.Room(task_limits.disk_bytes, scratch, workspace, task_limits.shared_memory_bytes)
 
 
 def _where(sandbox: outliving.Sandbox, held: _Held) -> Mapping[str, str]:

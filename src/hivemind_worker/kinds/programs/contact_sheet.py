@@ -32,8 +32,8 @@ class Sheets:
     def __init__(self, step: dict[str, Any], count: int, background: str) -> None:
         """For ``count`` pictures at most, as the step says."""
         self._size = step.get("size", 160)
-        self._columns = min(step.get("columns") or min(8, math.ceil(math.sqrt(count))), max(1, count))
-        self._columns = min(self._columns, (_SIDE - _GAP) // (self._size + _GAP))
+        columns = step.get("columns") or min(8, math.ceil(math.sqrt(count)))
+        self._columns = min(columns, max(1, count), (_SIDE - _GAP) // (self._size + _GAP))
         self._label = 18 if step.get("labels", True) else 0
         self._background = background
         row = self._columns * (self._size + _GAP) * (self._size + self._label + _GAP)

@@ -34,7 +34,8 @@ def _bits(image: Image.Image, head: bytes) -> int:
         flags = _byte(head, b"av1C", 4 + 2)
         return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
     if image.format == "JPEG2000":
-        return (_byte(head, b"\xff\x51", 40) & 0x7F) + 1  # the marker SIZ, its 38 bytes, then the first channel's depth
+        # The markers SOC and SIZ, 38 bytes of SIZ, then the first channel's depth.
+        return (_byte(head, b"\xff\x4f\xff\x51", 42) & 0x7F) + 1
     bits = 8
     for tile in getattr(image, "tile", ()):
         arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)

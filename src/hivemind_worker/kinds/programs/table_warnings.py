@@ -90,8 +90,8 @@ def _count(
     result = []
     for start in range(0, len(columns), _AT_ONCE):
         batch = columns[start : start + _AT_ONCE]
-        wanted = [f"count(*) FILTER ({condition(column)}), count({identifier(column.name)})" for column in batch]
-        counts = connection.execute(f"SELECT {', '.join(wanted)} FROM raw").fetchone() or ()
+        expressions = [f"count(*) FILTER ({condition(column)}), count({identifier(column.name)})" for column in batch]
+        counts = connection.execute(f"SELECT {', '.join(expressions)} FROM raw").fetchone() or ()
         result += list(zip(batch, counts[::2], counts[1::2], strict=True))
     return [entry for entry in result if entry[1]]
 
