@@ -35,15 +35,17 @@ def typed() -> list[str]:
     return sorted({match[1] or match[0] for match in found})
 
 
-@pytest.mark.parametrize("row", reference.settings(), ids=lambda row: row.key)
-def test_every_setting_is_a_flag_of_some_verb(row: reference.Setting, verbs: dict[str, set[str]]) -> None:
-    assert any(row.flag in flags for flags in verbs.values())
+def test_every_setting_is_a_flag_of_some_verb(verbs: dict[str, set[str]]) -> None:
+    flags = set().union(*verbs.values())
+    assert [row.key for row in reference.settings() if row.flag not in flags] == []
 
 
-@pytest.mark.parametrize("line", typed())
-def test_every_command_in_the_docs_exists(line: str, verbs: dict[str, set[str]]) -> None:
-    _, verb, *rest = shlex.split(line)
-    assert verb in verbs
-    own = rest[: rest.index("--")] if "--" in rest else rest
-    flags = {word.partition("=")[0] for word in own if word.startswith("-")}
-    assert flags - verbs[verb] == set()
+def test_every_command_in_the_docs_exists(verbs: dict[str, set[str]]) -> None:
+    lines = typed()
+    assert len(lines) > 20
+    for line in lines:
+        _, verb, *rest = shlex.split(line)
+        assert verb in verbs, line
+        own = rest[: rest.index("--")] if "--" in rest else rest
+        flags = {word.partition("=")[0] for word in own if word.startswith("-")}
+        assert flags - verbs[verb] == set(), line

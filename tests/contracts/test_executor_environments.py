@@ -95,6 +95,7 @@ def _staged(folder: Path) -> set[str]:
     }
 
 
+@pytest.mark.long
 @MOSTLY_SANDBOX
 async def test_twenty_tasks_at_once_share_one_build_and_a_restart_needs_none(
     place: Place, index: package_index.Index

@@ -248,6 +248,7 @@ async def _steps(kept: sqlite.SqliteStore, work: Coroutine[Any, Any, T]) -> tupl
     return found, steps[0], await kept._write.do(end)
 
 
+@pytest.mark.long
 async def test_a_round_beside_ten_thousand_shapes_costs_what_it_gives(kept: sqlite.SqliteStore) -> None:
     order = list(range(SHAPES))
     random.Random(7).shuffle(order)
@@ -342,7 +343,8 @@ def _every_statement(tx: writing.Transaction, steps: list[int]) -> None:
     tx.sql.set_progress_handler(step, 100)
 
 
-@pytest.mark.parametrize("alike", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("alike", [True, False])
 async def test_a_commit_costs_what_it_gives_however_many_polls_wait(kept: sqlite.SqliteStore, alike: bool) -> None:
     sizes = {}
     for waiting in (20, 2_000):

@@ -46,6 +46,7 @@ async def test_one_that_is_to_be_entered_again_is_said_to_be_paused(engine: engi
         await engine.remove(container)
 
 
+@pytest.mark.long
 async def test_its_task_ends_at_its_time(
     engine: engines.Engine, docker_url: str, python_image: str, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def test_an_engine_that_is_away_counts_only_where_it_is_asked_for(tmp_path: Path
     assert "images: " in asked_for.err
 
 
+@pytest.mark.long
 def test_the_worker_tidies_by_itself(tmp_path: Path) -> None:
     shell = installed.Shell(tmp_path)
     ours, others = old_logs(tmp_path / "log")

@@ -62,6 +62,7 @@ def _wait_for_end(process: subprocess.Popen[bytes], description: str) -> None:
     waiting.wait_for(lambda: process.poll() is not None, description=description, seconds=30)
 
 
+@pytest.mark.long
 def test_a_terminal_that_goes_away_ends_whatever_writes_to_it(shell: Shell, terminals: dict[str, Terminal]) -> None:
     for text, terminal in terminals.items():
         terminal.read_until(text.encode())
@@ -87,6 +88,7 @@ def test_a_stop_is_taken_where_nothing_can_be_told_of_it(shell: Shell) -> None:
     assert process.returncode == 130
 
 
+@pytest.mark.long
 def test_a_command_under_nohup_outlives_its_terminal(shell: Shell) -> None:
     process = subprocess.Popen(
         ["nohup", HIVEMIND, "run", *SANDBOX, "--", "/bin/sh", "-c", "echo ready; sleep 1; echo end"],

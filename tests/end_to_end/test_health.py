@@ -97,6 +97,7 @@ def test_a_worker_and_its_pool_are_well_until_the_pool_goes(shell: Shell) -> Non
     assert "neither a worker nor a pool answers over HTTP" in gone.err
 
 
+@pytest.mark.long
 def test_the_settings_of_the_door_and_of_the_limits_do_what_they_say(shell: Shell) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

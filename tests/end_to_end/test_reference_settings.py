@@ -158,6 +158,7 @@ def test_what_tasks_may_use_together(
     told.client.wait([*tasks, never], 40)
 
 
+@pytest.mark.long
 def test_task_timeout_and_rotated_logs(tmp_path: Path) -> None:
     rotated = {"HIVEMIND_LOG_FILE_BYTES": "1200", "HIVEMIND_LOG_FILE_COUNT": "2", "LOG_DIR": "./logs"}
     with worker(tmp_path, TASK_TIMEOUT="1.5", DOCKER_ENABLED="false", **rotated) as found:

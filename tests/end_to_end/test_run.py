@@ -29,6 +29,7 @@ def test_a_command_and_bytes_that_are_no_text(fenced: Shell) -> None:
     assert (said.code, said.out, said.err) == (0, b"\x00\xff\r\n", "end")
 
 
+@pytest.mark.long
 @fences.ANY
 def test_much_output_is_whole(fenced: Shell) -> None:
     said = fenced.run("--", "/bin/sh", "-c", "seq 1 1000000")

@@ -127,8 +127,9 @@ def second_worker(up: installed.Up) -> Iterator[None]:
 
 
 # On an engine it is as many containers, and proves no more: the pool, the client and both workers are the same.
+@pytest.mark.long
 @fences.ANY
-@pytest.mark.parametrize("one_in", [8, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("one_in", [8, 1])
 @pytest.mark.sandbox
 @pytest.mark.timeout(600)
 def test_two_hundred_tasks_end_as_they_must(up: installed.Up, tmp_path: Path, one_in: int) -> None:

@@ -102,6 +102,7 @@ async def test_l10_a_submitters_calls(pool: pool_parts.Running, tmp_path: Path, 
     assert {fault.call: fault.met for fault in faults} == dict.fromkeys(met, 1)
 
 
+@pytest.mark.long
 async def test_l10_a_call_that_hangs_is_given_up_and_made_again(
     pool: pool_parts.Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

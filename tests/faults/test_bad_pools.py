@@ -89,6 +89,7 @@ async def test_p02_a_download_of_nonsense_is_not_taken_for_the_file(pool: pool_p
     assert [fault.met for fault in faults] == [1, 1]
 
 
+@pytest.mark.long
 async def test_p02_a_gzip_bomb_is_not_unpacked(pool: pool_parts.Running, tmp_path: Path) -> None:
     bombed = ("RegisterNode", "UpdateNodeStatus", "GetAssignedTasks", "ReportTaskResult")
     async with grpc_bomb.before(pool.pool.address, 128, *bombed) as address:  # 130 KB on the line

@@ -31,6 +31,7 @@ async def pool(tmp_path: Path) -> AsyncIterator[server.NodePool]:
     await made.stop()
 
 
+@pytest.mark.long
 async def test_files_go_up_and_come_down_over_a_line_that_takes_5_mib_at_a_time(
     pool: server.NodePool, tmp_path: Path
 ) -> None:

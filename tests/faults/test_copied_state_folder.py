@@ -103,6 +103,7 @@ async def test_what_its_original_had_accepted_when_it_was_copied_may_have_begun_
     assert recovery.COPIED.encode() in (tmp_path / "two" / "worker.journal").read_bytes()
 
 
+@pytest.mark.long
 async def test_a_worker_whose_node_lives_elsewhere_exits_75_and_says_what_to_do(tmp_path: Path) -> None:
     pool = ScriptedPool()
     pool.fail["RegisterNode"] = [errors.StateInUse("node-1 lives")]
@@ -141,6 +142,7 @@ async def _worker(address: str, folder: Path, node_id: str = "node-1") -> subpro
     )
 
 
+@pytest.mark.long
 @pytest.mark.sandbox
 async def test_a_copied_folder_costs_the_original_and_its_task_nothing(tmp_path: Path) -> None:
     words = ("--isolation=sandbox", "--log-format=json", "--heartbeat-interval=1", "--grace-seconds=1")

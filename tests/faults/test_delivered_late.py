@@ -76,6 +76,7 @@ async def _through(folder: Path, away_seconds: float) -> None:
         raise
 
 
+@pytest.mark.long
 async def test_l03_fifty_tasks_end_while_the_pool_is_away(tmp_path: Path) -> None:
     await _through(tmp_path, 0.0)
 

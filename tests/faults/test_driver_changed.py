@@ -46,8 +46,9 @@ def executions(word: str) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("end", ["killed", pytest.param("stopped", marks=pytest.mark.long)])
-@pytest.mark.parametrize("former", [pytest.param("docker", marks=pytest.mark.long), "sandbox"])
+@pytest.mark.long
+@pytest.mark.parametrize("end", ["killed", "stopped"])
+@pytest.mark.parametrize("former", ["docker", "sandbox"])
 async def test_l05_the_other_driver_runs_the_task_again_and_ends_what_the_former_ran(
     worker: mortal.Mortal, former: str, end: str
 ) -> None:

@@ -22,6 +22,7 @@ MIB = 1024**2
 pytestmark = pytest.mark.skipif(not small_disk.can_mount(), reason="only root may mount a disk to fill")
 
 
+@pytest.mark.long
 async def test_a_full_artifact_disk_costs_no_result_and_makes_nobody_spin(tmp_path: Path) -> None:
     with small_disk.mounted(tmp_path / "disk", 16) as disk:
         async with (

@@ -88,9 +88,10 @@ def command_in_a_container(commands: Commands) -> None:
     commands.begin("sleep", "3").wait()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "next_start",
-    [command_in_a_container, pytest.param(sandboxed_command, marks=[pytest.mark.sandbox, pytest.mark.long])],
+    [command_in_a_container, pytest.param(sandboxed_command, marks=pytest.mark.sandbox)],
     ids=lambda next_start: next_start.__name__,
 )
 def test_l05_what_a_killed_command_left_at_the_engine_is_removed_by_the_next(

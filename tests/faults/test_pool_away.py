@@ -174,6 +174,7 @@ async def test_a_poll_goes_out_again_once_a_heartbeat_was_answered(tmp_path: Pat
         assert clock.now() - back_at < 8, "gRPC's pause, a heartbeat's, and a second"
 
 
+@pytest.mark.long
 async def test_a_node_that_fails_by_its_own_fault_takes_few_before_its_first_report_comes_through(
     tmp_path: Path,
 ) -> None:

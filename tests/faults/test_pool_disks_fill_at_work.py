@@ -87,6 +87,7 @@ async def _running(folder: Path, output: str = "echo begun", **terms: Path) -> A
         yield World(at, client, folder, task_ids)
 
 
+@pytest.mark.long
 @can_mount
 async def test_the_disk_of_the_store(tmp_path: Path) -> None:
     with small_disk.mounted(tmp_path / "disk", 8) as disk:

@@ -58,6 +58,7 @@ def users() -> Iterator[private_engine.PrivateEngine]:
         yield made
 
 
+@pytest.mark.long
 def test_the_users_engine_keeps_its_bridge(users: private_engine.PrivateEngine) -> None:
     lasting = _start(users, ["sleep", "1000"])
     before = _bridge(users)
@@ -90,6 +91,7 @@ def test_an_engine_that_ends_while_it_starts_is_started_again(users: private_eng
     assert engine_api.answers(users.url)
 
 
+@pytest.mark.long
 def test_nothing_is_left_after_sigterm() -> None:
     with _another(RUN) as run:
         made = _place(_address(run))

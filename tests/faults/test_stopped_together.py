@@ -10,6 +10,7 @@ from pathlib import Path
 
 import chaos_service
 import node_process
+import pytest
 import waiting
 
 from hivemind_worker.client import asynchronous, shapes
@@ -33,6 +34,7 @@ async def _worker(address: str, folder: Path) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(*program, env=variables)
 
 
+@pytest.mark.long
 async def test_l02_pool_and_worker_stopped_together_use_up_no_attempt(tmp_path: Path) -> None:
     pool = _pool(tmp_path)
     await pool.until_ready()

@@ -103,6 +103,7 @@ async def given_up(worker: mortal.Mortal, task_id: str) -> bool:
     return (await worker.at.info(task_id)).state == "queued"
 
 
+@pytest.mark.long
 async def test_l05_what_no_lease_covers_is_buried_and_another_nodes_is_untouched(
     docker_url: str, busybox_image: str, tmp_path: Path
 ) -> None:

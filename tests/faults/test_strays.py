@@ -72,6 +72,7 @@ def _waiting(worker: mortal.Mortal) -> set[int]:
     return {pid for pid, command in found.items() if "waits for ever" in command}
 
 
+@pytest.mark.long
 @pytest.mark.sandbox
 async def test_l05_a_child_of_bubblewrap_whose_parent_was_killed_is_gone_after_the_next_start(
     worker: mortal.Mortal,

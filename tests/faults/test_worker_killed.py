@@ -106,6 +106,7 @@ async def test_l01_a_sandbox_outlives_its_worker_and_the_next_one_tells_all(sand
     await waiting.wait_until(lambda: owes_nothing(sandboxed), description="nothing is kept that nobody wants")
 
 
+@pytest.mark.long
 @pytest.mark.sandbox
 async def test_l01_a_sandbox_that_no_lease_covers_is_buried_by_the_next_worker(sandboxed: mortal.Mortal) -> None:
     word = f"mark-{sandboxed.node_id}"
@@ -125,6 +126,7 @@ async def test_l01_a_sandbox_that_no_lease_covers_is_buried_by_the_next_worker(s
     await waiting.wait_until(lambda: not in_sandbox(word), description="it is buried", seconds=20)
 
 
+@pytest.mark.long
 @pytest.mark.sandbox
 async def test_l01_what_holds_the_sandboxes_is_killed_and_the_next_task_is_held_anew(sandboxed: mortal.Mortal) -> None:
     word = f"mark-{sandboxed.node_id}"
@@ -153,7 +155,7 @@ STEPS = {
 
 
 # Each in seconds, but together a minute: those that differ most are run always.
-ALWAYS = {"placed", "ended", "before-the-ack"}
+ALWAYS = {"ended", "before-the-ack"}
 
 
 @pytest.mark.docker

@@ -43,6 +43,7 @@ def executions(word: str) -> set[tuple[int, str]]:
     return found
 
 
+@pytest.mark.long
 async def test_l01_a_task_whose_node_was_killed_three_times_ran_once(worker: mortal.Mortal) -> None:
     word = f"mark-{worker.node_id}"
     await worker.start()

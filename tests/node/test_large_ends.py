@@ -42,6 +42,7 @@ async def test_an_end_with_more_output_than_a_message_holds_is_delivered_and_its
         assert (await client.task(task_id)).attempt == 1
 
 
+@pytest.mark.long
 async def test_an_end_that_a_pool_refuses_for_its_size_is_made_smaller_until_it_is_taken(tmp_path: Path) -> None:
     pool = ScriptedPool()
     refusals = [

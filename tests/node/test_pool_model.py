@@ -34,6 +34,7 @@ FLOORS = {
 
 
 # As the store's model: it computes for as long as the cores that it shares need.
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_pool_keeps_its_promises_over_the_wire() -> None:
     tally = model_runs.run_apart(WireBackend, EXAMPLES, STEPS, seed=model_runs.SEED or SEED)

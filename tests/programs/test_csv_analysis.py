@@ -147,6 +147,7 @@ def test_the_parquet_holds_every_value_in_its_type_and_order(tmp_path: Path) -> 
     assert ran.files == ["data.parquet", "report.html", "summary.json"]
 
 
+@pytest.mark.long
 def test_without_parquet_none_is_left(tmp_path: Path) -> None:
     ran = analyse(tmp_path, {"weather.csv": weather(4, 50)}, options={"parquet": False})
     assert ran.code == 0, ran.err

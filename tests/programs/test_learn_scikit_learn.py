@@ -98,6 +98,7 @@ def test_a_forest_on_iris_is_what_it_says(tmp_path: Path) -> None:
         assert picture.width > 200
 
 
+@pytest.mark.long
 def test_the_seed_decides(tmp_path: Path) -> None:
     tasks: list[tuple[dict[str, bytes | Path], dict[str, object]]] = [
         ({}, {**IRIS, "seed": seed, "estimator": "decision_tree"}) for seed in (3, 3, 4)
@@ -167,6 +168,7 @@ def test_hyper_parameters_reach_the_model(tmp_path: Path) -> None:
     assert "residuals.png" in ran.files
 
 
+@pytest.mark.long
 def test_arrays_with_a_split_of_their_own(tmp_path: Path) -> None:
     from sklearn import datasets  # noqa: PLC0415 - two seconds for each process that collects the tests
 
@@ -184,6 +186,7 @@ def test_arrays_with_a_split_of_their_own(tmp_path: Path) -> None:
     assert metrics["test"]["accuracy"] > 0.9
 
 
+@pytest.mark.long
 def test_data_inside_the_task_and_parquet(tmp_path: Path) -> None:
     table = [{"x": at, "sign": "plus" if at > 10 else "minus"} for at in range(40)]
     inline = learn(tmp_path / "a", training_data=table, target="sign", estimator="decision_tree", test_size=8)
@@ -199,6 +202,7 @@ def test_data_inside_the_task_and_parquet(tmp_path: Path) -> None:
     assert predictions(inline) == predictions(parquet)
 
 
+@pytest.mark.long
 def test_clusters(tmp_path: Path) -> None:
     from sklearn import datasets  # noqa: PLC0415 - two seconds for each process that collects the tests
 

@@ -27,6 +27,7 @@ sys.path.insert(0, sys.argv[1])
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "draw",
     [

@@ -84,6 +84,7 @@ def _sleeper(folders: Mapping[str, Path]) -> subprocess.Popen[bytes]:
     return process
 
 
+@pytest.mark.long
 def test_a_killer_killed_at_any_moment_leaves_nothing_frozen(living: dict[str, Path]) -> None:
     words = [f"{controller}={folder}" for controller, folder in living.items()]
     state, frozen = _freezer(living)

@@ -16,13 +16,13 @@ PLAIN_NAMES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("setting", reference.settings(), ids=lambda setting: setting.key)
-def test_every_setting_has_a_flag_a_variable_and_a_text(setting: reference.Setting) -> None:
-    assert setting.flag.startswith("--")
-    assert setting.variables[0] == f"HIVEMIND_{setting.key.upper()}"
-    assert setting.help.endswith(".")
-    assert len(setting.help) > 20
-    assert (setting.kind is reference.Kind.CHOICE) == bool(setting.choices)
+def test_every_setting_has_a_flag_a_variable_and_a_text() -> None:
+    for setting in reference.settings():
+        assert setting.flag.startswith("--"), setting
+        assert setting.variables[0] == f"HIVEMIND_{setting.key.upper()}", setting
+        assert setting.help.endswith("."), setting
+        assert len(setting.help) > 20, setting
+        assert (setting.kind is reference.Kind.CHOICE) == bool(setting.choices), setting
 
 
 def test_no_two_settings_share_a_name() -> None:
