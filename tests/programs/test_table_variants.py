@@ -57,6 +57,12 @@ READ: Mapping[str, Variant] = {
         [[1, 2.5]] * 3000 + [[7, 8.0]],
         "1 more times",
     ),
+    "names missing above words": (
+        "id;;last\nnorth;true;east\nnorth;false;west\n",
+        ["id", "column_2", "last"],
+        [["north", True, "east"], ["north", False, "west"]],
+        "",
+    ),
     "a delimiter too many in the header": ("a,b,\n1,2\n3,4\n", ["a", "b"], [[1, 2], [3, 4]], ""),
     "a line below the names": (
         "|a|b|\n|--|--|\n|1|2|\n",

@@ -169,6 +169,16 @@ def moment(text: str, options: dict[str, Any], style: str = "") -> str:
     )
 
 
+def has_digit(text: str) -> str:
+    """Whether a text has a digit, as every number and every date has."""
+    return f"regexp_matches({text}, '[0-9]')"
+
+
+def may_be_date(text: str) -> str:
+    """Whether a text has what each of `date` and `moment` has, whatever the style: a year of four digits and a mark."""
+    return f"regexp_matches({text}, '[0-9]{{4}}[-/.][0-9]|[-/. ][0-9]{{4}}')"
+
+
 def has_zone(text: str) -> str:
     """Whether a text is a time with a zone, as ISO writes it."""
     return f"regexp_full_match({text}, '{_ISO_DAY}{_ISO_TIME}{_ZONE}')"

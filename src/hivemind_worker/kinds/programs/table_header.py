@@ -20,6 +20,10 @@ _MOSTLY = 0.9
 """Share of a column's cells that are of one kind for the column to be of it: some cells are always odd."""
 
 
+_USUAL_NAMES = frozenset({"date", "id", "index", "key", "name"})
+"""First cells that name a column also where names of other columns are missing."""
+
+
 @dataclass(frozen=True)
 class Start:
     """Where the table begins: ``first`` is the index of the header, or of the first data row where there is none."""
@@ -250,13 +254,15 @@ def _words_name(sample: Sample, first: int) -> tuple[bool, str]:
     """All columns are words: the first row names them unless a column has its word again."""
     names = [name.strip() for name in sample.rows[first].cells]
     below = sample.below(first)
+    for at, name in enumerate(names):
+        if name and any(sample.rows[row].cells[at].strip() == name for row in below):
+            return False, "a cell of the first row stands again below it"
+    if names[0].casefold() in _USUAL_NAMES:
+        return True, f"{names[0]!r} is a usual name of a first column"
     if not all(names[1:]) and any(names):
         inner = [at for at, name in enumerate(names) if not name and 0 < at < max(i for i, n in enumerate(names) if n)]
         if inner:
             return False, "the first row has gaps as data have"
-    for at, name in enumerate(names):
-        if name and any(sample.rows[row].cells[at].strip() == name for row in below):
-            return False, "a cell of the first row stands again below it"
     return True, "no cell of the first row stands again below it"
 
 
