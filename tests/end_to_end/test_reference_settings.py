@@ -115,6 +115,7 @@ def test_node_id(told: Worker) -> None:
     assert told.ended("true").node_id == told.node_id
 
 
+@pytest.mark.long
 def test_node_id_unset_is_made_once_and_kept(tmp_path: Path) -> None:
     with worker(tmp_path, NODE_ID="", DOCKER_ENABLED="false") as first:
         name = first.node().node_id

@@ -156,6 +156,7 @@ def test_interrupting_ends_the_task_in_order_and_leaves_nothing(fenced: Shell, t
     assert not list(tmp_path.glob("hivemind-run-*"))
 
 
+@pytest.mark.long
 @fences.ANY
 def test_a_reader_who_goes_away_ends_the_task(fenced: Shell) -> None:
     process = fenced.start("run", *fenced.flags, "--", "/bin/sh", "-c", "while :; do echo y; done")

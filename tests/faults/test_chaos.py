@@ -233,7 +233,7 @@ def test_a_run_whose_harness_gives_up_says_so_and_leaves_nothing() -> None:
 @pytest.mark.long
 @pytest.mark.sandbox
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_run_that_is_told_to_end_says_so_names_its_folder_and_leaves_nothing(number: int) -> None:
     words = [sys.executable, str(chaos_run.HOME / "scripts" / "run_chaos.py"), "10", "200", "--before="]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -261,7 +261,7 @@ def _histories(folders: list[Path]) -> list[Path]:
 
 
 @pytest.mark.skipif(not chaos_keeper.possible(), reason="namespaces are root's to make")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL])
 def test_nothing_of_a_run_outlives_it_whatever_ends_it(place: Path, number: int) -> None:
     mark = f"{place}/nobody-ends-this"
     orphan = f"setsid sh -c 'trap : TERM; while :; do sleep 1; done' {mark} & touch {place}/begun; sleep 600"
