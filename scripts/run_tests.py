@@ -76,10 +76,17 @@ def _checking() -> subprocess.Popen[bytes]:
 
 
 def _compiling() -> subprocess.Popen[bytes]:
-    """Compile all there is once, where nothing is compiled yet, rather than in each process at the same time."""
+    """Compile all there is once, where nothing is compiled yet, rather than in each process at the same time.
+
+    So with the tables of characters that hypothesis makes of Unicode where it finds none.
+    """
     compiled = next((ROOT / "tests").rglob("__pycache__/*-pytest-*.pyc"), None)
     words = ["--version"] if compiled else ["--collect-only", "-qq"]
-    command = [sys.executable, "-m", "pytest", *words]
+    program = (
+        "import sys, pytest; from hypothesis import strategies; strategies.text().validate();"
+        " sys.exit(pytest.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, *words]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet)
 

@@ -11,10 +11,10 @@ import pytest
 from model_store import StoreBackend
 
 STEPS = 40
-EXAMPLES = 30
-"""What a quarter of a minute allows; `make test-long` makes 2,000."""
+EXAMPLES = 16
+"""What ten seconds allow; `make test-long` makes 2,000."""
 SEED = "1"
-"""Makes its thirty examples of all that FLOORS asks for."""
+"""Makes its examples of all that FLOORS asks for."""
 QUICK_SEED = "2"
 """Finds the quick fault within ten examples, of 300 that it may take; without a seed one takes a hundred."""
 FLOORS = {

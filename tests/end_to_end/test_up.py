@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import fences
+import pytest
 import waiting
 from installed import Shell, Up
 
@@ -106,6 +107,7 @@ def test_the_operator_s_view_and_cancelling(up: Up) -> None:
     assert waits.returncode == 1
 
 
+@pytest.mark.long
 @fences.ANY
 def test_a_link_among_the_results_is_told_wherever_results_are(up: Up) -> None:
     task_id = up.submit(command="echo v3 > results/model-v3.bin; ln -s model-v3.bin results/latest.bin")

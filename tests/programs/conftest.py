@@ -14,5 +14,6 @@ def _libraries(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     if not (names := getattr(request.module, "LIBRARIES", ())):
         yield
         return
-    with program_runs.libraries(names, tmp_path_factory.mktemp("fork_server")):
+    fonts = tmp_path_factory.getbasetemp() / "fonts"  # matplotlib's list of them; it takes a second to make
+    with program_runs.libraries(names, tmp_path_factory.mktemp("fork_server"), {"MPLCONFIGDIR": str(fonts)}):
         yield

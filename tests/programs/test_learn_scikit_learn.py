@@ -152,6 +152,7 @@ def test_a_table_with_gaps_and_categories(tmp_path: Path) -> None:
     assert answer.reshape(-1) == pytest.approx(predicted, rel=1e-3)
 
 
+@pytest.mark.long
 def test_hyper_parameters_reach_the_model(tmp_path: Path) -> None:
     ran = learn(
         tmp_path / "a",
