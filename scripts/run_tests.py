@@ -83,8 +83,8 @@ def _compiling() -> subprocess.Popen[bytes]:
     compiled = next((ROOT / "tests").rglob("__pycache__/*-pytest-*.pyc"), None)
     words = ["--version"] if compiled else ["--collect-only", "-qq"]
     program = (
-        "import sys, pytest; from hypothesis import strategies; strategies.text().validate();"
-        " sys.exit(pytest.main(sys.argv[1:]))"
+        "import sys, pytest; ended = pytest.main(sys.argv[1:]);"
+        " from hypothesis import strategies; strategies.text().validate(); sys.exit(ended)"
     )
     command = [sys.executable, "-c", program, *words]
     quiet = subprocess.DEVNULL

@@ -37,7 +37,7 @@ FLOORS = {
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_pool_keeps_its_promises_over_the_wire() -> None:
-    tally = model_runs.run_apart(WireBackend, EXAMPLES, STEPS, seed=model_runs.SEED or SEED)
+    tally = model_runs.run(WireBackend, EXAMPLES, STEPS, seed=model_runs.SEED or SEED)
     sys.stdout.write(tally.text())
     assert not tally.missing({name: floor * EXAMPLES // 20 for name, floor in FLOORS.items()})
 
@@ -47,5 +47,5 @@ def test_a_pool_keeps_its_promises_over_the_wire() -> None:
 @pytest.mark.parametrize("seed", ["1", "2"])
 def test_a_pool_keeps_its_promises_over_the_wire_for_longer(seed: str) -> None:
     more = str(int(seed) + 1_000 * int(model_runs.SEED or 0))
-    tally = model_runs.run_apart(WireBackend, 150, 50, seed=more)
+    tally = model_runs.run(WireBackend, 150, 50, seed=more)
     assert not tally.missing({name: 5 * floor for name, floor in FLOORS.items()})

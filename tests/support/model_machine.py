@@ -33,8 +33,8 @@ class Delivery(stateful.RuleBasedStateMachine):
 
     make_backend: ClassVar[Callable[[], calls.Backend]]
     tally: ClassVar[Tally]
-    idles_first: ClassVar[bool] = False
-    """Whether the first example does nothing: see `model_runs.run_apart`."""
+    idles_first: ClassVar[bool] = True
+    """Whether the first example does nothing: see `model_runs.run`."""
 
     def __init__(self) -> None:
         super().__init__()

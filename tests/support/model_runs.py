@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import hypothesis
 import model_calls as calls
@@ -16,50 +16,26 @@ SEED = os.environ.get("HIVEMIND_MODEL_SEED", "")
 """A number: other examples than the usual ones. Without it each run makes the same."""
 
 
-def run(
-    backend: Callable[[], calls.Backend], examples: int, steps: int, *, shrinks: bool = True, seed: str = SEED
-) -> Tally:
-    """Run so many examples of so many steps; return what was done. Raises :class:`model_ledger.Broken`."""
+def run(backend: Callable[[], calls.Backend], examples: int, steps: int, *, seed: str = SEED) -> Tally:
+    """Run so many examples of so many steps; return what was done. Raises :class:`model_ledger.Broken`.
+
+    Calls at once take effect in an order that nobody decides. Hypothesis repeats parts of earlier examples, and refuses
+    tests that then go another way. So each example is the only one of its search, but for the first that any search
+    makes: the simplest, which does nothing here.
+    """
     tally = Tally()
-    machine = type("Machine", (Rules,), {"make_backend": staticmethod(backend), "tally": tally})
-    # Not `explain`: it traces every line, which makes it ten times slower.
-    phases = [hypothesis.Phase.generate, *([hypothesis.Phase.shrink] if shrinks else [])]
-    settings = _settings(examples, steps, derandomize=not seed, phases=phases)
-    test = stateful.get_state_machine_test(machine, settings=settings)
-    if seed:
-        test = hypothesis.seed(int(seed))(test)
-    test()
-    return tally
-
-
-def _settings(
-    examples: int, steps: int, *, derandomize: bool, phases: Sequence[hypothesis.Phase]
-) -> hypothesis.settings:
-    return hypothesis.settings(
-        max_examples=examples,
+    settings = hypothesis.settings(
+        max_examples=2,
         stateful_step_count=steps,
-        derandomize=derandomize,
         database=None,
         deadline=None,
         print_blob=False,
-        phases=phases,
+        phases=[hypothesis.Phase.generate],
         report_multiple_bugs=False,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-
-
-def run_apart(backend: Callable[[], calls.Backend], examples: int, steps: int, *, seed: str = SEED) -> Tally:
-    """As :func:`run` for a backend whose calls at once take effect in an order that nobody decides.
-
-    Hypothesis repeats parts of earlier examples, and refuses tests that then go another way. So each example is the
-    only one of its search, but for the first that any search makes: the simplest, which does nothing here.
-    """
-    tally = Tally()
     for number in range(examples):
-        machine = type(
-            "Machine", (Rules,), {"make_backend": staticmethod(backend), "tally": tally, "idles_first": True}
-        )
-        settings = _settings(2, steps, derandomize=False, phases=[hypothesis.Phase.generate])
+        machine = type("Machine", (Rules,), {"make_backend": staticmethod(backend), "tally": tally})
         test = stateful.get_state_machine_test(machine, settings=settings)
         hypothesis.seed(number + examples * int(seed or 0))(test)()
     return tally
@@ -68,7 +44,7 @@ def run_apart(backend: Callable[[], calls.Backend], examples: int, steps: int, *
 def finds(backend: Callable[[], calls.Backend], examples: int, steps: int, *, seed: str = "") -> str:
     """Return how a planted fault showed; empty where no example found it."""
     try:
-        run(backend, examples, steps, shrinks=False, seed=seed)
+        run(backend, examples, steps, seed=seed)
     except Broken as broken:
         return str(broken).splitlines()[0]
     return ""

@@ -96,7 +96,7 @@ _libraries = fork_server.Fixture()
 
 
 @contextlib.contextmanager
-def libraries(modules: Sequence[str], folder: Path, variables: Mapping[str, str]) -> Iterator[None]:
+def libraries(modules: Sequence[str], folder: Path, variables: dict[str, str]) -> Iterator[None]:
     """Let `run` use one process that has imported ``modules`` with these ``variables`` in its environment."""
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # else they begin more as they are imported
     with _libraries.start(modules, _environment(folder) | one_thread | variables):
