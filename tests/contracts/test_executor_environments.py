@@ -238,6 +238,7 @@ def _wheels() -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.long
 @MOSTLY_SANDBOX
 async def test_wheels_of_this_machine_are_offered_and_names_resolved_anew_when_old(
     place: Place, index: package_index.Index

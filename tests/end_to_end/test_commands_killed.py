@@ -74,6 +74,7 @@ def test_a_terminal_that_goes_away_ends_whatever_writes_to_it(shell: Shell, term
     assert not list(shell.home.glob("hivemind-run-*"))
 
 
+@pytest.mark.long
 def test_a_stop_is_taken_where_nothing_can_be_told_of_it(shell: Shell) -> None:
     with Path("/dev/full").open("wb") as full:
         process = subprocess.Popen(

@@ -35,7 +35,7 @@ async def run(user: installed.Shell, *words: str, **variables: str) -> installed
     return await asyncio.to_thread(user.run, *words, **variables)
 
 
-@pytest.mark.parametrize("setting", ["pull_timeout", "pull_stall_seconds"])
+@pytest.mark.parametrize("setting", [pytest.param("pull_timeout", marks=pytest.mark.long), "pull_stall_seconds"])
 async def test_the_owner_says_how_patient_a_pull_is(
     user: installed.Shell, there: str, busybox_image: str, setting: str
 ) -> None:
@@ -50,7 +50,7 @@ async def test_the_owner_says_how_patient_a_pull_is(
     assert ("trying again" in said.err) == (setting == "pull_stall_seconds")
 
 
-@pytest.mark.parametrize("policy", ["never", "if-missing", "always"])
+@pytest.mark.parametrize("policy", ["never", pytest.param("if-missing", marks=pytest.mark.long), "always"])
 async def test_when_images_are_fetched_is_the_owners_word_and_so_are_logins(
     user: installed.Shell, there: str, busybox_image: str, policy: str, docker_url: str, tmp_path: Path
 ) -> None:

@@ -215,6 +215,7 @@ def test_docker_enabled_false(told: Worker) -> None:
     assert ended.result.isolation == "sandbox"
 
 
+@pytest.mark.long
 @pytest.mark.docker
 def test_docker_enabled_true_and_docker_network(tmp_path: Path, docker_url: str, python_image: str) -> None:
     network = f"ref-{secrets.token_hex(4)}"

@@ -131,6 +131,7 @@ async def test_p04_a_node_that_the_pool_does_not_know_registers_again_and_keeps_
         assert node.node.snapshot().session_id not in {"", session_id}
 
 
+@pytest.mark.long
 async def test_p03_a_flapping_pool_fills_no_log_and_work_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -40,7 +40,7 @@ STEPS = {
 
 
 @pytest.mark.parametrize(
-    "step", [pytest.param(step, marks=[] if step in {"start", "running"} else pytest.mark.long) for step in STEPS]
+    "step", [pytest.param(step, marks=[] if step == "running" else pytest.mark.long) for step in STEPS]
 )
 async def test_l12_cancelled_at_each_step(worker: mortal.Mortal, docker_url: str, step: str) -> None:
     await worker.start(STEPS[step])

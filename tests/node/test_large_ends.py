@@ -62,6 +62,7 @@ async def test_an_end_that_a_pool_refuses_for_its_size_is_made_smaller_until_it_
     assert (report.status, report.result.exit_code) == ("completed", 0)
 
 
+@pytest.mark.long
 async def test_what_a_pool_took_just_below_the_limit_can_be_read_in_every_way(tmp_path: Path) -> None:
     async with (
         pool_parts.running(tmp_path) as at,

@@ -118,7 +118,8 @@ async def _sound(at: pool_parts.Running, ended: list[str]) -> None:
                 ended.append(task.id)
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 24))])
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1, 24))
 async def test_one_sound_node_brings_every_task_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -140,6 +140,7 @@ async def test_what_is_lost_by_a_copied_folder_is_a_disruption(at: pool_parts.Ru
         await _refused(at, "incumbent, started again", LOCK)
 
 
+@pytest.mark.long
 async def test_of_many_newcomers_one_is_let_in(at: pool_parts.Running) -> None:
     await at.worker("n", "crashed")
     answers = await asyncio.gather(

@@ -14,7 +14,7 @@ import numpy as np
 import program_runs
 import pytest
 
-pytestmark = pytest.mark.timeout(400)  # many runs in one interpreter
+pytestmark = [pytest.mark.timeout(400), pytest.mark.long]  # many runs in one interpreter
 
 IRIS = {"model_type": "scikit-learn", "training_data": {"dataset": "iris"}, "estimator": "decision_tree", "seed": 5}
 GRID = {"max_depth": [1, 2, 3], "criterion": ["gini", "entropy"]}
@@ -108,7 +108,6 @@ def rows_of(run: program_runs.Ran, name: str = "predictions.csv") -> list[dict[s
         return list(csv.DictReader(file))
 
 
-@pytest.mark.long
 def test_a_search_finds_what_scikit_learn_finds(trained: dict[str, program_runs.Ran]) -> None:
     from sklearn import datasets, model_selection, tree  # noqa: PLC0415 - seconds for each process that collects the tests
 
@@ -130,7 +129,6 @@ def test_a_search_finds_what_scikit_learn_finds(trained: dict[str, program_runs.
     assert "candidate 6 of 6" in run.out
 
 
-@pytest.mark.long
 def test_weights_of_classes_are_weights_of_their_rows(trained: dict[str, program_runs.Ran]) -> None:
     weights, parameter, native = (trained[name] for name in ("weights", "parameter", "native"))
     assert (weights.code, parameter.code, native.code) == (0, 0, 0), weights.err + native.err
@@ -145,7 +143,6 @@ def test_weights_that_cannot_be_are_refused(ran: dict[str, program_runs.Ran]) ->
     assert "there is no class 'rarest'; there are common, rare" in ran["nobody"].err
 
 
-@pytest.mark.long
 def test_missing_values_and_calibration(trained: dict[str, program_runs.Ran]) -> None:
     run = trained["drop"]
     assert run.code == 0, run.err
@@ -164,7 +161,6 @@ def test_missing_values_and_calibration(trained: dict[str, program_runs.Ran]) ->
     assert "calibration.png" in run.files
 
 
-@pytest.mark.long
 def test_the_card_has_the_data_and_the_exact_versions(trained: dict[str, program_runs.Ran]) -> None:
     card = (trained["drop"].results / "model_card.md").read_text(encoding="utf-8")
     metrics = trained["drop"].json("metrics.json")
@@ -210,7 +206,6 @@ def test_a_model_is_not_asked_what_it_cannot_know(ran: dict[str, program_runs.Ra
         assert reason in ran[name].err
 
 
-@pytest.mark.long
 def test_classes_are_scored_however_they_are_written(tmp_path: Path) -> None:
     words = {"tf": ("true", "false"), "TF": ("True", "False"), "FT": ("FALSE", "TRUE"), "yn": ("yes", "no")}
     tables = {

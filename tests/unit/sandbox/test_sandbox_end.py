@@ -13,6 +13,7 @@ TIMES = 20
 pytestmark = pytest.mark.sandbox
 
 
+@pytest.mark.long
 async def test_the_end_of_a_sandbox_is_waited_for_by_asyncio_alone(caplog: pytest.LogCaptureFixture) -> None:
     ground = await probe.ground()
     room = launch.Room(workspace_bytes=2**20, scratch_bytes=2**20)
