@@ -101,16 +101,26 @@ async def test_a_large_result_comes_whole(tmp_path: Path) -> None:
         assert len(task.result.logs.text) == 100_000
 
 
-async def test_questions_that_wait_keep_nobody_from_work(tmp_path: Path) -> None:
+async def test_questions_that_wait_keep_nobody_from_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     budgets = streams.Streams()
     reading, work = budgets.requests.reading, budgets.requests.work
+    taken: list[int] = []
+    take = reading.take
+
+    async def counted(peer: str, size: int, *, in_memory: int = 0) -> streams.Room:
+        room = await take(peer, size, in_memory=in_memory)
+        taken.append(size)
+        return room
+
+    monkeypatch.setattr(reading, "take", counted)
     async with pool_parts.running(tmp_path / "pool", budgets=budgets) as at:
         (task_id,) = await at.submit()
         request = pb.GetTaskRequest(task_id=task_id, wait_seconds=60.0)
         request.MergeFromString(UNKNOWN_FIELD)
+        taken.clear()
         # More than the pool works on for one caller.
         waits = [asyncio.ensure_future(at.tasks.GetTask(request)) for _ in range(20)]
-        await waiting.wait_until(lambda: reading.used_bytes > 0, description="they come", seconds=20)
+        await waiting.wait_until(lambda: len(taken) == len(waits), description="they come", seconds=20)
         await waiting.wait_until(
             lambda: reading.used_bytes == work.used_bytes == 0, description="they wait, and count no more", seconds=8
         )

@@ -76,8 +76,9 @@ class Echo:
 
 
 def test_more_than_a_window_there_and_back_on_two_connections(start: Start, tmp_path: Path) -> None:
+    go = tmp_path / "go"
     script = """
-import hashlib, threading
+import os, threading
 def one(n):
     data, c = bytes([n]) * 400_000 + b'end', dial()
     def send(): c.sendall(data); c.shutdown(socket.SHUT_WR)
@@ -88,8 +89,18 @@ def one(n):
 for t in [threading.Thread(target=one, args=(n,)) for n in range(2)]: t.start()
 """
     capsule = start(tmp_path)
-    begin(capsule, script)
-    heard = Echo(capsule).to_the_end()
+    # A task's end closes what is open and tells nothing of it: this one waits until both closings were told.
+    begin(capsule, script + f"while not os.path.exists({str(go)!r}): time.sleep(0.01)")
+    echo, closed = Echo(capsule), list[m.FromCapsule]()
+
+    def both_closed(message: m.FromCapsule) -> bool:
+        if isinstance(message, t.TunnelClosed):
+            closed.append(message)
+        return echo(message) or len(closed) == 2
+
+    capsule.hear(both_closed)
+    go.touch()
+    heard = echo.to_the_end()
     assert heard.output() == b"same\n" * 2, heard.output(m.Stream.ERR)
     assert len([message for message in heard.messages if isinstance(message, t.TunnelClosed)]) == 2
 
