@@ -17,8 +17,6 @@ ORDER = ("faults", "docker", "end_to_end", "hostile", "node", "contracts", "prog
 # These are the longest of all: one that begins late has every other process wait for its end.
 LONGEST = (
     "test_tutorial.py::test_in_the_sandbox",
-    "test_two_hundred_tasks.py::",
-    "test_large_result.py::",
     "test_engine_restarts.py::",
     "test_release.py::test_it_installs_and_goes",
     "test_readme.py::",
@@ -26,7 +24,6 @@ LONGEST = (
     "test_demo.py::",
     "test_store_queue.py::",
     "test_store_model.py::",
-    "test_pool_model.py::",
 )
 # The tests of these folders are long; those that share nothing go wherever there is room.
 SINGLE = ("tests/faults/", "tests/end_to_end/", "tests/node/", "tests/hostile/")
