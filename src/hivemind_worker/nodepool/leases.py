@@ -48,7 +48,8 @@ async def watch(
                 log.log_system_event("leases_not_watched", level="error", error=error)
             refused = True
         else:
-            last, refused = kept.lease_time(), False
+            # Not when it was done: the process may have stood still meanwhile, and heard no heartbeat.
+            last, refused = now, False
 
 
 def _tell(lost: records.Lost) -> None:
