@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import platform
 import shutil
 import subprocess
@@ -27,26 +25,15 @@ def shipped() -> Path:
 
 @pytest.fixture(scope="session")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same sources, built so that a wrong access or undefined arithmetic ends the program with a report.
-
-    Built once, where several processes share the tests.
-    """
+    """The same sources, built so that a wrong access or undefined arithmetic ends the program with a report."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("NO C COMPILER: the AddressSanitizer build of hivemind-init is not tested; install gcc")
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    output = folder / "hivemind-init-sanitized"
+    output = tmp_path_factory.mktemp("sanitized") / "hivemind-init"
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror"]
     flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     names = [str(path) for path in build.sources() if path.suffix == ".c"]
-    with (folder / "sanitized.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not output.exists():
-            built = output.with_suffix(".new")
-            subprocess.run([compiler, *flags, "-o", built, *names], check=True)
-            built.replace(output)
+    subprocess.run([compiler, *flags, "-o", output, *names], check=True)
     return output
 
 

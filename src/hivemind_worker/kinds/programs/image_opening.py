@@ -166,8 +166,12 @@ def _in_true_shades(page: Image.Image, file: Image.Image) -> Image.Image:
     bits, kinds = tags.get(_BITS, (1,)), tags.get(_SAMPLE_FORMAT, (1,))
     if page.mode == "L" and bits[0] == 8 and kinds[0] == _SIGNED:
         raise given.Refusal("has signed numbers of 8 bits, which are not read: save it with 16 or 32")
-    if page.mode == "I" and bits[0] == 32 and kinds[0] == _UNSIGNED and page.getextrema()[0] < 0:  # type: ignore[operator]  # of one channel
-        raise given.Refusal("has numbers beyond 2,147,483,647, which are not read: save it with 16 bits or as float")
+    if page.mode == "I" and bits[0] == 32 and kinds[0] == _UNSIGNED:
+        lowest, _ = page.getextrema()
+        if lowest < 0:  # type: ignore[operator]  # a number: only pages of several channels have pairs of them here
+            raise given.Refusal(
+                "has numbers beyond 2,147,483,647, which are not read: save it with 16 bits or as float"
+            )
     if page.mode in DEEP and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         if page.mode != "I;16":
             raise given.Refusal("has 0 for white in more than 16 bits, which is not read: save it with 0 for black")
