@@ -38,11 +38,15 @@ def wall() -> store_parts.Clock:
 
 
 @pytest.fixture(params=["sqlite"])
-def opener(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: store_parts.Clock, wall: store_parts.Clock
-) -> store_parts.Opener:
+def opener_by(request: pytest.FixtureRequest, tmp_path: Path, wall: store_parts.Clock) -> store_parts.OpenerBy:
+    """Opens the test's store with the time that its leases are due by."""
     assert request.param == "sqlite"
-    return lambda: sqlite.SqliteStore(tmp_path / "pool.sqlite", store_parts.LEASE, clock, wall)
+    return lambda time: sqlite.SqliteStore(tmp_path / "pool.sqlite", store_parts.LEASE, time, wall)
+
+
+@pytest.fixture
+def opener(opener_by: store_parts.OpenerBy, clock: store_parts.Clock) -> store_parts.Opener:
+    return lambda: opener_by(clock)
 
 
 @pytest_asyncio.fixture

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 
 import pytest
-from store_parts import LEASE, Clock, Opener, ended, node, one, poll, session, take, task
+from store_parts import LEASE, ROOM, Clock, Opener, OpenerBy, ended, node, one, poll, session, take, task
 
-from hivemind_worker.nodepool.store import deadlines, expiry, records, resting, store
+from hivemind_worker.nodepool.store import clocks, deadlines, expiry, records, resting, store, takeover
 from hivemind_worker.task import errors, outcome, state
 
 QUEUED, RUNNING = state.TaskState.QUEUED, state.TaskState.RUNNING
@@ -290,3 +290,30 @@ async def test_asking_for_living_nodes_does_not_cost_the_dead(kept: store.Store,
     await session(kept, "living")
     assert [known.node_id for known in await kept.nodes(alive_only=True)] == ["living"]
     assert (len(await kept.nodes()), await kept.lost_nodes()) == (21, 20)
+
+
+# ---- a pool that stands still ----
+
+
+async def test_what_comes_before_the_next_look_is_not_judged_by_the_time_a_pool_stood_still(
+    opener_by: OpenerBy, clock: Clock
+) -> None:
+    running = clocks.RunningTime(LEASE / 4, clock)
+    kept = opener_by(running)
+    await kept.open()
+    await kept.submit([task("a")])
+    here = await session(kept)
+    for _ in range(5):
+        clock.seconds += LEASE / 4
+        running.tick()
+        await kept.heartbeat(records.Beat("n", here))
+    await take(kept, "n", here)
+    clock.seconds += 10 * LEASE
+    # Sent before the attempt came.
+    await kept.heartbeat(records.Beat("n", here, held=()))
+    (left,) = await kept.tasks(["a"])
+    assert (left.state, left.attempt) == (state.TaskState.ASSIGNED, 1)
+    clock.seconds += 10 * LEASE
+    with pytest.raises(takeover.SessionLives):
+        await kept.register(records.NewNode("n", ROOM, "another", state_lock_id="another"), ())
+    await kept.close()

@@ -1,13 +1,10 @@
-"""The pool itself is stopped in its tracks, or its disk is full, for longer than the lease: nobody loses a task."""
+"""The pool's disk is full for longer than the lease: nobody loses a task."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from pathlib import Path
 
-import chaos_service
 import node_parts
 import pytest
 import small_disk
@@ -56,35 +53,3 @@ async def test_a_full_disk_refuses_loses_nothing_and_is_nobodys_fault(tmp_path: 
                 assert node.runs.ran.count(("runs", 1)) == 1
         finally:
             await pool.stop()
-
-
-async def test_a_pool_that_was_stopped_for_longer_than_the_lease_takes_no_task_from_anybody(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HIVEMIND_")}
-    words = [
-        "pool", "--listen=127.0.0.1:0", f"--state-dir={tmp_path / 'pool'}", f"--log-dir={tmp_path / 'log'}",
-        "--log-format=json", f"--pool-lease-seconds={LEASE}",
-    ]  # fmt: skip
-    service = chaos_service.Service("pool", tmp_path, words, environment, '"pool_started"')
-    try:
-        await service.until_ready()
-        address = await asyncio.to_thread(service.said, chaos_service.ADDRESS)
-        async with (
-            node_parts.running(address, tmp_path / "work") as node,
-            asynchronous.AsyncClient(address, patience=30) as client,
-        ):
-            await client.submit({"id": "t", "command": f"sleep {3 * LEASE}"})
-            await waiting.wait_until(lambda: node.runs.running == 1, description="the task runs")
-            service.signal(signal.SIGSTOP)
-            await asyncio.sleep(2 * LEASE)
-            service.signal(signal.SIGCONT)
-            (task,) = await client.wait("t", 60)
-            assert (task.status, task.attempt) == (state.TaskState.COMPLETED, 1)
-            events = [event.event for event in (await client.task("t")).story]
-            assert "requeue" not in events, "its node was there all the time"
-            await waiting.wait_until(
-                lambda: '"leases_begun_anew"' in service.log.read_text(), description="it tells that it stood still"
-            )
-    finally:
-        service.signal(signal.SIGKILL)
-        assert service.process is not None
-        service.process.wait()

@@ -39,6 +39,7 @@ async def polling(worker: pool_parts.Worker, *held: pb.Task) -> AsyncIterator[No
             await worker.poll(30, *held)
 
     task = asyncio.create_task(poll())
+    assert isinstance(worker.at, pool_parts.Running)
     waits = worker.at.pool._parts.dispatch._waiting
     await waiting.wait_until(lambda: any(key[0] == worker.name for key in waits), description="the poll waits")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import shutil
 import tempfile
 from collections.abc import Coroutine
@@ -75,8 +76,11 @@ class WireBackend:
         return self._runner.get_loop().run_until_complete(work)
 
     async def _start(self) -> None:
-        pool = server.NodePool(self._path, lease_seconds=LEASE)
-        pool.store._times = clocks.Clocks(lambda: self._seconds, lambda: self._wall + self._seconds)
+        # What goes by in one step counts whole: in a pool that stands still only a part of it would.
+        running = clocks.RunningTime(math.inf, lambda: self._seconds)
+        with mock.patch.object(leases, "running_time", return_value=running):
+            pool = server.NodePool(self._path, lease_seconds=LEASE)
+        pool.store._times = clocks.Clocks(running, lambda: self._wall + self._seconds)
         self._count_looks(pool)
         address = await pool.start()
         self._pool = pool

@@ -17,10 +17,9 @@ pb = calls.pb
 
 
 @dataclass
-class Running:
-    """A pool that runs, and both stubs."""
+class Stubs:
+    """Both stubs of a pool that runs somewhere."""
 
-    pool: server.NodePool
     nodes: calls.NodeManager
     tasks: calls.TaskManager
 
@@ -43,10 +42,17 @@ class Running:
 
 
 @dataclass
+class Running(Stubs):
+    """A pool that runs in this process, and both stubs."""
+
+    pool: server.NodePool
+
+
+@dataclass
 class Worker:
     """A node that does what it is told, call by call."""
 
-    at: Running
+    at: Stubs
     name: str
     session_id: str
 
@@ -88,9 +94,18 @@ async def running(folder: Path, **said: Any) -> AsyncIterator[Running]:
     address = await pool.start()
     try:
         async with grpc.aio.insecure_channel(address, options=calls.CLIENT_OPTIONS) as channel:
-            found = Running(pool, calls.node_manager(channel), calls.task_manager(channel))
+            found = Running(calls.node_manager(channel), calls.task_manager(channel), pool)
             yield found
             # A fixture's value outlives its loop, and gRPC keeps two sockets per loop while one stub is alive.
             del found.nodes, found.tasks, channel
     finally:
         await pool.stop()
+
+
+@contextlib.asynccontextmanager
+async def connected(address: str) -> AsyncIterator[Stubs]:
+    """The stubs of a pool in another process."""
+    async with grpc.aio.insecure_channel(address, options=calls.CLIENT_OPTIONS) as channel:
+        found = Stubs(calls.node_manager(channel), calls.task_manager(channel))
+        yield found
+        del found.nodes, found.tasks, channel

@@ -25,6 +25,7 @@ class Clock:
 
 
 Opener = Callable[[], store.Store]
+OpenerBy = Callable[[Callable[[], float]], store.Store]
 
 
 def task(

@@ -85,7 +85,8 @@ class NodePool:
         preload_images: tuple[str, ...] = (),
         budgets: streams.Streams | None = None,
     ) -> None:
-        self.store = sqlite.SqliteStore(store_path or data / "pool.sqlite", lease_seconds)
+        self._running = leases.running_time(lease_seconds)
+        self.store = sqlite.SqliteStore(store_path or data / "pool.sqlite", lease_seconds, self._running)
         self._locks = [
             locks.InodeLock(folder, f"give this one {setting} of its own", is_folder=True)
             for folder, setting in (
@@ -221,9 +222,10 @@ class NodePool:
         loops.add("free space", "all", self._space.run)
         loops.add("serving status", "all", self._status.run)
         loops.add("store", "all", self._watch_store)
-        loops.add(
-            "leases", "all", functools.partial(leases.watch, self.store, self._parts.lease_seconds, self._parts.forget)
+        watch = functools.partial(
+            leases.watch, self.store, self._running, self._parts.lease_seconds, self._parts.forget
         )
+        loops.add("leases", "all", watch)
         try:
             return await loops.run(self._stop)
         except errors.HiveMindError as error:

@@ -1,7 +1,13 @@
-"""The store's two clocks: the wall's, which is only shown, and one for leases that no step of the wall's can move."""
+"""The store's two clocks: the wall's, which is only shown, and one for leases that no step of the wall's can move.
+
+The second is to stand still while its process does: what was sent meanwhile is answered before anybody can look for how
+long that was, and must not be judged by it. So it is driven: it runs on for no more than `most` seconds from one tick
+to the next, and whoever ticks is told the whole time that has passed.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -29,3 +35,30 @@ class Clocks:
     def continue_from(self, seconds: float) -> None:
         """Go on from where the lease clock stood when the store was closed."""
         self._offset = seconds - self._monotonic()
+
+
+class RunningTime:
+    """Seconds for which this process has run, as far as somebody ticks: a ``monotonic`` for :class:`Clocks`.
+
+    ``most``: how many seconds may lie between two ticks; what is beyond is left out. Before the first tick it runs on
+    as ``monotonic`` does. Read on any thread, and never set back; ticked on one.
+    """
+
+    def __init__(self, most: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._most = most
+        self._tick = (monotonic(), 0.0, math.inf)
+        """When the last tick was, what this clock showed then, and for how long it runs on."""
+
+    def __call__(self) -> float:
+        """Return the seconds so far."""
+        # The tick is read first: a later one may come between, and has counted at least as much by then.
+        at, shown, most = self._tick
+        return shown + min(self._monotonic() - at, most)
+
+    def tick(self) -> float:
+        """Go on. Return how many seconds have passed since the tick before, however many of them count."""
+        at, shown, most = self._tick
+        now = self._monotonic()
+        self._tick = (now, shown + min(now - at, most), self._most)
+        return now - at
