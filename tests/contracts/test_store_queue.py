@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -24,6 +25,8 @@ T = TypeVar("T")
 GIB = resources.GIB
 LEASE = 10.0
 SHAPES = 10_000
+EXAMPLES = min(int(os.environ.get("HIVEMIND_TEST_EXAMPLES", "10")), 100)
+"""A hundred of them take half a minute."""
 LABELS = {"n1": {"zone": "a"}, "n2": {"zone": "b", "fast": "yes"}}
 CAPACITY = resources.Resources(4, 8 * GIB, GIB)
 NEEDS = [resources.Resources(cpu, memory * GIB) for cpu in (0.5, 1, 3, 5) for memory in (1, 5, 9)]
@@ -213,7 +216,7 @@ class QueueMachine(stateful.RuleBasedStateMachine):
 
 
 TestQueues = QueueMachine.TestCase
-TestQueues.settings = hypothesis.settings(max_examples=20, stateful_step_count=30, deadline=None)
+TestQueues.settings = hypothesis.settings(max_examples=EXAMPLES, stateful_step_count=30, deadline=None)
 
 
 # ---- how much work it is ----

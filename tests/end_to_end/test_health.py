@@ -43,6 +43,7 @@ def _address(shell: Shell, name: str, what: str = "worker") -> str:
     return (shell.home / name / f"{what}-http").read_text().strip()
 
 
+@pytest.mark.long
 def test_a_worker_and_its_pool_are_well_until_the_pool_goes(shell: Shell) -> None:
     with Services(shell) as services:
         pool, address = services.pool("--pool-lease-seconds=6")

@@ -71,6 +71,7 @@ async def _heartbeats(at: pool_parts.Running, count: int) -> None:
     )
 
 
+@pytest.mark.long
 async def test_a_node_with_too_many_ends_undelivered_begins_nothing_more(tmp_path: Path) -> None:
     with small_disk.mounted(tmp_path / "disk", 16) as disk:
         async with (

@@ -76,6 +76,7 @@ async def test_l12_a_cancel_while_it_uploads_and_one_after_the_end_change_no_end
     assert (await worker.at.info(task_id)).state == ended
 
 
+@pytest.mark.long
 async def test_l02_what_outlasts_the_drain_is_handed_back_and_a_second_signal_is_at_once(
     worker: mortal.Mortal, docker_url: str
 ) -> None:
