@@ -171,6 +171,7 @@ async def test_d06_a_pull_that_stands_still_is_ended_and_harms_nobody(
     )
 
 
+@pytest.mark.long
 async def test_a_pull_has_its_own_clock(
     docker_url: str, image: registry.Image, faults: registry.Faults, tmp_path: Path
 ) -> None:

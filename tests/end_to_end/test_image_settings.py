@@ -35,7 +35,8 @@ async def run(user: installed.Shell, *words: str, **variables: str) -> installed
     return await asyncio.to_thread(user.run, *words, **variables)
 
 
-@pytest.mark.parametrize("setting", [pytest.param("pull_timeout", marks=pytest.mark.long), "pull_stall_seconds"])
+@pytest.mark.long
+@pytest.mark.parametrize("setting", ["pull_timeout", "pull_stall_seconds"])
 async def test_the_owner_says_how_patient_a_pull_is(
     user: installed.Shell, there: str, busybox_image: str, setting: str
 ) -> None:

@@ -34,6 +34,7 @@ NONSENSE = {
     "garbage": bytes(range(256)) * 40,
     "5 MB": b"\x12\xc0\x96\xb1\x02" + b"x" * 5_000_000,
 }
+ALWAYS = ("torn", "5 MB")
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,9 @@ async def _works(address: str, node: node_parts.Node) -> None:
     assert node.runs.ran.count((task_id, 1)) == 1
 
 
-@pytest.mark.parametrize("nonsense", NONSENSE)
+@pytest.mark.parametrize(
+    "nonsense", [pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.long) for name in NONSENSE]
+)
 async def test_p02_nonsense_fails_its_own_call_and_nothing_else(
     pool: pool_parts.Running, tmp_path: Path, nonsense: str
 ) -> None:
@@ -130,7 +133,7 @@ async def test_p02_a_hundred_thousand_tasks_in_one_answer(pool: pool_parts.Runni
         assert [(known.node_id, known.status) for known in nodes] != [("node-1", "lost")]
 
 
-@pytest.mark.parametrize("how", ["silent", "slow", pytest.param("resets", marks=pytest.mark.long)])
+@pytest.mark.parametrize("how", ["silent", *(pytest.param(how, marks=pytest.mark.long) for how in ("slow", "resets"))])
 async def test_p01_deadlines_hold(
     pool: pool_parts.Running,
     tmp_path: Path,

@@ -29,7 +29,7 @@ NONE = b"/no-such-call"
 pytestmark = pytest.mark.docker
 
 
-@pytest.mark.parametrize("answer", [-1, 0], ids=["broken", "hangs"])
+@pytest.mark.parametrize("answer", [pytest.param(-1, marks=pytest.mark.long), 0], ids=["broken", "hangs"])
 async def test_l09_a_node_whose_engine_is_gone_takes_nothing_and_comes_back(
     docker_url: str, busybox_image: str, tmp_path: Path, answer: int
 ) -> None:

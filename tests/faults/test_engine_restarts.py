@@ -22,9 +22,8 @@ TASK = 'i=0; while [ $i -lt 80 ]; do echo "line $i"; i=$((i+1)); sleep 0.1; done
 LINES = b"".join(b"line %d\n" % number for number in range(80))
 
 
-@pytest.mark.parametrize(
-    "live_restore", [pytest.param(True, marks=pytest.mark.long), False], ids=["live-restore", "plain"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("live_restore", [True, False], ids=["live-restore", "plain"])
 async def test_l09_an_engine_that_dies_and_comes_back(tmp_path: Path, live_restore: bool) -> None:
     with private_engine.running(live_restore=live_restore) as engine:
         more = ("--health-probe-seconds=2", "--monitor-interval=1")

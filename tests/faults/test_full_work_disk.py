@@ -72,6 +72,7 @@ async def test_results_that_a_full_disk_does_not_take_cost_no_attempt_and_the_no
             assert {task.attempt - task.disruptions for task in ended} == {1}
 
 
+@pytest.mark.long
 async def test_results_that_a_disk_mounted_anew_does_not_take_cost_no_attempt(tmp_path: Path) -> None:
     with small_disk.mounted(tmp_path / "work", 64) as disk:
         async with (

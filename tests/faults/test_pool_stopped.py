@@ -23,7 +23,7 @@ from hivemind_worker.client import asynchronous
 from hivemind_worker.task import state
 from hivemind_worker.wire import verdicts
 
-LEASE = 2.0
+LEASE = 1.5
 
 
 @contextlib.asynccontextmanager

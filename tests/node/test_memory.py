@@ -42,7 +42,7 @@ async def attack(address: str, pid: int) -> dict[str, float]:
         session = (await nodes.RegisterNode(node)).session_id
         submit = pb.SubmitTasksRequest(tasks=[pb.Task(command="true", cpu_quota=1_000, memory_limit="6m")] * TASKS)
         ids = list((await tasks.SubmitTasks(submit)).task_ids)
-        worker = pool_parts.Worker(pool_parts.Running(None, nodes, tasks), "n", session)  # type: ignore[arg-type]
+        worker = pool_parts.Worker(pool_parts.Stubs(nodes, tasks), "n", session)
         done = 0
         while done < TASKS:
             for task in (await worker.poll(5, most=64)).tasks:

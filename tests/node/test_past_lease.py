@@ -16,7 +16,7 @@ from hivemind_worker.nodepool import server
 LEASE_SECONDS = 1.0
 
 
-@pytest.mark.parametrize("stop_past_lease", [True, False])
+@pytest.mark.parametrize("stop_past_lease", [True, pytest.param(False, marks=pytest.mark.long)])
 async def test_l03_a_pool_away_for_longer_than_the_lease(tmp_path: Path, stop_past_lease: bool) -> None:
     pool = server.NodePool(tmp_path / "pool", lease_seconds=LEASE_SECONDS)
     address = await pool.start()

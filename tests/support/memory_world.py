@@ -74,7 +74,7 @@ class World:
     @property
     def worker(self) -> pool_parts.Worker:
         """The node that has the session."""
-        return pool_parts.Worker(pool_parts.Running(None, self.nodes, self.tasks), "n", self.session)  # type: ignore[arg-type]
+        return pool_parts.Worker(pool_parts.Stubs(self.nodes, self.tasks), "n", self.session)
 
     def grown_mib(self) -> float:
         """The most since the pool was fresh: also what earlier calls have left is counted."""
