@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import memory_disk
 import reap
 import system_packages
 import test_engine
@@ -66,10 +67,16 @@ def main(arguments: list[str]) -> int:
             return _tests([(f"hypothesis and {SPREAD}", True), ("long", False)], chosen, environment)
     system_packages.install(PROGRAMS, "the tests")
     # Beside the checks an engine starts, and its images are made.
-    with _checking() as checks, _compiling() as compiler, test_engine.engine() as engine:
+    # The folder first: what starts later sees it.
+    with (
+        memory_disk.folder() as folder,
+        _checking() as checks,
+        _compiling() as compiler,
+        test_engine.engine() as engine,
+    ):
         environment = _environment(engine)
         compiler.wait()
-        return _tests([(SPREAD, True), (SERIAL, False)], chosen, environment, checks)
+        return _tests([(SPREAD, True), (SERIAL, False)], chosen, environment, checks, folder)
 
 
 def _checking() -> subprocess.Popen[bytes]:
@@ -99,8 +106,11 @@ def _tests(
     chosen: list[str],
     environment: dict[str, str],
     checks: subprocess.Popen[bytes] | None = None,
+    folder: Path | None = None,
 ) -> int:
     """Run pytest once for each phase (which marks, and whether spread); 0 when tests were run and all hold.
+
+    ``folder``: where tests write; pytest's own choice where it is None.
 
     The checks run beside the tests that are spread, and must hold as well; those that need the machine to themselves
     wait for them.
@@ -120,6 +130,9 @@ def _tests(
                 command += ["-n", str(PROCESSES), "--dist=loadscope", "--no-loadscope-reorder"]
             elif marks == SERIAL and not chosen:
                 command += _bearing("pytest.mark.serial")
+            if folder is not None:
+                # It is memory: what a test that holds has written goes at its end.
+                command += [f"--basetemp={folder / str(number)}", "-o", "tmp_path_retention_policy=failed"]
             ended = subprocess.run(
                 [*command, *chosen],
                 cwd=ROOT,
