@@ -11,6 +11,7 @@ printed the tests that did not hold, and `N passed, N failed` of both.
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import memory_disk
@@ -47,6 +49,8 @@ SPREAD, SERIAL = "not long and not serial", "not long and serial"
 SLOWEST = 25
 # For each property of the code; `make test` draws few (tests/conftest.py).
 MANY_EXAMPLES = "1000"
+# Half of what there is to compile.
+HALF = ["tests/unit", "tests/programs", "tests/architecture"]
 # pytest's exit codes: all hold, some do not, none was chosen.
 HOLDS, FAILS, NOTHING_CHOSEN = 0, 1, 5
 RAN = (HOLDS, FAILS, NOTHING_CHOSEN, reap.LEFT)
@@ -71,11 +75,12 @@ def main(arguments: list[str]) -> int:
     with (
         memory_disk.folder() as folder,
         _checking() as checks,
-        _compiling() as compiler,
+        _compiling() as compilers,
         test_engine.engine() as engine,
     ):
         environment = _environment(engine)
-        compiler.wait()
+        for compiler in compilers:
+            compiler.wait()
         return _tests([(SPREAD, True), (SERIAL, False)], chosen, environment, checks, folder)
 
 
@@ -85,20 +90,25 @@ def _checking() -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
 
 
-def _compiling() -> subprocess.Popen[bytes]:
-    """Compile all there is once, where nothing is compiled yet, rather than in each process at the same time.
+@contextlib.contextmanager
+def _compiling() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Compile all there is once, where nothing is compiled yet, rather than in each test process at the same time.
 
-    So with the tables of characters that hypothesis makes of Unicode where it finds none.
+    So with the tables of characters that hypothesis makes of Unicode where it finds none. Give the processes that do.
     """
     compiled = next((ROOT / "tests").rglob("__pycache__/*-pytest-*.pyc"), None)
-    words = ["--version"] if compiled else ["--collect-only", "-qq"]
+    parts = [["--version"]] if compiled else [HALF, ["tests", *(f"--ignore={folder}" for folder in HALF)]]
     program = (
-        "import sys, pytest; ended = pytest.main(sys.argv[1:]);"
-        " from hypothesis import strategies; strategies.text().validate(); sys.exit(ended)"
+        "import sys, pytest; pytest.main(sys.argv[1:]); from hypothesis import strategies; strategies.text().validate()"
     )
-    command = [sys.executable, "-c", program, *words]
     quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet)
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for part in parts:
+            command = [sys.executable, "-c", program, "--collect-only", "-qq", *part]
+            process = subprocess.Popen(command, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet)
+            processes.append(stack.enter_context(process))
+        yield processes
 
 
 def _tests(
