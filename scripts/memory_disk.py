@@ -17,7 +17,9 @@ from pathlib import Path
 
 NAME = "hmtmp-"
 NEEDED_BYTES = 4 * 1024**3
-"""Memory that must be available. Half of it is what may lie there; 244 MiB were seen."""
+"""Memory that must be available: much more than the 244 MiB that were seen to lie there at once."""
+SIZE_BYTES = 64 * 1024**3
+"""What the folder says that it has room for: nodes under test offer that to tasks, which ask for some GiB."""
 
 
 @contextlib.contextmanager
@@ -29,7 +31,7 @@ def folder() -> Iterator[Path | None]:
     _remove_left()
     at = Path(tempfile.gettempdir()) / f"{NAME}{os.getpid()}"
     at.mkdir()
-    options = f"size={NEEDED_BYTES // 2},mode=0755"
+    options = f"size={SIZE_BYTES},mode=0755"
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, NAME, at], capture_output=True, check=False)
     try:
         yield at if mounted.returncode == 0 else None
