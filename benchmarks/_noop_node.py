@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from hivemind_worker.artifacts import outbox, store
-from hivemind_worker.capsule import accounts
+from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import checkpoint, executor
+from hivemind_worker.executors import checkpoint, executor, undead
 from hivemind_worker.journal import writer
 from hivemind_worker.kinds import kind
 from hivemind_worker.node import worker_node
@@ -28,6 +28,7 @@ class NoopExecutor:
 
     isolation = "none"
     images: tuple[str, ...] = ()
+    undead: tuple[undead.Undead, ...] = ()
 
     def preload(self, references: Iterable[str]) -> None:
         """There are no images."""
@@ -53,6 +54,11 @@ class NoopExecutor:
     async def usage(self) -> Mapping[tuple[str, int], accounts.Usage]:
         """Nothing is used."""
         return {}
+
+    async def promises(self, plan: plan.RunPlan) -> defence_spec.DefenceSpec | None:
+        """Nothing is fenced."""
+        del plan
+        return None
 
     async def fitness(self) -> executor.Fitness:
         """Fit, of course."""
