@@ -25,10 +25,10 @@ def check(ledger: Ledger, before: View, done: Sequence[Done], after: View) -> No
     for one in done:
         if isinstance(one.call, calls.Submit) and one.answer.lost:
             # An id may be there already: an older backup has another task of it.
-            kept = {spec.id in after.tasks for spec in one.call.specs if spec.id not in before.tasks}
-            demand(len(kept) <= 1, f"{one.call} was kept in part")
+            stored = {spec.id in after.tasks for spec in one.call.specs if spec.id not in before.tasks}
+            demand(len(stored) <= 1, f"{one.call} was kept in part")
             others = [spec for spec in one.call.specs if spec.id in before.tasks and ledger.specs[spec.id] != spec]
-            demand(not others or True not in kept, f"{one.call} was kept although {others} are other tasks")
+            demand(not others or True not in stored, f"{one.call} was kept although {others} are other tasks")
     _check_rests(ledger, after, done)
     _check_forgotten(ledger, before, done, after)
 

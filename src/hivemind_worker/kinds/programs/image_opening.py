@@ -168,7 +168,7 @@ def _in_true_shades(page: Image.Image, file: Image.Image) -> Image.Image:
         raise given.Refusal("has signed numbers of 8 bits, which are not read: save it with 16 or 32")
     if page.mode == "I" and bits[0] == 32 and kinds[0] == _UNSIGNED:
         lowest, _ = page.getextrema()
-        if lowest < 0:  # type: ignore[operator]  # a number: only pages of several channels have pairs of them here
+        if isinstance(lowest, (int, float)) and lowest < 0:  # pages of several channels have pairs here
             raise given.Refusal(
                 "has numbers beyond 2,147,483,647, which are not read: save it with 16 bits or as float"
             )

@@ -1,8 +1,8 @@
 """The store's two clocks: the wall's, which is only shown, and one for leases that no step of the wall's can move.
 
 The second is to stand still while its process does: what was sent meanwhile is answered before anybody can look for how
-long that was, and must not be judged by it. So it is driven: it runs on for no more than `most` seconds from one tick
-to the next, and whoever ticks is told the whole time that has passed.
+long that was, and must not be judged by it. So it is driven: it runs on for `max_gap` seconds at most from one tick to
+the next, and whoever ticks is told the whole time that has passed.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ class Clocks:
 class RunningTime:
     """Seconds for which this process has run, as far as somebody ticks: a ``monotonic`` for :class:`Clocks`.
 
-    ``most``: how many seconds may lie between two ticks; what is beyond is left out. Before the first tick it runs on
-    as ``monotonic`` does. Read on any thread, and never set back; ticked on one.
+    ``max_gap``: how many seconds may lie between two ticks; what is beyond is left out. Before the first tick it runs
+    on as ``monotonic`` does. Read on any thread, and never set back; ticked on one.
     """
 
-    def __init__(self, most: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, max_gap: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._most = most
+        self._max_gap = max_gap
         self._tick = (monotonic(), 0.0, math.inf)
         """When the last tick was, what this clock showed then, and for how long it runs on."""
 
     def __call__(self) -> float:
         """Return the seconds so far."""
         # The tick is read first: a later one may come between, and has counted at least as much by then.
-        at, shown, most = self._tick
-        return shown + min(self._monotonic() - at, most)
+        at, shown, max_gap = self._tick
+        return shown + min(self._monotonic() - at, max_gap)
 
     def tick(self) -> float:
         """Go on. Return how many seconds have passed since the tick before, however many of them count."""
-        at, shown, most = self._tick
+        at, shown, max_gap = self._tick
         now = self._monotonic()
-        self._tick = (now, shown + min(now - at, most), self._most)
+        self._tick = (now, shown + min(now - at, max_gap), self._max_gap)
         return now - at
