@@ -78,10 +78,27 @@ async def test_an_artifact_that_is_not_in_the_store_is_the_nodes_fault(bench: at
     assert "0" * 64 in ended.error
 
 
+# Two pipes have no common clock: of two writes that both wait to be read nobody can say which came first. So the task
+# writes the next one when the last was read, however late its reader comes to run.
+IN_TURN = """
+import array, fcntl, os, termios, time
+
+def say(fd, line):
+    os.write(fd, line)
+    unread = array.array("i", [1])
+    while unread[0]:
+        time.sleep(0.001)
+        fcntl.ioctl(fd, termios.FIONREAD, unread)
+
+for i in range(1, 6):
+    say(1, b"out %d\\n" % i)
+    say(2, b"err %d\\n" % i)
+"""
+
+
 async def test_stdout_and_stderr_are_apart_and_in_order(bench: attempts.Bench) -> None:
     watcher = attempts.Watcher()
-    script = "for i in 1 2 3 4 5; do echo out $i; sleep 0.02; echo err $i >&2; sleep 0.02; done"
-    ended = await bench.shell(script, watcher=watcher)
+    ended = await bench.python(IN_TURN, watcher=watcher)
     assert watcher.text(OUT) == b"".join(b"out %d\n" % i for i in range(1, 6))
     assert watcher.text(ERR) == b"".join(b"err %d\n" % i for i in range(1, 6))
     assert ended.logs.text == b"".join(b"out %d\nerr %d\n" % (i, i) for i in range(1, 6))
