@@ -46,6 +46,7 @@ FAST = ("tests/architecture", "tests/unit", "tests/contracts")
 # cores the same tests took 5 and 10 % longer than with four. Beyond 16 a large machine gains nothing.
 PROCESSES = min(2 * (os.cpu_count() or 1), 16)
 SPREAD, SERIAL = "not long and not serial", "not long and serial"
+LONG_SPREAD, LONG_SERIAL = "long and not serial", "long and serial"
 SLOWEST = 25
 # For each property of the code; `make test` draws few (tests/conftest.py).
 MANY_EXAMPLES = "1000"
@@ -68,7 +69,8 @@ def main(arguments: list[str]) -> int:
         system_packages.install(PROGRAMS | LONG, "the tests")
         with test_engine.engine() as engine:
             environment = {"HIVEMIND_TEST_EXAMPLES": MANY_EXAMPLES, **_environment(engine)}
-            return _tests([(f"hypothesis and {SPREAD}", True), ("long", False)], chosen, environment)
+            phases = [(f"hypothesis and {SPREAD}", True), (LONG_SPREAD, True), (LONG_SERIAL, False)]
+            return _tests(phases, chosen, environment)
     system_packages.install(PROGRAMS, "the tests")
     # Beside the checks an engine starts, and its images are made.
     # The folder first: what starts later sees it.
