@@ -48,7 +48,7 @@ proto: setup ## generate the wire's code, then buf lint and the breaking-change 
 	@$(RUN) scripts/buf.py
 
 init: setup ## build the static program that is PID 1 of every capsule, for both architectures
-	@$(RUN) src/hivemind_worker/capsule/init/build.py
+	@$(RUN) src/hivemind_worker/runtime/capsule/init/build.py
 
 release: setup ## dist/HiveMind-Worker-Release: the wheel, its installers, their sums
 	@$(RUN) scripts/release.py

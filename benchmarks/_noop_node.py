@@ -8,19 +8,20 @@ import signal
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from hivemind_worker import units
 from hivemind_worker.artifacts import outbox, store
-from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import checkpoint, executor, undead
-from hivemind_worker.journal import writer
-from hivemind_worker.kinds import kind
-from hivemind_worker.node import worker_node
-from hivemind_worker.pool_client import channel, client
+from hivemind_worker.runtime import checkpoint, executor, undead
+from hivemind_worker.runtime.capsule import accounts, defence_spec
 from hivemind_worker.settings import state_lock
-from hivemind_worker.task import outcome, plan, resources, state
+from hivemind_worker.tasks import outcome, plan, resources, state
+from hivemind_worker.tasks.kinds import kind
+from hivemind_worker.worker import worker_node
+from hivemind_worker.worker.journal import writer
+from hivemind_worker.worker.pool_link import channel, client
 
 SLOTS = 8
-PLENTY = resources.Resources(1024, 1024 * resources.GIB, 1024 * resources.GIB, 0)
+PLENTY = resources.Resources(1024, 1024 * units.GIB, 1024 * units.GIB, 0)
 
 
 class NoopExecutor:

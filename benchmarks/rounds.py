@@ -17,12 +17,13 @@ from pathlib import Path
 
 import common
 
-from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import records, sqlite
-from hivemind_worker.task import outcome, resources
+from hivemind_worker import units
+from hivemind_worker.pool.matching import assignment
+from hivemind_worker.pool.store import records, sqlite
+from hivemind_worker.tasks import outcome, resources
 
 TASKS = 10_000
-GIB = resources.GIB
+GIB = units.GIB
 ROOM = resources.Resources(64, 256 * GIB, 100 * GIB)
 
 

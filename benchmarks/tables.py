@@ -16,9 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from hivemind_worker import kinds
-from hivemind_worker.kinds import kind
-from hivemind_worker.task import plan, resources, spec
+from hivemind_worker.tasks import kinds, plan, resources, spec
+from hivemind_worker.tasks.kinds import kind
 
 NODE = kind.NodeLimits("none", 3600, 3, plan.Caps(0, 0, 0, 0, 0, 0.0), resources.Resources(2.0, 2**36, 2**36, 0))
 

@@ -14,10 +14,10 @@ import draw_estimators
 import draw_events
 import draw_faults
 
-from hivemind_worker.capsule import table
-from hivemind_worker.executors import deadlines, evidence
+from hivemind_worker.runtime import deadlines, evidence
+from hivemind_worker.runtime.capsule import table
 from hivemind_worker.settings import paths, reference
-from hivemind_worker.task import state
+from hivemind_worker.tasks import state
 from hivemind_worker.telemetry import metrics
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -32,45 +32,45 @@ def main() -> int:
     return 0
 
 
-# As in ARCHITECTURE.md, from the top down; a test there proves that no room is missing.
-FLOORS = (
-    ("DOORS", ("", "cli")),
-    ("WINDOW", ("dashboard",)),
-    ("TOWERS", ("node", "nodepool", "client")),
-    ("WORK", ("executors", "health", "housekeeping")),
-    ("EDGES", ("pool_client", "journal", "containers", "sandbox", "artifacts", "egress", "host")),
-    ("MEANING", ("kinds", "wire", "capsule", "supplies")),
-    ("TOOLS", ("settings", "telemetry", "concurrency")),
-    ("GROUND", ("filesystem",)),
-    ("WORDS", ("task",)),
+# As in ARCHITECTURE.md, from the top down; a test there proves that no package is missing.
+LAYERS = (
+    ("Command", ("", "cli")),
+    ("HTTP", ("web",)),
+    ("Client, pool, worker", ("client", "pool", "worker")),
+    ("Execution", ("runtime",)),
+    ("Files", ("artifacts",)),
+    ("Protocol", ("wire",)),
+    ("Tasks", ("tasks",)),
+    ("Tools", ("settings", "telemetry", "concurrency")),
+    ("File system", ("filesystem",)),
 )
 
 
 def files_page() -> str:
-    """Every file of the package with its caption, floor by floor."""
+    """Every file of the package with its caption, layer by layer."""
     parts = [
         "# Files",
         WRITTEN_BY.format(source="the first line of each file"),
-        "Floor by floor, as in [the architecture](../ARCHITECTURE.md): a room uses the floors below it.",
+        "Layer by layer, as in [the architecture](../ARCHITECTURE.md): a package imports from the layers below it.",
     ]
-    for floor, rooms in FLOORS:
-        parts.append(f"## {floor}")
-        parts += [_room(room) for room in rooms]
+    for layer, packages in LAYERS:
+        parts.append(f"## {layer}")
+        parts += [_package(package) for package in packages]
     return "\n\n".join(parts) + "\n"
 
 
-def _room(room: str) -> str:
-    folder = PACKAGE / room
-    found = folder.glob("*.py") if room in {"", "wire"} else folder.rglob("*.py")
+def _package(package: str) -> str:
+    folder = PACKAGE / package
+    found = folder.glob("*.py") if package in {"", "wire"} else folder.rglob("*.py")
     rows = [
         f"- `{path.relative_to(PACKAGE)}` · {_caption(path)}"
         for path in sorted(found)
         if path != folder / "__init__.py"
     ]
     rows += [f"- `{path.relative_to(PACKAGE)}` · what both ends say" for path in sorted(folder.glob("*.proto"))]
-    pages = (path for kind in ("html", "css", "js", "svg") for path in sorted(folder.rglob(f"*.{kind}")) if room)
+    pages = (path for kind in ("html", "css", "js", "svg") for path in sorted(folder.rglob(f"*.{kind}")) if package)
     rows += [f"- `{path.relative_to(PACKAGE)}` · {_first_comment(path)}" for path in pages]
-    title = f"### {room}/\n{_caption(folder / '__init__.py')}\n\n" if room else ""
+    title = f"### {package}/\n{_caption(folder / '__init__.py')}\n\n" if package else ""
     return title + "\n".join(rows)
 
 
@@ -134,9 +134,9 @@ def _labels(metric: metrics.Metric) -> str:
 def states_page() -> str:
     """The three tables of moves, as pictures."""
     drawn = [
-        ("A task, as the pool sees it", "src/hivemind_worker/task/state.py", state.draw_task_moves()),
-        ("An attempt, on its node", "src/hivemind_worker/task/state.py", state.draw_phases()),
-        ("The conversation with a capsule", "src/hivemind_worker/capsule/table.py", table.mermaid()),
+        ("A task, as the pool sees it", "src/hivemind_worker/tasks/state.py", state.draw_task_moves()),
+        ("An attempt, on its node", "src/hivemind_worker/tasks/state.py", state.draw_phases()),
+        ("The conversation with a capsule", "src/hivemind_worker/runtime/capsule/table.py", table.mermaid()),
     ]
     parts = [
         "# States",
@@ -144,7 +144,7 @@ def states_page() -> str:
     ]
     for title, source, picture in drawn:
         parts.append(f"## {title}\n{WRITTEN_BY.format(source=source)}\n```mermaid\n{picture.strip()}\n```")
-    written = WRITTEN_BY.format(source="src/hivemind_worker/executors/deadlines.py")
+    written = WRITTEN_BY.format(source="src/hivemind_worker/runtime/deadlines.py")
     rows = [f"| {state.value} | {row.text} | {_renewal(row)} |" for state, row in deadlines.TABLE.items()]
     heading = "## How long the worker waits for a capsule\n"
     parts.append("\n".join([f"{heading}{written}", "| state | deadline | |", "| --- | --- | --- |", *rows]))
@@ -191,7 +191,7 @@ def evidence_page() -> str:
     checks = [f"| {message} | {check} |" for message, check in evidence.MESSAGES.items()]
     parts = [
         "# Evidence",
-        WRITTEN_BY.format(source="src/hivemind_worker/executors/evidence.py"),
+        WRITTEN_BY.format(source="src/hivemind_worker/runtime/evidence.py"),
         CHECKED,
         "\n".join(["## Reasons", "| reason | evidence | without it |", "| --- | --- | --- |", *rows]),
         "\n".join(["## Messages", "| message | what is checked |", "| --- | --- |", *checks]),
@@ -206,7 +206,7 @@ def events_page() -> str:
 
 def estimators_page() -> str:
     """Every estimator that an ml task may name."""
-    return draw_estimators.page(WRITTEN_BY.format(source="src/hivemind_worker/task/estimators.py"))
+    return draw_estimators.page(WRITTEN_BY.format(source="src/hivemind_worker/tasks/estimators.py"))
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

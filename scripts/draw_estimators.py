@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hivemind_worker.task import estimators
+from hivemind_worker.tasks import estimators
 
 _HINTS = {
     "activation": "relu, tanh, gelu, elu or sigmoid; default relu",

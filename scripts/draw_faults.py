@@ -12,14 +12,15 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import moves, records, resting, sqlite
-from hivemind_worker.task import errors, outcome, resources, state
+from hivemind_worker import errors, units
+from hivemind_worker.pool.matching import assignment
+from hivemind_worker.pool.store import moves, records, resting, sqlite
+from hivemind_worker.tasks import outcome, resources, state
 from hivemind_worker.wire import verdicts
 
 LEASE = 60.0
-ROOM = resources.Resources(4.0, 8 * resources.GIB, 64 * resources.GIB)
-SHAPE = assignment.Shape("command", resources.Resources(1.0, resources.GIB, resources.GIB))
+ROOM = resources.Resources(4.0, 8 * units.GIB, 64 * units.GIB)
+SHAPE = assignment.Shape("command", resources.Resources(1.0, units.GIB, units.GIB))
 
 
 class Run:

@@ -9,7 +9,7 @@ import sys
 
 import proto
 
-from hivemind_worker.capsule.init import build
+from hivemind_worker.runtime.capsule.init import build
 
 
 def main(arguments: list[str]) -> int:

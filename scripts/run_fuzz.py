@@ -4,7 +4,8 @@ Usage: python scripts/run_fuzz.py [SECONDS] [TARGET…]
 
 The targets are those of tests/support/fuzz_targets.py, driven by atheris (libFuzzer for Python). An input that breaks
 one is kept in its corpus, so that `make test` fails until it is mended; so are inputs that reach new code, the
-smallest of them. The C program is fuzzed under AddressSanitizer and UBSan by tests/unit/capsule/test_init_fuzz.py.
+smallest of them. The C program is fuzzed under AddressSanitizer and UBSan by
+tests/unit/runtime/capsule/test_init_fuzz.py.
 """
 
 from __future__ import annotations

@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hivemind_worker
+from hivemind_worker import errors
 from hivemind_worker.settings import node_identity, schema, state_lock
-from hivemind_worker.task import errors
 from hivemind_worker.telemetry import tracing
 
 if TYPE_CHECKING:
     from hivemind_worker.artifacts import store as stores
     from hivemind_worker.client import asynchronous
-    from hivemind_worker.executors import executor
-    from hivemind_worker.health import hosts, serving
-    from hivemind_worker.host import monitor
-    from hivemind_worker.housekeeping import place, sweep
-    from hivemind_worker.node import worker_node
-    from hivemind_worker.nodepool import server
-    from hivemind_worker.task import resources
+    from hivemind_worker.pool import server
+    from hivemind_worker.runtime import executor
+    from hivemind_worker.tasks import resources
+    from hivemind_worker.web import hosts, serving
+    from hivemind_worker.worker import worker_node
+    from hivemind_worker.worker.housekeeping import place, sweep
+    from hivemind_worker.worker.machine import monitor
 
 CLIENT_PATIENCE = 3.0
 """Seconds for which a command tries a pool that does not answer: a person waits."""
@@ -69,31 +69,37 @@ def worker_door(
     its = settings.monitoring
     if not its.http_enabled:
         return nullcontext()
-    from hivemind_worker.dashboard import app as window  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.health import finding, web  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.web import (  # noqa: PLC0415  (slow to import)
+        endpoints,
+        finding,
+    )
+    from hivemind_worker.web.dashboard import app as window  # noqa: PLC0415  (slow to import)
 
     shown = window.routes(worker.snapshot, worker.health, hivemind_worker.__version__)
-    return _door(settings, web.app(worker.health, worker.metrics, shown), its.http_listen, finding.WORKER)
+    return _door(settings, endpoints.app(worker.health, worker.metrics, shown), its.http_listen, finding.WORKER)
 
 
 def pool_door(settings: schema.Settings, pool: server.NodePool) -> AbstractAsyncContextManager[serving.Door | None]:
     """Return the same for a pool, which has no window."""
     if not settings.pool.http_enabled:
         return nullcontext()
-    from hivemind_worker.health import finding, web  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.web import (  # noqa: PLC0415  (slow to import)
+        endpoints,
+        finding,
+    )
 
-    return _door(settings, web.app(pool.health, pool.metrics), settings.pool.http_listen, finding.POOL)
+    return _door(settings, endpoints.app(pool.health, pool.metrics), settings.pool.http_listen, finding.POOL)
 
 
 def _door(settings: schema.Settings, app: hosts.App, listen: str, note: str) -> serving.Door:
-    from hivemind_worker.health import serving  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.web import serving  # noqa: PLC0415  (slow to import)
 
     return serving.Door(app, listen, note=settings.storage.state_dir / note, hosts_too=settings.monitoring.http_hosts)
 
 
 def build_pool(settings: schema.Settings, takers: list[Taker] | None = None) -> server.NodePool:
     """Return a Node Pool, ready to ``start``; ``takers`` as for :func:`build_worker`."""
-    from hivemind_worker.nodepool import server  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.pool import server  # noqa: PLC0415  (slow to import)
 
     its, private = settings.pool, settings.security
     tls = None
@@ -136,12 +142,12 @@ async def build_worker(
     """
     from hivemind_worker.artifacts import outbox  # noqa: PLC0415  (slow to import)
     from hivemind_worker.artifacts import store as stores  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.egress import setup  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.executors import former_driver, node_check  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.host import capacity  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.journal import writer  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.node import worker_node  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.pool_client import channel, client  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.runtime import former_driver, node_check  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.runtime.egress import setup  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.worker import worker_node  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.worker.journal import writer  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.worker.machine import capacity  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.worker.pool_link import channel, client  # noqa: PLC0415  (slow to import)
 
     node_id = node_identity.keep(settings.storage.state_dir, settings.node.node_id)
     files = stores.Store(settings.storage.work_dir)
@@ -176,8 +182,8 @@ async def build_worker(
 def _beside(worker: worker_node.WorkerNode, settings: schema.Settings, files: stores.Store) -> Taker:
     """Have the worker's machine kept tidy while it works."""
     from hivemind_worker.artifacts import scrub  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.host import readings  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.housekeeping import artifacts, memory, policy  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.worker.housekeeping import artifacts, memory, policy  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.worker.machine import readings  # noqa: PLC0415  (slow to import)
 
     kept = artifacts.Artifacts(settings.storage.work_dir, files, lambda: worker.needed, since=time.time())
     pinned = _pinned(settings)
@@ -205,9 +211,9 @@ def build_stock(settings: schema.Settings, pinned: Callable[[], Collection[str]]
 
     ``pinned`` tells the images that are never removed; without it those are that the settings name.
     """
-    from hivemind_worker.containers import engine as engines  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.containers import ledger  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.housekeeping import environments, images  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.runtime.docker import engine as engines  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.runtime.docker import ledger  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.worker.housekeeping import environments, images  # noqa: PLC0415  (slow to import)
 
     its, cache = settings.docker, settings.storage.cache_dir
     places: list[place.Place] = [environments.Environments(cache)]
@@ -225,7 +231,7 @@ def build_housekeeping(
     pinned: Callable[[], Collection[str]] | None = None,
 ) -> sweep.Housekeeping:
     """Return what keeps this machine tidy, the places given included. ``pinned`` as for :func:`build_stock`."""
-    from hivemind_worker.housekeeping import disks, logs, policy, sweep, workspaces  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.worker.housekeeping import disks, logs, policy, sweep, workspaces  # noqa: PLC0415  (slow to import)
 
     its, kept = settings.cleanup, settings.storage
     places: list[place.Place] = [
@@ -250,7 +256,7 @@ def _pinned(settings: schema.Settings) -> frozenset[str]:
 
 
 def _monitor(settings: schema.Settings) -> monitor.ResourceMonitor:
-    from hivemind_worker.host import accelerators, monitor  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.worker.machine import accelerators, monitor  # noqa: PLC0415  (slow to import)
 
     its = settings.storage
     return monitor.ResourceMonitor(its.work_dir, accelerators.Accelerators(), (its.state_dir, its.temp_dir))
@@ -264,10 +270,13 @@ def _terms(
     isolation: str,
 ) -> worker_node.Terms:
     """The node's terms on a machine that has all of ``there``."""
-    from hivemind_worker.egress import setup  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.host import capacity  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.kinds import kind  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.node import fitness, worker_node  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.runtime.egress import setup  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.tasks.kinds import kind  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.worker import worker_node  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.worker.machine import (  # noqa: PLC0415  (slow to import)
+        capacity,
+        fitness,
+    )
 
     its = settings.limits
     most = capacity.capped(
@@ -326,16 +335,21 @@ async def build_executor(
 async def _containers(
     settings: schema.Settings, files: stores.Store, node_id: str, *, lasting: bool
 ) -> executor.Executor:
-    from hivemind_worker.containers import command_records, ledger, pulled, pulling  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.containers import engine as engines  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.egress import setup  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.executors import docker  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.supplies import answers, sources  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.runtime.docker import (  # noqa: PLC0415  (slow to import)
+        command_records,
+        docker_executor,
+        ledger,
+        pulled,
+        pulling,
+    )
+    from hivemind_worker.runtime.docker import engine as engines  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.runtime.egress import setup  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.runtime.environments import answers, sources  # noqa: PLC0415  (slow to import)
 
     its, images, cache = settings.docker, settings.images, settings.storage.cache_dir
     engine = engines.Engine(its.docker_host, its.engine_patience)
     await engine.connect()
-    return docker.DockerExecutor(
+    return docker_executor.DockerExecutor(
         engine=engine,
         store=files,
         node_id=node_id,
@@ -343,7 +357,7 @@ async def _containers(
         network=setup.bridge(settings),
         runtime=its.docker_runtime,
         pull_policy=its.pull_policy,
-        supply=docker.Supply(
+        supply=docker_executor.Supply(
             sources.of(settings.packages),
             answers.Answers(cache),
             ledger.Ledger(cache / IMAGES_FOLDER),
@@ -358,11 +372,11 @@ async def _containers(
 async def _sandbox(
     settings: schema.Settings, files: stores.Store, node_id: str, why: str, *, lasting: bool
 ) -> executor.Executor:
-    from hivemind_worker.egress import setup  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.executors import process  # noqa: PLC0415  (slow to import)
-    from hivemind_worker.supplies import sources  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.runtime.egress import setup  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.runtime.environments import sources  # noqa: PLC0415  (slow to import)
+    from hivemind_worker.runtime.sandbox import sandbox_executor  # noqa: PLC0415  (slow to import)
 
-    made = process.ProcessExecutor(
+    made = sandbox_executor.ProcessExecutor(
         store=files,
         scratch=settings.storage.temp_dir,
         cache=settings.storage.cache_dir,

@@ -11,7 +11,7 @@ import draw_docs
 import pytest
 
 from hivemind_worker.settings import reference
-from hivemind_worker.task import outcome
+from hivemind_worker.tasks import outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -90,10 +90,10 @@ def test_the_docs_name_only_what_exists(wrong: Callable[[Path], list[str]]) -> N
 
 
 def test_the_looks_above_find_what_is_wrong() -> None:
-    assert not stands("node/nowhere.py")
-    assert stands("task/state.py")
-    assert not resolves("hivemind_worker.task.nothing")
-    assert resolves("hivemind_worker.task.state.TaskState")
+    assert not stands("worker/nowhere.py")
+    assert stands("tasks/state.py")
+    assert not resolves("hivemind_worker.tasks.nothing")
+    assert resolves("hivemind_worker.tasks.state.TaskState")
 
 
 @pytest.mark.parametrize("drawn", draw_docs.PAGES)
@@ -102,9 +102,9 @@ def test_drawn_pages_are_up_to_date(drawn: str) -> None:
     assert stands_there == draw_docs.PAGES[drawn](), "run: .venv/bin/python scripts/draw_docs.py"
 
 
-def test_no_room_is_missing_from_the_list_of_files() -> None:
-    rooms = {path.parent.name for path in (ROOT / "src" / "hivemind_worker").glob("*/__init__.py")}
-    assert {room for _, on_floor in draw_docs.FLOORS for room in on_floor if room} == rooms
+def test_no_package_is_missing_from_the_list_of_files() -> None:
+    packages = {path.parent.name for path in (ROOT / "src" / "hivemind_worker").glob("*/__init__.py")}
+    assert {package for _, listed in draw_docs.LAYERS for package in listed if package} == packages
 
 
 def test_every_setting_is_complete() -> None:

@@ -7,7 +7,7 @@ import pkgutil
 import re
 
 import hivemind_worker
-from hivemind_worker.task import errors
+from hivemind_worker import errors
 
 
 def drawn() -> dict[str, str]:

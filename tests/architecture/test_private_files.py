@@ -11,19 +11,22 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "hivemind_worker"
 
 ELSEWHERE = (
     "filesystem/",  # the one place
-    "kinds/programs/",  # run inside capsules, on what a task may have
-    "supplies/programs/",  # a process of its own, which imports nothing of ours and writes one staged folder
-    "capsule/init/build.py",  # run by hand, in a source tree
+    "tasks/kinds/programs/",  # run inside capsules, on what a task may have
+    "runtime/environments/programs/",  # a process that imports nothing of ours and writes one staged folder
+    "runtime/capsule/init/build.py",  # run by hand, in a source tree
     "wire/generated/",
 )
 EXCEPTIONS = {
-    "executors/cgroup_kill.py": {"write_text"},  # the kernel's files
-    "capsule/freezer.py": {"open"},  # the same
-    "sandbox/limits.py": {"mkdir", "write_text"},  # control groups: the kernel's files, which have no modes of ours
-    "sandbox/process.py": {"write_text"},  # the map of a user namespace: a file of the kernel too
+    "runtime/cgroup_kill.py": {"write_text"},  # the kernel's files
+    "runtime/capsule/freezer.py": {"open"},  # the same
+    "runtime/sandbox/limits.py": {
+        "mkdir",
+        "write_text",
+    },  # control groups: the kernel's files, which have no modes of ours
+    "runtime/sandbox/process.py": {"write_text"},  # the map of a user namespace: a file of the kernel too
     "client/landing.py": {"fchmod"},  # output that the user asked for, with his umask
     "cli/probing.py": {"TemporaryFile"},  # it has no name, and is there to see whether the disk takes it
-    "sandbox/holder.py": {"umask"},  # a program of its own, which imports nothing of ours
+    "runtime/sandbox/holder.py": {"umask"},  # a program of its own, which imports nothing of ours
     "cli/root.py": {"os.open", "open"},  # /dev/null in the place of closed standard streams
 }
 CHANGING = frozenset(

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 import store_parts
 
-from hivemind_worker.nodepool.store import sqlite, store
+from hivemind_worker.pool.store import sqlite, store
 
 
 @pytest_asyncio.fixture(

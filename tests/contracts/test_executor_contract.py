@@ -13,8 +13,8 @@ import pytest
 import waiting
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import executor
-from hivemind_worker.task import outcome, plan, state
+from hivemind_worker.runtime import executor
+from hivemind_worker.tasks import outcome, plan, state
 
 MIB = 1024 * 1024
 OUT, ERR = executor.Stream.STDOUT, executor.Stream.STDERR

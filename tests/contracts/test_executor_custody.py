@@ -10,10 +10,11 @@ import pytest
 import pytest_asyncio
 from subprocess_executor import SubprocessExecutor
 
+from hivemind_worker import errors
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import checkpoint
-from hivemind_worker.task import errors, outcome, state
+from hivemind_worker.runtime import checkpoint
+from hivemind_worker.tasks import outcome, state
 
 
 @pytest_asyncio.fixture(

@@ -19,8 +19,8 @@ import pytest
 import waiting
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.supplies import sources as sourcing
-from hivemind_worker.task import outcome
+from hivemind_worker.runtime.environments import sources as sourcing
+from hivemind_worker.tasks import outcome
 
 ADDRESS = "127.0.0.1"
 SHOW = "import hm_probe, sys; print(hm_probe.VERSION, sys.prefix)"

@@ -8,7 +8,8 @@ import attempts
 import pytest
 import small_disk
 
-from hivemind_worker.task import errors, outcome
+from hivemind_worker import errors
+from hivemind_worker.tasks import outcome
 
 pytestmark = pytest.mark.skipif(not small_disk.can_mount(), reason="NO RIGHT TO MOUNT: a full disk is not tested")
 

@@ -10,9 +10,9 @@ import attempts
 import pytest
 import waiting
 
-from hivemind_worker.capsule import accounts
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.task import outcome, plan
+from hivemind_worker.runtime.capsule import accounts
+from hivemind_worker.tasks import outcome, plan
 
 MIB = 1024 * 1024
 

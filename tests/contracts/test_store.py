@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 from store_parts import LEASE, ROOM, Clock, ended, node, one, poll, session, take, task
 
-from hivemind_worker.nodepool.store import records, store
-from hivemind_worker.task import errors, outcome, state
+from hivemind_worker import errors
+from hivemind_worker.pool.store import records, store
+from hivemind_worker.tasks import outcome, state
 
 
 async def test_a_lost_answer_is_repeated_and_a_received_one_is_not(kept: store.Store) -> None:

@@ -9,8 +9,9 @@ import pytest
 import pytest_asyncio
 import store_parts
 
-from hivemind_worker.nodepool.store import records, sqlite, submissions, writing
-from hivemind_worker.task import errors, state
+from hivemind_worker import errors
+from hivemind_worker.pool.store import records, sqlite, submissions, writing
+from hivemind_worker.tasks import state
 
 MAX_STATEMENTS = 26
 """Of submitting one task that a waiting poll is given: each may wait for the interpreter, and the submitter for all."""

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import records, sqlite, staging, writing
-from hivemind_worker.task import errors, outcome, resources, state
+from hivemind_worker import errors
+from hivemind_worker.pool.matching import assignment
+from hivemind_worker.pool.store import records, sqlite, staging, writing
+from hivemind_worker.tasks import outcome, resources, state
 
 SHAPE = assignment.Shape("command", resources.Resources(1))
 COUNT = 3 * staging.SLICE_TASKS + 7

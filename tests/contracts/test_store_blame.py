@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 from store_parts import LEASE, SMALL, Clock, ended, one, poll, session, take, task
 
-from hivemind_worker.nodepool.store import blame, moves, records, store
-from hivemind_worker.task import outcome, state
+from hivemind_worker.pool.store import blame, moves, records, store
+from hivemind_worker.tasks import outcome, state
 
 NODE_FAULTS = (outcome.Reason.INTERNAL, outcome.Reason.ENGINE_LOST, outcome.Reason.WORKER_CRASH)
 CHECK = outcome.NodeCheck

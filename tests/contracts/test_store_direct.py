@@ -16,8 +16,8 @@ import pytest
 import pytest_asyncio
 import store_parts
 
-from hivemind_worker.nodepool.store import database, direct, records, sqlite, writing
-from hivemind_worker.task import errors
+from hivemind_worker import errors
+from hivemind_worker.pool.store import database, direct, records, sqlite, writing
 
 QUIET = 10 * direct.QUIET_SECONDS
 SLOW_SECONDS = 20 * direct.MAX_COMMIT_SECONDS

@@ -6,8 +6,8 @@ import dataclasses
 
 from store_parts import LARGE, LEASE, SMALL, Clock, Opener, ended, one, poll, session, take, task
 
-from hivemind_worker.nodepool.store import moves, records, resting, store
-from hivemind_worker.task import outcome, state
+from hivemind_worker.pool.store import moves, records, resting, store
+from hivemind_worker.tasks import outcome, state
 
 DEPLOYED = outcome.Reason.NODE_SHUTDOWN
 CRASHED = outcome.Reason.WORKER_CRASH

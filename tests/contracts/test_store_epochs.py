@@ -8,8 +8,9 @@ import re
 import pytest
 import store_parts
 
-from hivemind_worker.nodepool.store import records, store
-from hivemind_worker.task import errors, outcome, state
+from hivemind_worker import errors
+from hivemind_worker.pool.store import records, store
+from hivemind_worker.tasks import outcome, state
 
 OTHER = "f" * 32
 

@@ -13,20 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import database, expiry, records, schema, sqlite, task_queue
-from hivemind_worker.task import errors, outcome, resources
+from hivemind_worker import errors, units
+from hivemind_worker.pool.matching import assignment
+from hivemind_worker.pool.store import database, expiry, records, schema, sqlite, task_queue
+from hivemind_worker.tasks import outcome, resources
 
-SHAPE = assignment.Shape("command", resources.Resources(1, resources.GIB, resources.GIB))
+SHAPE = assignment.Shape("command", resources.Resources(1, units.GIB, units.GIB))
 ROOM = resources.Resources(10_000, 2**50, 2**50)
 
 WRITING_CHILD = textwrap.dedent(
     """
     import asyncio, sys
     from pathlib import Path
-    from hivemind_worker.nodepool import assignment
-    from hivemind_worker.nodepool.store import records, sqlite
-    from hivemind_worker.task import outcome, resources
+    from hivemind_worker.pool import assignment
+    from hivemind_worker.pool.store import records, sqlite
+    from hivemind_worker.tasks import outcome, resources
 
     SHAPE = assignment.Shape("command", resources.Resources(1, 1, 1))
     ROOM = resources.Resources(10_000, 2**50, 2**50)

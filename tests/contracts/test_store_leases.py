@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from store_parts import LEASE, ROOM, Clock, Opener, OpenerBy, ended, node, one, poll, session, take, task
 
-from hivemind_worker.nodepool.store import clocks, deadlines, expiry, records, resting, store, takeover
-from hivemind_worker.task import errors, outcome, state
+from hivemind_worker import errors
+from hivemind_worker.pool.store import clocks, deadlines, expiry, records, resting, store, takeover
+from hivemind_worker.tasks import outcome, state
 
 QUEUED, RUNNING = state.TaskState.QUEUED, state.TaskState.RUNNING
 HOUR = 3600.0

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 from store_parts import Clock, ended, one, session, take, task
 
-from hivemind_worker.nodepool.store import store
-from hivemind_worker.task import outcome, state
+from hivemind_worker.pool.store import store
+from hivemind_worker.tasks import outcome, state
 
 FAILED, TIMEOUT = outcome.Status.FAILED, outcome.Reason.TIMEOUT
 

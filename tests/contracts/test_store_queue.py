@@ -17,12 +17,13 @@ import pytest_asyncio
 from hypothesis import stateful
 from hypothesis import strategies as st
 
-from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import database, records, shapes, sqlite, writing
-from hivemind_worker.task import errors, outcome, resources
+from hivemind_worker import errors, units
+from hivemind_worker.pool.matching import assignment
+from hivemind_worker.pool.store import database, records, shapes, sqlite, writing
+from hivemind_worker.tasks import outcome, resources
 
 T = TypeVar("T")
-GIB = resources.GIB
+GIB = units.GIB
 LEASE = 10.0
 SHAPES = 10_000
 EXAMPLES = min(int(os.environ.get("HIVEMIND_TEST_EXAMPLES", "10")), 100)

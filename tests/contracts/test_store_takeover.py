@@ -8,8 +8,9 @@ import math
 import pytest
 from store_parts import LEASE, Clock, Opener, node, one, poll, session, take, task
 
-from hivemind_worker.nodepool.store import records, store, takeover
-from hivemind_worker.task import errors, state
+from hivemind_worker import errors
+from hivemind_worker.pool.store import records, store, takeover
+from hivemind_worker.tasks import state
 
 
 def _other(boot_id: str = "boot 2", state_lock_id: str = "") -> records.NewNode:

@@ -8,8 +8,9 @@ import dataclasses
 import pytest
 from store_parts import LARGE, LEASE, ROOM, Clock, Opener, ended, one, poll, session, take, task
 
-from hivemind_worker.nodepool.store import records, store
-from hivemind_worker.task import errors, state
+from hivemind_worker import errors
+from hivemind_worker.pool.store import records, store
+from hivemind_worker.tasks import state
 
 
 async def test_a_task_from_submission_to_result(kept: store.Store) -> None:

@@ -9,8 +9,9 @@ import dataclasses
 
 from store_parts import LEASE, ROOM, SMALL, Clock, Opener, ended, node, one, poll, session, take, task
 
-from hivemind_worker.nodepool.store import records, resting, store
-from hivemind_worker.task import errors, outcome, resources, state
+from hivemind_worker import errors
+from hivemind_worker.pool.store import records, resting, store
+from hivemind_worker.tasks import outcome, resources, state
 
 LOST = outcome.Reason.ENGINE_LOST
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from hivemind_worker.capsule import accounts
 from hivemind_worker.concurrency import supervision
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import usage
-from hivemind_worker.executors import live
+from hivemind_worker.runtime import live
+from hivemind_worker.runtime.capsule import accounts
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.runtime.docker import usage
 
 pytestmark = pytest.mark.docker
 MIB = 1024 * 1024

@@ -11,11 +11,12 @@ import pytest
 import stripping_proxy
 from stripping_proxy import Stripping
 
-from hivemind_worker.capsule import defence_spec
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening
-from hivemind_worker.executors import proving
-from hivemind_worker.task import errors, outcome
+from hivemind_worker import errors
+from hivemind_worker.runtime import proving
+from hivemind_worker.runtime.capsule import defence_spec
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.runtime.docker import hardening
+from hivemind_worker.tasks import outcome
 
 pytestmark = pytest.mark.docker
 

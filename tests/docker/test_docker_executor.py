@@ -13,19 +13,19 @@ import own_images
 import pytest
 import waiting
 
+from hivemind_worker import errors
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.concurrency import stopping, supervision
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import images, leftovers, program, pulling, sweeper, workspaces
-from hivemind_worker.executors import docker
+from hivemind_worker.runtime.docker import docker_executor, images, leftovers, program, pulling, sweeper, workspaces
+from hivemind_worker.runtime.docker import engine as engines
 from hivemind_worker.settings import schema
-from hivemind_worker.task import errors, outcome, plan
+from hivemind_worker.tasks import outcome, plan
 
 pytestmark = pytest.mark.docker
 
 
 async def test_an_image_that_cannot_be_had_is_said(docker_url: str, python_image: str, tmp_path: Path) -> None:
-    quickly = docker.Supply(pulls=pulling.Terms(pauses=(0.1, 0.2, 0.3)))
+    quickly = docker_executor.Supply(pulls=pulling.Terms(pauses=(0.1, 0.2, 0.3)))
     async with attempts.docker_bench(docker_url, python_image, tmp_path, supply=quickly) as bench:
         ended = await bench.run(["true"], image="127.0.0.1:1/no/such:image")
     assert (ended.status, ended.reason) == (outcome.Status.FAILED, outcome.Reason.IMAGE_UNAVAILABLE)
@@ -34,7 +34,7 @@ async def test_an_image_that_cannot_be_had_is_said(docker_url: str, python_image
 
 
 async def test_no_image_is_pulled_where_the_owner_forbids_it(docker_url: str, tmp_path: Path) -> None:
-    under_test = docker.DockerExecutor(
+    under_test = docker_executor.DockerExecutor(
         engine=engines.Engine(docker_url),
         store=stores.Store(tmp_path),
         node_id="test-never",
@@ -66,13 +66,13 @@ async def test_a_task_with_egress_gets_the_owners_network_which_is_made_once(
     name = f"test-{uuid.uuid4().hex[:8]}"
     engine = engines.Engine(docker_url)
     await engine.connect()
-    under_test = docker.DockerExecutor(
+    under_test = docker_executor.DockerExecutor(
         engine=engine,
         store=stores.Store(tmp_path),
         node_id=name,
         boot_id="1",
         network=name,
-        supply=docker.Supply(access=own_images.ANY),
+        supply=docker_executor.Supply(access=own_images.ANY),
     )
     stores.Store(tmp_path).prepare()
     try:
@@ -216,12 +216,12 @@ async def test_an_engine_that_goes_away_is_said_to_be_lost(docker_url: str, pyth
     async with attempts.docker_bench(docker_url, python_image, tmp_path) as direct, _tcp(docker_url, gone) as address:
         node = direct.executor._around.node_id  # type: ignore[attr-defined]
         engine = engines.Engine(address)
-        under_test = docker.DockerExecutor(
+        under_test = docker_executor.DockerExecutor(
             engine=engine,
             store=direct.store,
             node_id=node,
             boot_id="boot-1",
-            supply=docker.Supply(access=own_images.ANY),
+            supply=docker_executor.Supply(access=own_images.ANY),
         )
         await under_test.open()
         asked = direct.plan(["sh", "-c", "echo up; sleep 100"])
@@ -238,7 +238,7 @@ async def test_an_engine_that_goes_away_is_said_to_be_lost(docker_url: str, pyth
 async def test_no_engine_is_said_plainly(tmp_path: Path) -> None:
     with pytest.raises(errors.EngineLost):
         await engines.Engine(f"unix://{tmp_path}/nobody.sock").connect()
-    lost = docker.DockerExecutor(
+    lost = docker_executor.DockerExecutor(
         engine=engines.Engine(f"unix://{tmp_path}/nobody.sock"),
         store=stores.Store(tmp_path),
         node_id="test",
@@ -299,7 +299,7 @@ async def test_l05_what_an_earlier_life_left_late_is_found_by_a_later_look(
 ) -> None:
     monkeypatch.setattr(sweeper, "SWEEP_SECONDS", 0.2)
     async with attempts.docker_bench(docker_url, busybox_image, tmp_path) as bench:
-        assert isinstance(bench.executor, docker.DockerExecutor)
+        assert isinstance(bench.executor, docker_executor.DockerExecutor)
         engine, node = bench.executor._engine, bench.executor._around.node_id
         labels = {"io.hivemind.node-id": node, "io.hivemind.boot-id": "boot-0"}
         await engine.create(f"{node}-late", {"Image": busybox_image, "Cmd": ["true"], "Labels": labels})

@@ -15,7 +15,7 @@ from typing import Any
 import aiodocker
 import pytest
 
-from hivemind_worker.capsule import system_calls
+from hivemind_worker.runtime.capsule import system_calls
 
 pytestmark = pytest.mark.docker
 

@@ -13,9 +13,9 @@ import attempts
 import package_index
 import pytest
 
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.supplies import sources as sourcing
-from hivemind_worker.task import outcome
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.runtime.environments import sources as sourcing
+from hivemind_worker.tasks import outcome
 
 pytestmark = pytest.mark.docker
 

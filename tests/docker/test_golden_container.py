@@ -14,9 +14,9 @@ import pytest
 import waiting
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening
-from hivemind_worker.task import outcome
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.runtime.docker import hardening
+from hivemind_worker.tasks import outcome
 
 pytestmark = pytest.mark.docker
 MIB = 1024 * 1024

@@ -20,13 +20,12 @@ import pytest_asyncio
 import waiting
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import ledger
-from hivemind_worker.executors import docker
-from hivemind_worker.housekeeping import images, policy, sweep
-from hivemind_worker.supplies import answers
-from hivemind_worker.supplies import sources as sourcing
-from hivemind_worker.task import outcome
+from hivemind_worker.runtime.docker import docker_executor, ledger
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.runtime.environments import answers
+from hivemind_worker.runtime.environments import sources as sourcing
+from hivemind_worker.tasks import outcome
+from hivemind_worker.worker.housekeeping import images, policy, sweep
 
 pytestmark = pytest.mark.docker
 EPOCH = 1_800_000_000.0
@@ -200,7 +199,7 @@ async def test_an_environment_stays_while_a_task_needs_it_then_goes_and_is_made_
     with package_index.serving() as index:
         index.offer("hm-probe", "1.0")
         where = f"http://{package_index.seen_from_containers(docker_url)}:{index.port}/simple"
-        supply = docker.Supply(sourcing.Sources(index_url=where), answers.Answers(tmp_path), ours)
+        supply = docker_executor.Supply(sourcing.Sources(index_url=where), answers.Answers(tmp_path), ours)
         async with attempts.docker_bench(docker_url, python_image, tmp_path, supply=supply) as bench:
             stop, watcher = stopping.Stop(), attempts.Watcher()
             show = "import hm_probe, time; print(hm_probe.VERSION, flush=True); time.sleep(600)"

@@ -17,9 +17,8 @@ import pytest_asyncio
 import registry
 import test_network
 
-from hivemind_worker.containers import image_access, ledger, pulled, pulling
-from hivemind_worker.executors import docker
-from hivemind_worker.task import outcome
+from hivemind_worker.runtime.docker import docker_executor, image_access, ledger, pulled, pulling
+from hivemind_worker.tasks import outcome
 
 pytestmark = pytest.mark.docker
 
@@ -56,7 +55,7 @@ def _bench(
     url: str, folder: Path, allowed: pulled.Access, **terms: object
 ) -> contextlib.AbstractAsyncContextManager[attempts.Bench]:
     patience = pulling.Terms(seconds=60.0, stall_seconds=30.0, pauses=(), **terms)  # type: ignore[arg-type]
-    supply = docker.Supply(ours=ledger.Ledger(folder / "ours"), pulls=patience)
+    supply = docker_executor.Supply(ours=ledger.Ledger(folder / "ours"), pulls=patience)
     return attempts.docker_bench(url, "none", folder, supply=supply, access=allowed)
 
 

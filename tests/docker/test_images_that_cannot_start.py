@@ -18,11 +18,11 @@ import pytest
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.client import asynchronous
 from hivemind_worker.concurrency import clock
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import leftovers
-from hivemind_worker.executors import docker, node_check
-from hivemind_worker.nodepool import server
-from hivemind_worker.task import outcome
+from hivemind_worker.pool import server
+from hivemind_worker.runtime import node_check
+from hivemind_worker.runtime.docker import docker_executor, leftovers
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.tasks import outcome
 
 pytestmark = pytest.mark.docker
 
@@ -136,12 +136,12 @@ async def test_eight_images_that_cannot_start_keep_nobody_waiting(
 ) -> None:
     node_id = f"test-{uuid.uuid4().hex[:12]}"
     files = stores.Store(tmp_path / "work")
-    runs = docker.DockerExecutor(
+    runs = docker_executor.DockerExecutor(
         engine=engines.Engine(docker_url),
         store=files,
         node_id=node_id,
         boot_id="1",
-        supply=docker.Supply(access=own_images.ANY),
+        supply=docker_executor.Supply(access=own_images.ANY),
     )
     pool = server.NodePool(tmp_path / "pool", lease_seconds=5.0)
     await pool.start()

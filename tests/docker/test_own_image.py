@@ -8,9 +8,9 @@ from pathlib import Path
 import attempts
 import pytest
 
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import own_image
-from hivemind_worker.executors import trial
+from hivemind_worker.runtime import trial
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.runtime.docker import own_image
 from hivemind_worker.settings import schema
 
 pytestmark = pytest.mark.docker

@@ -13,10 +13,9 @@ import pytest_asyncio
 import waiting
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening
-from hivemind_worker.executors import taking_up
-from hivemind_worker.task import outcome
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.runtime.docker import hardening, taking_up
+from hivemind_worker.tasks import outcome
 
 pytestmark = pytest.mark.docker
 

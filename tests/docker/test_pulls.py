@@ -20,13 +20,12 @@ import registry
 import waiting
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import image_access, ledger, pulled, pulling
-from hivemind_worker.executors import docker
-from hivemind_worker.housekeeping import images as housekeeping
-from hivemind_worker.housekeeping import policy
+from hivemind_worker.runtime.docker import docker_executor, image_access, ledger, pulled, pulling
+from hivemind_worker.runtime.docker import engine as engines
 from hivemind_worker.settings import schema
-from hivemind_worker.task import outcome
+from hivemind_worker.tasks import outcome
+from hivemind_worker.worker.housekeeping import images as housekeeping
+from hivemind_worker.worker.housekeeping import policy
 
 pytestmark = pytest.mark.docker
 
@@ -60,7 +59,7 @@ def image(there: str, faults: registry.Faults, docker_url: str, busybox_image: s
 async def bench(
     url: str, folder: Path, access: pulled.Access = own_images.ANY, **more: object
 ) -> AsyncIterator[attempts.Bench]:
-    supply = docker.Supply(ours=ledger.Ledger(folder / "ours"), pulls=dataclasses.replace(QUICK, **more))  # type: ignore[arg-type]
+    supply = docker_executor.Supply(ours=ledger.Ledger(folder / "ours"), pulls=dataclasses.replace(QUICK, **more))  # type: ignore[arg-type]
     async with attempts.docker_bench(url, "none", folder, supply=supply, access=access) as made:
         yield made
 
@@ -298,7 +297,7 @@ async def test_images_are_preloaded_and_what_cannot_be_had_stops_nothing(
 async def test_policy_always_asks_the_registry_each_time(
     docker_url: str, there: str, image: registry.Image, faults: registry.Faults, tmp_path: Path
 ) -> None:
-    supply = docker.Supply(pulls=QUICK)
+    supply = docker_executor.Supply(pulls=QUICK)
     policy = schema.PullPolicy.ALWAYS
     async with attempts.docker_bench(docker_url, image.name, tmp_path, supply=supply, policy=policy) as made:
         first = await made.shell("true")

@@ -20,7 +20,7 @@ import test_network
 import waiting
 from installed import HIVEMIND, WHATEVER
 
-from hivemind_worker.containers import engine as engines
+from hivemind_worker.runtime.docker import engine as engines
 
 pytestmark = [pytest.mark.docker, pytest.mark.long, pytest.mark.timeout(600)]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import hivemind_worker
-from hivemind_worker.containers import engine as engines
+from hivemind_worker.runtime.docker import engine as engines
 
 pytestmark = pytest.mark.docker
 
@@ -23,10 +23,10 @@ INSIDE = """
 import asyncio, hashlib, json, pathlib, sys
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import image_access, pulled
-from hivemind_worker.executors import docker
-from hivemind_worker.task import outcome, plan
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.runtime.docker import image_access, pulled
+from hivemind_worker.runtime import docker
+from hivemind_worker.tasks import outcome, plan
 
 class Quiet:
     def phase(self, phase): pass

@@ -10,8 +10,9 @@ import pytest
 import waiting
 from installed import Shell, Up, running_up
 
+from hivemind_worker import errors
 from hivemind_worker.client.client import Client
-from hivemind_worker.task import errors, state
+from hivemind_worker.tasks import state
 
 
 @pytest.mark.sandbox

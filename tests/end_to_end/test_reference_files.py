@@ -34,7 +34,11 @@ def test_build_makes_a_wheel_that_pip_installs(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     assert list(tmp_path.glob("*.tar.gz"))
     inside = set(zipfile.ZipFile(wheel).namelist())
-    for needed in ("wire/nodepool.proto", "capsule/init/bin/hivemind-init-x86_64", "kinds/programs/csv_analysis.py"):
+    for needed in (
+        "wire/nodepool.proto",
+        "capsule/init/bin/hivemind-init-x86_64",
+        "tasks/kinds/programs/csv_analysis.py",
+    ):
         assert f"hivemind_worker/{needed}" in inside
 
 

@@ -23,9 +23,10 @@ import pytest
 import services
 import waiting
 
+from hivemind_worker import units
 from hivemind_worker.client import shapes
 from hivemind_worker.client.client import Client
-from hivemind_worker.task import outcome, resources, state
+from hivemind_worker.tasks import outcome, state
 
 pytestmark = pytest.mark.sandbox
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,8 +134,8 @@ def test_node_pool_address(told: Worker) -> None:
     ("capacity", "all_of_it", "more", "fitting", "too_large"),
     [
         ("cpu_cores", 1.0, "cpu", {"cpu_quota": 60_000}, {"cpu_quota": 110_000}),
-        ("memory_bytes", resources.GIB // 2, "memory", {"memory_limit": "300m"}, {"memory_limit": "513m"}),
-        ("disk_bytes", resources.GIB // 4, "disk", {"disk_limit": "150m"}, {"disk_limit": "257m"}),
+        ("memory_bytes", units.GIB // 2, "memory", {"memory_limit": "300m"}, {"memory_limit": "513m"}),
+        ("disk_bytes", units.GIB // 4, "disk", {"disk_limit": "150m"}, {"disk_limit": "257m"}),
     ],
     ids=["max_cpu_cores", "max_memory_gb", "max_disk_gb"],
 )

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 import hivemind_worker
-from hivemind_worker.node import roster
 from hivemind_worker.settings import schema
+from hivemind_worker.worker.attempts import roster
 
 ROOT = Path(__file__).resolve().parents[2]
 # The worker alone is installed, and finds the rest where the tests have it: nothing is fetched.

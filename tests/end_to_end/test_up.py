@@ -13,7 +13,7 @@ import waiting
 from installed import Shell, Up
 
 from hivemind_worker.client.client import Client
-from hivemind_worker.task import state
+from hivemind_worker.tasks import state
 
 TASK_KEYS = [
     *("id", "type", "status", "reason", "exit_code", "signal", "attempt", "disruptions", "node_id", "image_digest"),

@@ -18,7 +18,7 @@ import pytest_asyncio
 import waiting
 
 from hivemind_worker.client import asynchronous
-from hivemind_worker.task import state
+from hivemind_worker.tasks import state
 from hivemind_worker.wire import calls
 
 CONTENT = bytes(range(256)) * 12_000
@@ -106,7 +106,7 @@ async def test_l10_a_submitters_calls(pool: pool_parts.Running, tmp_path: Path, 
 async def test_l10_a_call_that_hangs_is_given_up_and_made_again(
     pool: pool_parts.Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hivemind_worker.pool_client import client as pool_client  # noqa: PLC0415
+    from hivemind_worker.worker.pool_link import client as pool_client  # noqa: PLC0415
 
     monkeypatch.setattr(pool_client, "CALL_SECONDS", 0.5)
     monkeypatch.setattr(pool_client, "POLL_SLACK_SECONDS", 0.5)

@@ -8,8 +8,8 @@ import node_parts
 import waiting
 from scripted_pool import ScriptedPool, serving
 
-from hivemind_worker.journal import reader
 from hivemind_worker.wire import calls
+from hivemind_worker.worker.journal import reader
 
 pb = calls.pb
 

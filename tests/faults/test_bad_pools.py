@@ -20,9 +20,9 @@ import pytest_asyncio
 import waiting
 
 from hivemind_worker.client import asynchronous
-from hivemind_worker.pool_client import client as pool_client
-from hivemind_worker.task import state
+from hivemind_worker.tasks import state
 from hivemind_worker.wire import calls
+from hivemind_worker.worker.pool_link import client as pool_client
 
 pb = calls.pb
 MIB = 1024**2

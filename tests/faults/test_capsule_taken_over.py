@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import waiting
 
-from hivemind_worker.capsule import init
+from hivemind_worker.runtime.capsule import init
 
 WORKER = Path(__file__).resolve().parents[1] / "support" / "capsule_worker.py"
 MIB = 1024 * 1024

@@ -16,9 +16,10 @@ import pytest
 import pytest_asyncio
 import waiting
 
+from hivemind_worker import errors
 from hivemind_worker.client import asynchronous
-from hivemind_worker.nodepool import server
-from hivemind_worker.task import errors, state
+from hivemind_worker.pool import server
+from hivemind_worker.tasks import state
 
 MIB = 1024 * 1024
 

@@ -15,12 +15,13 @@ import pytest
 import waiting
 from scripted_pool import ScriptedPool, serving
 
+from hivemind_worker import errors
 from hivemind_worker.cli import holding
-from hivemind_worker.journal import records, writer
-from hivemind_worker.node import recovery
-from hivemind_worker.nodepool import challenge
-from hivemind_worker.task import errors, outcome
+from hivemind_worker.pool.scheduling import challenge
+from hivemind_worker.tasks import outcome
 from hivemind_worker.wire import calls, translate
+from hivemind_worker.worker.attempts import recovery
+from hivemind_worker.worker.journal import records, writer
 
 pb = calls.pb
 

@@ -16,14 +16,14 @@ import waiting
 from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.client import asynchronous
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.executors import docker
-from hivemind_worker.host import monitor
-from hivemind_worker.journal import writer
-from hivemind_worker.node import defences, worker_node
-from hivemind_worker.nodepool import server
-from hivemind_worker.pool_client import channel, client
-from hivemind_worker.task import state
+from hivemind_worker.pool import server
+from hivemind_worker.runtime.docker import docker_executor
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.tasks import state
+from hivemind_worker.worker import worker_node
+from hivemind_worker.worker.journal import writer
+from hivemind_worker.worker.machine import defences, monitor
+from hivemind_worker.worker.pool_link import channel, client
 
 pytestmark = pytest.mark.docker
 
@@ -37,12 +37,12 @@ async def test_a_worker_without_a_defence_takes_nothing_until_it_holds(
     await pool.start()
     files, stop, node_id = store.Store(tmp_path / "work"), stopping.Stop(), f"test-{uuid.uuid4().hex[:12]}"
     async with stripping_proxy.before(docker_url, stripping) as address, asynchronous.AsyncClient(pool.address) as ours:
-        runs = docker.DockerExecutor(
+        runs = docker_executor.DockerExecutor(
             engine=engines.Engine(address),
             store=files,
             node_id=node_id,
             boot_id="1",
-            supply=docker.Supply(access=own_images.ANY),
+            supply=docker_executor.Supply(access=own_images.ANY),
         )
         node = worker_node.WorkerNode(
             worker_node.Terms(

@@ -13,10 +13,11 @@ import pytest
 import waiting
 from scripted_pool import ScriptedPool, serving
 
-from hivemind_worker.journal import reader, records
-from hivemind_worker.node import fitness, turns
-from hivemind_worker.task import errors
+from hivemind_worker import errors
 from hivemind_worker.wire import calls
+from hivemind_worker.worker.attempts import turns
+from hivemind_worker.worker.journal import reader, records
+from hivemind_worker.worker.machine import fitness
 
 pb = calls.pb
 TASKS = 50

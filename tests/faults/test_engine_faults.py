@@ -14,9 +14,9 @@ import waiting
 
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.executors import docker
-from hivemind_worker.task import outcome
+from hivemind_worker.runtime.docker import docker_executor
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.tasks import outcome
 
 pytestmark = pytest.mark.docker
 
@@ -36,12 +36,12 @@ async def _attempt(
     store = stores.Store(folder)
     store.prepare()
     async with engine_proxy.before(url, fault) as address:
-        under_test = docker.DockerExecutor(
+        under_test = docker_executor.DockerExecutor(
             engine=engines.Engine(address),
             store=store,
             node_id=node,
             boot_id="1",
-            supply=docker.Supply(access=own_images.ANY),
+            supply=docker_executor.Supply(access=own_images.ANY),
         )
         await under_test.open()
         if fill_again:

@@ -16,13 +16,14 @@ import waiting
 from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.client import asynchronous
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.executors import docker
-from hivemind_worker.journal import writer
-from hivemind_worker.node import fitness, worker_node
-from hivemind_worker.nodepool import server
-from hivemind_worker.pool_client import channel, client
-from hivemind_worker.task import state
+from hivemind_worker.pool import server
+from hivemind_worker.runtime.docker import docker_executor
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.tasks import state
+from hivemind_worker.worker import worker_node
+from hivemind_worker.worker.journal import writer
+from hivemind_worker.worker.machine import fitness
+from hivemind_worker.worker.pool_link import channel, client
 
 NONE = b"/no-such-call"
 
@@ -39,12 +40,12 @@ async def test_l09_a_node_whose_engine_is_gone_takes_nothing_and_comes_back(
     files, stop = store.Store(tmp_path / "work"), stopping.Stop()
     node_id = f"test-{uuid.uuid4().hex[:12]}"
     async with engine_proxy.before(docker_url, fault) as address, asynchronous.AsyncClient(pool.address) as asking:
-        runs = docker.DockerExecutor(
+        runs = docker_executor.DockerExecutor(
             engine=engines.Engine(address),
             store=files,
             node_id=node_id,
             boot_id="1",
-            supply=docker.Supply(access=own_images.ANY),
+            supply=docker_executor.Supply(access=own_images.ANY),
         )
         terms = worker_node.Terms(
             node_id=node_id,

@@ -17,31 +17,30 @@ import pool_parts
 import pytest
 import waiting
 
+from hivemind_worker import errors
 from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening, leftovers, sweeper
-from hivemind_worker.executors import docker
-from hivemind_worker.journal import writer
-from hivemind_worker.node import worker_node
-from hivemind_worker.pool_client import channel, client
-from hivemind_worker.task import errors
+from hivemind_worker.runtime.docker import docker_executor, hardening, leftovers, sweeper
+from hivemind_worker.runtime.docker import engine as engines
 from hivemind_worker.wire import calls
+from hivemind_worker.worker import worker_node
+from hivemind_worker.worker.journal import writer
+from hivemind_worker.worker.pool_link import channel, client
 
 pb = calls.pb
 pytestmark = pytest.mark.docker
 
 
 @contextlib.asynccontextmanager
-async def node(pool: str, folder: Path, docker_url: str, node_id: str) -> AsyncIterator[docker.DockerExecutor]:
+async def node(pool: str, folder: Path, docker_url: str, node_id: str) -> AsyncIterator[docker_executor.DockerExecutor]:
     """A worker node whose tasks run in containers of that engine; it is drained in the end."""
     files, stop = store.Store(folder / "work"), stopping.Stop()
-    runs = docker.DockerExecutor(
+    runs = docker_executor.DockerExecutor(
         engine=engines.Engine(docker_url),
         store=files,
         node_id=node_id,
         boot_id="1",
-        supply=docker.Supply(access=own_images.ANY),
+        supply=docker_executor.Supply(access=own_images.ANY),
     )
     terms = worker_node.Terms(
         node_id=node_id,

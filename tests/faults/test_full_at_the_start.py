@@ -12,11 +12,11 @@ import pool_parts
 import pytest
 import small_disk
 
+from hivemind_worker import errors
 from hivemind_worker.cli import exit_codes, holding
-from hivemind_worker.journal import records, writer
-from hivemind_worker.sandbox import workspaces
+from hivemind_worker.runtime.sandbox import workspaces
 from hivemind_worker.settings import node_identity
-from hivemind_worker.task import errors
+from hivemind_worker.worker.journal import records, writer
 
 pytestmark = pytest.mark.skipif(not small_disk.can_mount(), reason="NO RIGHT TO MOUNT: a full disk is not tested")
 

@@ -12,7 +12,7 @@ import waiting
 
 from hivemind_worker.cli import probing
 from hivemind_worker.client import asynchronous
-from hivemind_worker.nodepool import free_space
+from hivemind_worker.pool import free_space
 from hivemind_worker.settings import sources
 from hivemind_worker.wire import calls
 

@@ -11,8 +11,8 @@ import small_disk
 
 from hivemind_worker.artifacts import spool
 from hivemind_worker.client import asynchronous
-from hivemind_worker.nodepool import attempt_logs
-from hivemind_worker.task import state
+from hivemind_worker.pool.api import attempt_logs
+from hivemind_worker.tasks import state
 from hivemind_worker.wire import calls
 
 pb = calls.pb

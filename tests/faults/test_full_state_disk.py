@@ -13,7 +13,7 @@ import small_disk
 import waiting
 
 from hivemind_worker.client import asynchronous
-from hivemind_worker.task import state
+from hivemind_worker.tasks import state
 
 pytestmark = pytest.mark.skipif(not small_disk.can_mount(), reason="NO RIGHT TO MOUNT: a full disk is not tested")
 

@@ -14,8 +14,8 @@ import waiting
 
 from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.client import asynchronous
-from hivemind_worker.node import keeping
-from hivemind_worker.task import attempt_id, state
+from hivemind_worker.tasks import attempt_id, state
+from hivemind_worker.worker.attempts import keeping
 
 pytestmark = pytest.mark.skipif(not small_disk.can_mount(), reason="NO RIGHT TO MOUNT: a full disk is not tested")
 

@@ -9,9 +9,10 @@ import history
 import invariants
 import pytest
 
-from hivemind_worker.task import resources
+from hivemind_worker import units
+from hivemind_worker.tasks import resources
 
-GIB = resources.GIB
+GIB = units.GIB
 SUM = "ab" * 32
 
 

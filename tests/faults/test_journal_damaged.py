@@ -14,11 +14,11 @@ import pool_parts
 import pytest
 import waiting
 
-from hivemind_worker.journal import records
-from hivemind_worker.node import fitness
-from hivemind_worker.nodepool import challenge
-from hivemind_worker.task import outcome
+from hivemind_worker.pool.scheduling import challenge
+from hivemind_worker.tasks import outcome
 from hivemind_worker.wire import calls, translate
+from hivemind_worker.worker.journal import records
+from hivemind_worker.worker.machine import fitness
 
 pb = calls.pb
 NAMES = ("a", "b", "c")

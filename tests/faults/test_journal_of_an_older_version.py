@@ -13,9 +13,9 @@ import waiting
 from scripted_pool import ScriptedPool, serving
 
 from hivemind_worker.artifacts import spool
-from hivemind_worker.journal import reader, records
-from hivemind_worker.task import outcome
+from hivemind_worker.tasks import outcome
 from hivemind_worker.wire import calls, translate
+from hivemind_worker.worker.journal import reader, records
 
 pb = calls.pb
 

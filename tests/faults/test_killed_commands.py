@@ -16,7 +16,7 @@ import pytest
 import waiting
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import former_driver
+from hivemind_worker.runtime import former_driver
 
 pytestmark = pytest.mark.docker
 

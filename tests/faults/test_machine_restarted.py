@@ -13,10 +13,10 @@ import pytest
 import waiting
 
 from hivemind_worker.cli import holding
-from hivemind_worker.journal import former_boot, reader, records, writer
-from hivemind_worker.nodepool import challenge
+from hivemind_worker.pool.scheduling import challenge
 from hivemind_worker.settings import state_lock
 from hivemind_worker.wire import calls
+from hivemind_worker.worker.journal import former_boot, reader, records, writer
 
 pb = calls.pb
 

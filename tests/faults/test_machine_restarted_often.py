@@ -18,9 +18,9 @@ import system_packages
 import unsynced
 import waiting
 
-from hivemind_worker.journal import former_boot
-from hivemind_worker.nodepool import challenge
+from hivemind_worker.pool.scheduling import challenge
 from hivemind_worker.wire import calls
+from hivemind_worker.worker.journal import former_boot
 
 pb = calls.pb
 

@@ -16,13 +16,14 @@ import pytest_asyncio
 import scripted_pool
 import waiting
 
+from hivemind_worker import errors, units
 from hivemind_worker.client import asynchronous
-from hivemind_worker.nodepool import server
-from hivemind_worker.task import errors, resources, state
+from hivemind_worker.pool import server
+from hivemind_worker.tasks import resources, state
 from hivemind_worker.wire import calls
 
 pb = calls.pb
-GIB = resources.GIB
+GIB = units.GIB
 
 
 @pytest_asyncio.fixture

@@ -13,10 +13,11 @@ import node_parts
 import pytest
 import waiting
 
+from hivemind_worker import errors
 from hivemind_worker.client import asynchronous
 from hivemind_worker.concurrency import clock
-from hivemind_worker.nodepool import server
-from hivemind_worker.task import errors, state
+from hivemind_worker.pool import server
+from hivemind_worker.tasks import state
 from hivemind_worker.telemetry import rationed
 
 LEASE = 3.0

@@ -15,9 +15,10 @@ import small_disk
 import store_parts
 import waiting
 
+from hivemind_worker import errors
 from hivemind_worker.client import asynchronous
-from hivemind_worker.nodepool.store import sqlite
-from hivemind_worker.task import errors, outcome, state
+from hivemind_worker.pool.store import sqlite
+from hivemind_worker.tasks import outcome, state
 
 can_mount = pytest.mark.skipif(not small_disk.can_mount(), reason="NO RIGHT TO MOUNT: a full disk is not tested")
 

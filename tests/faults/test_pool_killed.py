@@ -18,8 +18,9 @@ import invariants
 import node_process
 import pytest
 
+from hivemind_worker import errors
 from hivemind_worker.client import asynchronous
-from hivemind_worker.task import errors, state
+from hivemind_worker.tasks import state
 
 WORKERS = 3
 SUPPORT = str(Path(node_process.__file__).parent)

@@ -11,8 +11,8 @@ import pytest
 import waiting
 from scripted_pool import ScriptedPool, serving
 
-from hivemind_worker.journal import reader
 from hivemind_worker.wire import calls
+from hivemind_worker.worker.journal import reader
 
 pb = calls.pb
 ID = "report"

@@ -20,7 +20,7 @@ import pool_parts
 import waiting
 
 from hivemind_worker.client import asynchronous
-from hivemind_worker.task import state
+from hivemind_worker.tasks import state
 from hivemind_worker.wire import verdicts
 
 LEASE = 1.5

@@ -10,10 +10,11 @@ import pytest
 import small_disk
 import waiting
 
+from hivemind_worker import errors
 from hivemind_worker.client import asynchronous
 from hivemind_worker.concurrency import clock
-from hivemind_worker.nodepool import server
-from hivemind_worker.task import errors, state
+from hivemind_worker.pool import server
+from hivemind_worker.tasks import state
 
 LEASE = 2.0
 

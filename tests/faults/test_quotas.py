@@ -15,7 +15,7 @@ import small_disk
 import waiting
 
 from hivemind_worker.client import asynchronous
-from hivemind_worker.task import state
+from hivemind_worker.tasks import state
 
 pytestmark = pytest.mark.skipif(
     not small_disk.can_set_quota(), reason="NO BTRFS (mkfs.btrfs), OR NO RIGHT TO MOUNT: a quota is not tested"

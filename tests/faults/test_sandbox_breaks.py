@@ -8,8 +8,8 @@ from pathlib import Path
 import attempts
 import pytest
 
-from hivemind_worker.executors import node_check
-from hivemind_worker.task import outcome
+from hivemind_worker.runtime import node_check
+from hivemind_worker.tasks import outcome
 
 pytestmark = pytest.mark.sandbox
 

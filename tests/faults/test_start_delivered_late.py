@@ -14,10 +14,10 @@ import pytest
 import waiting
 
 from hivemind_worker.artifacts import store as stores
-from hivemind_worker.capsule import conversation, init, messages
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import capsule_run, capsule_spec, checkpoint
-from hivemind_worker.task import outcome, plan
+from hivemind_worker.runtime import capsule_run, capsule_spec, checkpoint
+from hivemind_worker.runtime.capsule import conversation, init, messages
+from hivemind_worker.tasks import outcome, plan
 
 MIB = 1024 * 1024
 PLAN = plan.RunPlan(

@@ -8,10 +8,10 @@ from pathlib import Path
 import attempts
 import pytest
 
-from hivemind_worker.capsule import messages
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import capsule_run
-from hivemind_worker.task import outcome
+from hivemind_worker.runtime import capsule_run
+from hivemind_worker.runtime.capsule import messages
+from hivemind_worker.tasks import outcome
 
 pytestmark = pytest.mark.sandbox
 

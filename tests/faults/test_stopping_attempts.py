@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 import waiting
 
-from hivemind_worker.containers import engine as engines
+from hivemind_worker.runtime.docker import engine as engines
 from hivemind_worker.wire import calls
 
 pytestmark = pytest.mark.docker

@@ -20,10 +20,10 @@ import pytest_asyncio
 import waiting
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import hardening
-from hivemind_worker.executors import former_driver
-from hivemind_worker.sandbox import life
+from hivemind_worker.runtime import former_driver
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.runtime.docker import hardening
+from hivemind_worker.runtime.sandbox import life
 from hivemind_worker.wire import calls
 
 pb = calls.pb
@@ -269,7 +269,7 @@ def test_l05_what_a_killed_command_left_is_gone_after_the_next_one(tmp_path: Pat
 
 INNER = """
 import os, subprocess, sys
-from hivemind_worker.sandbox import life
+from hivemind_worker.runtime.sandbox import life
 mark = life.current("node-1").mark
 child = subprocess.Popen(["sleep", "600"], env={life.VARIABLE: mark})
 print("made", flush=True)

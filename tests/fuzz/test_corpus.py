@@ -9,11 +9,11 @@ from pathlib import Path
 import fuzz_targets
 import pytest
 
-from hivemind_worker.capsule import frames, payloads
 from hivemind_worker.client import landing, task_files
-from hivemind_worker.journal import records
+from hivemind_worker.runtime.capsule import frames, payloads
 from hivemind_worker.wire import translate
 from hivemind_worker.wire.generated import nodepool_pb2 as pb
+from hivemind_worker.worker.journal import records
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -65,7 +65,7 @@ def _a_reader_that_loses_what_came_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def _no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hivemind_worker.capsule.promises._refuse", lambda *_: None)
+    monkeypatch.setattr("hivemind_worker.runtime.capsule.promises._refuse", lambda *_: None)
 
 
 def _a_decoder_that_raises_what_it_may_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ import attempts
 import package_index
 import pytest
 
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.executors import docker
-from hivemind_worker.supplies import answers
-from hivemind_worker.supplies import sources as sourcing
-from hivemind_worker.task import outcome
+from hivemind_worker.runtime.docker import docker_executor
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.runtime.environments import answers
+from hivemind_worker.runtime.environments import sources as sourcing
+from hivemind_worker.tasks import outcome
 
 SECRET = "s3cret-of-the-owner"
 SHOW = "import hm_probe; print(hm_probe.VERSION)"
@@ -87,7 +87,7 @@ async def test_an_images_python_gets_no_password_no_network_and_no_package_of_ot
     index.credentials = f"reader:{SECRET}"
     index.offer("hm-probe", "1.0")
     sources = sourcing.Sources(index_url=f"http://{index.credentials}@127.0.0.1:{index.port}/simple")
-    supply = docker.Supply(sources, answers.Answers(tmp_path))
+    supply = docker_executor.Supply(sources, answers.Answers(tmp_path))
     with package_index.serving() as thief:
         address = f"{package_index.seen_from_containers(docker_url)}:{thief.port}"
         files = {"usr/bin/python3": (HOSTILE % {"thief": address}).encode()}

@@ -12,7 +12,7 @@ import installed
 import pytest
 
 from hivemind_worker.client import shapes
-from hivemind_worker.task import state
+from hivemind_worker.tasks import state
 
 # The invariants are times: of heartbeats, and of ordinary tasks beside the attacks.
 pytestmark = pytest.mark.serial

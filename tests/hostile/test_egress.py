@@ -12,7 +12,7 @@ import egress_world
 import psutil
 import pytest
 
-from hivemind_worker.task import outcome, plan
+from hivemind_worker.tasks import outcome, plan
 
 PROBES = r"""
 import json, os, re, socket, sys, urllib.error, urllib.request

@@ -14,7 +14,7 @@ import pytest
 import waiting
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.task import outcome, plan
+from hivemind_worker.tasks import outcome, plan
 
 MIB = 1024 * 1024
 

@@ -6,7 +6,7 @@ import platform
 
 import attempts
 
-from hivemind_worker.task import outcome
+from hivemind_worker.tasks import outcome
 
 QUEUE = {"x86_64": 129, "aarch64": 138}[platform.machine()]
 

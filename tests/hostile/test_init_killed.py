@@ -13,7 +13,7 @@ import pytest
 import waiting
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.task import outcome, state
+from hivemind_worker.tasks import outcome, state
 
 RESULT_BYTES = 12 * 1024 * 1024
 """More than the pipes on the way hold: the capsule has not sent all of it when its task's end is heard."""

@@ -13,7 +13,7 @@ import pytest
 import waiting
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.task import outcome
+from hivemind_worker.tasks import outcome
 
 
 async def test_x01_a_capsule_whose_init_is_stopped_ends_in_time(bench: attempts.Bench) -> None:

@@ -9,7 +9,7 @@ import time
 import attempts
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.task import outcome
+from hivemind_worker.tasks import outcome
 
 ATTACK = r"""
 import ctypes, errno, json, os, resource, signal, socket, struct, subprocess

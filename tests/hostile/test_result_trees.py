@@ -20,8 +20,8 @@ from pathlib import Path
 import capsules
 import pytest
 
-from hivemind_worker.capsule import init, paths
-from hivemind_worker.capsule import messages as m
+from hivemind_worker.runtime.capsule import init, paths
+from hivemind_worker.runtime.capsule import messages as m
 
 SECRET = b"bytes of the host"
 NAMES = (b"a", b"b", b"c d", b"x\n", b"\xff\xfe", b"-rf", b"...", b"~", b"\xe2\x80\xae", b"n" * 255, b"'$(id)'")

@@ -12,7 +12,7 @@ from pathlib import Path
 import attempts
 import pytest
 
-from hivemind_worker.executors import proving
+from hivemind_worker.runtime import proving
 
 pytestmark = pytest.mark.sandbox
 

@@ -9,7 +9,7 @@ import attempts
 import waiting
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.task import outcome, plan
+from hivemind_worker.tasks import outcome, plan
 
 MIB = 1024 * 1024
 

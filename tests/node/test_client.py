@@ -12,10 +12,11 @@ import node_parts
 import pytest
 import pytest_asyncio
 
+from hivemind_worker import errors
 from hivemind_worker.client import asynchronous
-from hivemind_worker.nodepool import server
-from hivemind_worker.nodepool.store import reading
-from hivemind_worker.task import errors, state
+from hivemind_worker.pool import server
+from hivemind_worker.pool.store import reading
+from hivemind_worker.tasks import state
 from hivemind_worker.wire import calls, channels
 
 

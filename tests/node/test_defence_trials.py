@@ -10,9 +10,9 @@ import pytest
 from subprocess_executor import SubprocessExecutor
 
 from hivemind_worker.artifacts import store
-from hivemind_worker.capsule import defence_spec
-from hivemind_worker.executors import proving
-from hivemind_worker.node import admission, defences, fitness, room
+from hivemind_worker.runtime import proving
+from hivemind_worker.runtime.capsule import defence_spec
+from hivemind_worker.worker.machine import admission, defences, fitness, room
 
 HOLDS = (defence_spec.Verdict("run", "a task runs", defence_spec.State.HOLDS),)
 SLOW = (defence_spec.Verdict("run", "a task runs", defence_spec.State.UNTRIED, "too busy"),)

@@ -10,10 +10,10 @@ import pytest
 import waiting
 from scripted_pool import ScriptedPool, serving
 
+from hivemind_worker import errors
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.node import turns
-from hivemind_worker.task import errors
 from hivemind_worker.wire import calls
+from hivemind_worker.worker.attempts import turns
 
 pb = calls.pb
 MIB = 1024**2

@@ -16,14 +16,14 @@ import waiting
 from prometheus_client import parser
 from subprocess_executor import SubprocessExecutor
 
+from hivemind_worker import units
 from hivemind_worker.artifacts import store
 from hivemind_worker.client import asynchronous
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.health import checks
-from hivemind_worker.host import monitor, readings
-from hivemind_worker.node import admission, fitness, room
-from hivemind_worker.nodepool import server
-from hivemind_worker.task import resources, state
+from hivemind_worker.pool import server
+from hivemind_worker.tasks import resources, state
+from hivemind_worker.telemetry.health import checks
+from hivemind_worker.worker.machine import admission, fitness, monitor, readings, room
 
 QUICK = dataclasses.replace(node_parts.WHATEVER, interval=0.05)
 
@@ -94,7 +94,7 @@ async def test_d04_a_full_disk_makes_it_unavailable_and_nothing_else_and_it_reco
     pool: server.NodePool, client: asynchronous.AsyncClient, tmp_path: Path
 ) -> None:
     with small_disk.mounted(tmp_path / "disk", 32) as disk:
-        capacity = dataclasses.replace(node_parts.CAPACITY, disk_bytes=24 * resources.MIB)
+        capacity = dataclasses.replace(node_parts.CAPACITY, disk_bytes=24 * units.MIB)
         small = {"disk_limit": "4m"}
         limits = dataclasses.replace(QUICK, unhealthy=checks.Thresholds(cpu_percent=100.0, memory_percent=100.0))
         async with node_parts.running(
@@ -105,7 +105,7 @@ async def test_d04_a_full_disk_makes_it_unavailable_and_nothing_else_and_it_reco
                 _command(f"until test -e {go}; do sleep 0.02; done; echo kept > results/x", **small)
             )
             await waiting.wait_until(lambda: node.runs.running == 1, description="it runs")
-            (disk.path / "filler").write_bytes(bytes(30 * resources.MIB))
+            (disk.path / "filler").write_bytes(bytes(30 * units.MIB))
             assert "disk: Low disk space" in await _node_is(client, "unhealthy")
             found = (await node.node.health.check_health())["checks"]
             assert isinstance(found, dict)
@@ -220,7 +220,7 @@ async def test_l14_reservations_never_exceed_a_capacity_that_shrinks(
         place.reservations.reserve = watched  # type: ignore[method-assign]
         ids = await client.submit([_command("sleep 0.05", cpu_quota=60_000, memory_limit="1g") for _ in range(24)])
         for cores in (4.0, 2.0, 0.7, 3.0, 0.0, 4.0):
-            place.resize(resources.Resources(cores, int(cores * 2 * resources.GIB), node_parts.CAPACITY.disk_bytes))
+            place.resize(resources.Resources(cores, int(cores * 2 * units.GIB), node_parts.CAPACITY.disk_bytes))
             await asyncio.sleep(0)
         ended = await client.wait(ids, 40)
         assert {task.status for task in ended} == {state.TaskState.COMPLETED}
@@ -232,7 +232,7 @@ async def test_l14_reservations_never_exceed_a_capacity_that_shrinks(
 async def test_gpus_are_handed_out_by_name_and_never_twice(
     pool: server.NodePool, client: asynchronous.AsyncClient, tmp_path: Path
 ) -> None:
-    capacity = resources.Resources(4.0, 8 * resources.GIB, 64 * resources.GIB, gpus=3)
+    capacity = resources.Resources(4.0, 8 * units.GIB, 64 * units.GIB, gpus=3)
     devices = ("GPU-a", "GPU-b", "GPU-c")
     async with node_parts.running(
         pool.address, tmp_path / "work", capacity=capacity, gpu_devices=devices, fitness=QUICK

@@ -7,13 +7,13 @@ from pathlib import Path
 import node_parts
 import waiting
 
-from hivemind_worker.artifacts import outbox, results, store
-from hivemind_worker.executors import checkpoint
+from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.filesystem import sealed
-from hivemind_worker.journal import writer
-from hivemind_worker.node import safekeeping
-from hivemind_worker.task import attempt_id
+from hivemind_worker.runtime import checkpoint, results
+from hivemind_worker.tasks import attempt_id
 from hivemind_worker.wire import calls
+from hivemind_worker.worker.attempts import safekeeping
+from hivemind_worker.worker.journal import writer
 
 
 async def _killed_amid_a_result(folder: Path) -> Path:

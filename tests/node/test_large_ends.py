@@ -10,15 +10,16 @@ import pytest
 import waiting
 from scripted_pool import ScriptedPool, serving
 
+from hivemind_worker import errors, units
 from hivemind_worker.client import asynchronous
-from hivemind_worker.kinds import kind
-from hivemind_worker.task import errors, plan, resources
+from hivemind_worker.tasks import plan
+from hivemind_worker.tasks.kinds import kind
 from hivemind_worker.wire import budget, calls
 
 pb = calls.pb
 MIB = 1024**2
 LIMITS = kind.NodeLimits(
-    "example/none:1", 60.0, 2.0, plan.Caps(3 * MIB, 3 * MIB, resources.GIB, 10_000, 16, 60.0), node_parts.CAPACITY
+    "example/none:1", 60.0, 2.0, plan.Caps(3 * MIB, 3 * MIB, units.GIB, 10_000, 16, 60.0), node_parts.CAPACITY
 )
 """Of a node whose owner lets it keep 6 MiB of output: what is no text takes three times that in a message."""
 

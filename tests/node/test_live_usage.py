@@ -14,10 +14,10 @@ import pytest
 import pytest_asyncio
 import waiting
 
-from hivemind_worker.capsule import accounts
 from hivemind_worker.client import asynchronous, shapes
-from hivemind_worker.nodepool import server
-from hivemind_worker.task import state
+from hivemind_worker.pool import server
+from hivemind_worker.runtime.capsule import accounts
+from hivemind_worker.tasks import state
 from hivemind_worker.telemetry import tracing
 from hivemind_worker.wire import calls
 

@@ -12,8 +12,8 @@ import pytest
 import waiting
 from scripted_pool import ScriptedPool, serving
 
-from hivemind_worker.node import intake
 from hivemind_worker.wire import calls
+from hivemind_worker.worker import intake
 
 pb = calls.pb
 

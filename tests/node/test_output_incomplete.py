@@ -11,7 +11,7 @@ import pool_parts
 import pytest
 
 from hivemind_worker.client import asynchronous, following
-from hivemind_worker.nodepool import attempt_logs
+from hivemind_worker.pool.api import attempt_logs
 from hivemind_worker.wire import calls
 
 pb = calls.pb

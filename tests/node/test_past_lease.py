@@ -11,7 +11,7 @@ import waiting
 
 from hivemind_worker.client import asynchronous
 from hivemind_worker.concurrency import clock
-from hivemind_worker.nodepool import server
+from hivemind_worker.pool import server
 
 LEASE_SECONDS = 1.0
 

@@ -17,10 +17,10 @@ import pytest
 import pytest_asyncio
 import small_disk
 
+from hivemind_worker import errors
 from hivemind_worker.artifacts import store as artifact_store
-from hivemind_worker.nodepool import backup, locks, restore, server
-from hivemind_worker.nodepool.store import database
-from hivemind_worker.task import errors
+from hivemind_worker.pool import backup, restore, server
+from hivemind_worker.pool.store import database, locks
 from hivemind_worker.wire import calls
 
 pb = calls.pb

@@ -17,9 +17,9 @@ import pytest
 import waiting
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
-from hivemind_worker.nodepool import backup, restore
-from hivemind_worker.nodepool.store import database, soundness, sqlite
-from hivemind_worker.task import errors
+from hivemind_worker import errors
+from hivemind_worker.pool import backup, restore
+from hivemind_worker.pool.store import database, soundness, sqlite
 from hivemind_worker.wire import calls
 
 pb = calls.pb

@@ -10,7 +10,7 @@ import pool_parts
 import pytest
 import store_parts
 
-from hivemind_worker.nodepool.store import expiry, records, sqlite
+from hivemind_worker.pool.store import expiry, records, sqlite
 from hivemind_worker.wire import calls
 
 pb = calls.pb

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 import waiting
 
-from hivemind_worker.nodepool.store import sqlite
+from hivemind_worker.pool.store import sqlite
 from hivemind_worker.wire import calls, verdicts
 
 pb = calls.pb

@@ -11,14 +11,16 @@ import grpc
 import pool_parts
 import pytest
 
-from hivemind_worker.nodepool import assignment, attempt_logs
-from hivemind_worker.nodepool.store import database, schema, shapes
-from hivemind_worker.task import resources
+from hivemind_worker import units
+from hivemind_worker.pool.api import attempt_logs
+from hivemind_worker.pool.matching import assignment
+from hivemind_worker.pool.store import database, schema, shapes
+from hivemind_worker.tasks import resources
 from hivemind_worker.wire import calls
 
 pb = calls.pb
 
-ROOM = resources.Resources(1, resources.GIB, resources.GIB)
+ROOM = resources.Resources(1, units.GIB, units.GIB)
 
 
 async def append(worker: pool_parts.Worker, task: pb.Task, data: bytes, *, sequence: int = 0, **fields: str) -> None:

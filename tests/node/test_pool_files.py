@@ -241,7 +241,7 @@ async def test_pages_hold_large_results_and_end(at: pool_parts.Running) -> None:
 POOL_PROCESS = """
 import asyncio, sys
 from pathlib import Path
-from hivemind_worker.nodepool import server
+from hivemind_worker.pool import server
 
 async def main():
     pool = server.NodePool(Path(sys.argv[1]))

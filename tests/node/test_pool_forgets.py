@@ -10,8 +10,8 @@ import pytest
 import store_parts
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.nodepool import server
-from hivemind_worker.nodepool.store import records, sqlite
+from hivemind_worker.pool import server
+from hivemind_worker.pool.store import records, sqlite
 from hivemind_worker.wire import calls
 
 pb = calls.pb
@@ -31,7 +31,7 @@ def sizes(root: object) -> dict[str, int]:
         seen.add(id(thing))
         if isinstance(thing, dict | set | list):
             found[path] = len(thing)
-        if type(thing).__module__.startswith("hivemind_worker.nodepool"):
+        if type(thing).__module__.startswith("hivemind_worker.pool"):
             names = list(getattr(thing, "__dict__", ()) or getattr(type(thing), "__slots__", ()))
             stack += [(f"{path}.{name}", getattr(thing, name, None)) for name in names]
     return found

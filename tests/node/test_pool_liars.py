@@ -14,8 +14,8 @@ import pool_parts
 import pytest
 import waiting
 
-from hivemind_worker.nodepool import challenge
-from hivemind_worker.nodepool.store import resting
+from hivemind_worker.pool.scheduling import challenge
+from hivemind_worker.pool.store import resting
 from hivemind_worker.wire import calls
 
 pb = calls.pb

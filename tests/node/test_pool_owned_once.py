@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_worker import errors
 from hivemind_worker.cli import holding
-from hivemind_worker.nodepool import backup, locks, server
-from hivemind_worker.nodepool.store import database
-from hivemind_worker.task import errors
+from hivemind_worker.pool import backup, server
+from hivemind_worker.pool.store import database, locks
 
 POOL = textwrap.dedent(
     """
     import asyncio, sys
     from pathlib import Path
-    from hivemind_worker.nodepool import server
-    from hivemind_worker.task import errors
+    from hivemind_worker.pool import server
+    from hivemind_worker.tasks import errors
 
     async def main():
         data, store, artifacts = map(Path, sys.argv[1:])

@@ -11,8 +11,8 @@ import pool_parts
 import pytest
 import store_parts
 
-from hivemind_worker.nodepool import backup, restore
-from hivemind_worker.nodepool.store import history_mark, schema, sqlite
+from hivemind_worker.pool import backup, restore
+from hivemind_worker.pool.store import history_mark, schema, sqlite
 from hivemind_worker.wire import calls
 
 pb = calls.pb

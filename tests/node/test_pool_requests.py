@@ -12,8 +12,8 @@ import pool_parts
 import pytest
 import waiting
 
-from hivemind_worker.nodepool import live, streams
-from hivemind_worker.nodepool.store import records
+from hivemind_worker.pool.api import live, streams
+from hivemind_worker.pool.store import records
 from hivemind_worker.wire import calls, unparsed
 
 pb = calls.pb

@@ -11,8 +11,8 @@ from pathlib import Path
 import pool_parts
 import pytest
 
-from hivemind_worker.nodepool import backup, restore, server
-from hivemind_worker.task import errors
+from hivemind_worker import errors
+from hivemind_worker.pool import backup, restore, server
 from hivemind_worker.wire import calls
 
 pb = calls.pb

@@ -16,8 +16,8 @@ import waiting
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # type: ignore[import-untyped]
 
-from hivemind_worker.nodepool import server
-from hivemind_worker.task import errors
+from hivemind_worker import errors
+from hivemind_worker.pool import server
 from hivemind_worker.wire import calls, channels
 
 pb = calls.pb

@@ -14,8 +14,8 @@ import pool_parts
 import pytest
 import waiting
 
-from hivemind_worker.nodepool import answering, streams, task_service
-from hivemind_worker.task import errors
+from hivemind_worker import errors
+from hivemind_worker.pool.api import answering, streams, task_service
 from hivemind_worker.wire import calls
 
 pb = calls.pb

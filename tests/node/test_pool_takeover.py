@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 import waiting
 
-from hivemind_worker.nodepool import challenge
+from hivemind_worker.pool.scheduling import challenge
 from hivemind_worker.wire import calls, verdicts
 
 pb = calls.pb

@@ -14,10 +14,10 @@ import store_parts
 import waiting
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
+from hivemind_worker import errors
 from hivemind_worker.concurrency import supervision
-from hivemind_worker.nodepool import server
-from hivemind_worker.nodepool.store import schema, sqlite, writing
-from hivemind_worker.task import errors
+from hivemind_worker.pool import server
+from hivemind_worker.pool.store import schema, sqlite, writing
 from hivemind_worker.wire import calls
 
 pb = calls.pb

@@ -7,9 +7,10 @@ from pathlib import Path
 import pool_parts
 import pytest
 
+from hivemind_worker import errors
 from hivemind_worker.client import asynchronous, fetching
-from hivemind_worker.nodepool.store import records
-from hivemind_worker.task import errors, outcome
+from hivemind_worker.pool.store import records
+from hivemind_worker.tasks import outcome
 from hivemind_worker.wire import calls
 
 pb = calls.pb

@@ -22,10 +22,11 @@ import pytest
 import waiting
 from scripted_pool import serving
 
+from hivemind_worker import errors
 from hivemind_worker.client import asynchronous, following, shapes
 from hivemind_worker.client import client as clients
-from hivemind_worker.nodepool import streams
-from hivemind_worker.task import errors, state
+from hivemind_worker.pool.api import streams
+from hivemind_worker.tasks import state
 from hivemind_worker.wire import calls
 
 pb = calls.pb

@@ -9,10 +9,12 @@ import node_parts
 import pytest
 import waiting
 
+from hivemind_worker import errors
 from hivemind_worker.client import asynchronous
-from hivemind_worker.nodepool import backup, requests, restore, server
-from hivemind_worker.nodepool.store import database
-from hivemind_worker.task import errors, state
+from hivemind_worker.pool import backup, restore, server
+from hivemind_worker.pool.api import requests
+from hivemind_worker.pool.store import database
+from hivemind_worker.tasks import state
 
 VALUE = "hunter2-of-the-task"
 TASK = {

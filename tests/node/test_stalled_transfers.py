@@ -14,11 +14,11 @@ import waiting
 
 from hivemind_worker.artifacts import spool, store
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import executor
-from hivemind_worker.node import log_streaming, reporting, turns
-from hivemind_worker.pool_client import channel, client, session
-from hivemind_worker.task import attempt_id, outcome
+from hivemind_worker.runtime import executor
+from hivemind_worker.tasks import attempt_id, outcome
 from hivemind_worker.wire import calls
+from hivemind_worker.worker.attempts import log_streaming, reporting, turns
+from hivemind_worker.worker.pool_link import channel, client, session
 
 pb = calls.pb
 STALLED = 2 * turns.AT_ONCE

@@ -13,8 +13,8 @@ import waiting
 
 from hivemind_worker.client import asynchronous
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.nodepool import server
-from hivemind_worker.task import outcome, resources, state
+from hivemind_worker.pool import server
+from hivemind_worker.tasks import outcome, resources, state
 
 
 @pytest_asyncio.fixture

@@ -15,7 +15,7 @@ import program_runs
 import pytest
 from PIL import Image
 
-from hivemind_worker.task import estimators
+from hivemind_worker.tasks import estimators
 
 # Not polars: it begins threads as it is imported.
 LIBRARIES = ("numpy", "sklearn.ensemble", "sklearn.cluster", "sklearn.svm", "matplotlib.pyplot", "skl2onnx")

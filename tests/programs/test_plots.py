@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_worker.kinds import kind
+from hivemind_worker.tasks.kinds import kind
 
 PROGRAMS = Path(kind.__file__).with_name("programs")
 

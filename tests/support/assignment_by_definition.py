@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from hivemind_worker.nodepool import assignment, shape_index
-from hivemind_worker.task import resources
+from hivemind_worker.pool.matching import assignment, shape_index
+from hivemind_worker.tasks import resources
 
 
 def wanted(workers: Sequence[assignment.Worker], shapes: Mapping[int, assignment.Shape]) -> dict[int, int]:

@@ -14,14 +14,15 @@ import own_images
 
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import leftovers, pulled
-from hivemind_worker.egress import gateway
-from hivemind_worker.executors import docker, executor, process
+from hivemind_worker.runtime import executor
+from hivemind_worker.runtime.docker import docker_executor, leftovers, pulled
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.runtime.egress import gateway
+from hivemind_worker.runtime.environments import answers
+from hivemind_worker.runtime.environments import sources as sourcing
+from hivemind_worker.runtime.sandbox import sandbox_executor
 from hivemind_worker.settings import schema
-from hivemind_worker.supplies import answers
-from hivemind_worker.supplies import sources as sourcing
-from hivemind_worker.task import outcome, plan, state
+from hivemind_worker.tasks import outcome, plan, state
 
 MIB = 1024 * 1024
 CAPS = plan.Caps(
@@ -126,7 +127,7 @@ async def docker_bench(
     sources: sourcing.Sources | None = None,
     *,
     keep: bool = False,
-    supply: docker.Supply | None = None,
+    supply: docker_executor.Supply | None = None,
     policy: schema.PullPolicy = schema.PullPolicy.IF_MISSING,
     way: gateway.Gateway | None = None,
     access: pulled.Access = own_images.ANY,
@@ -140,7 +141,7 @@ async def docker_bench(
     store = stores.Store(folder / "artifacts")
     store.prepare()
     from_where = sources or sourcing.Sources()
-    under_test = docker.DockerExecutor(
+    under_test = docker_executor.DockerExecutor(
         engine=engines.Engine(url),
         store=store,
         node_id=node_id,
@@ -148,7 +149,7 @@ async def docker_bench(
         pull_policy=policy,
         runtime=os.environ.get("HIVEMIND_TEST_RUNTIME", ""),
         supply=dataclasses.replace(
-            supply or docker.Supply(from_where, answers.Answers(folder), way=way), access=access
+            supply or docker_executor.Supply(from_where, answers.Answers(folder), way=way), access=access
         ),
     )
     await under_test.open()
@@ -183,7 +184,9 @@ async def process_bench(
     """
     store = stores.Store(folder / "artifacts")
     store.prepare()
-    under_test = process.ProcessExecutor(store=store, sources=sources, cache=cache or folder / "cache", way=way)
+    under_test = sandbox_executor.ProcessExecutor(
+        store=store, sources=sources, cache=cache or folder / "cache", way=way
+    )
     await under_test.open()
     before = traces()
     try:

@@ -15,10 +15,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from hivemind_worker.artifacts import store as stores
-from hivemind_worker.capsule import messages
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import capsule_run, capsule_spec, checkpoint, executor
-from hivemind_worker.task import outcome, plan, state
+from hivemind_worker.runtime import capsule_run, capsule_spec, checkpoint, executor
+from hivemind_worker.runtime.capsule import messages
+from hivemind_worker.tasks import outcome, plan, state
 
 MIB = 1024 * 1024
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
-from hivemind_worker.capsule import conversation
-from hivemind_worker.capsule import messages as m
+from hivemind_worker.runtime.capsule import conversation
+from hivemind_worker.runtime.capsule import messages as m
 
 Said = TypeVar("Said")
 F_SETPIPE_SZ = 1031

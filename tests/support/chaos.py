@@ -31,7 +31,7 @@ import invariants
 import left_processes
 
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.task import outcome, resources, state
+from hivemind_worker.tasks import outcome, resources, state
 
 TASK_SECONDS = 1.5
 """Quiet seconds that a task may cost a large run, blows included; 0.7 were seen."""

@@ -14,8 +14,9 @@ import chaos_plan
 import chaos_record
 import chaos_world
 
+from hivemind_worker import errors
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.task import errors, state
+from hivemind_worker.tasks import state
 
 WAVE = 50
 """Tasks in one call: submissions fall into the middle of the blows, too."""

@@ -20,7 +20,7 @@ import client_history
 import engine_api
 import history
 
-from hivemind_worker.nodepool.store import shapes as shape_texts
+from hivemind_worker.pool.store import shapes as shape_texts
 from hivemind_worker.wire import calls
 
 LOOK_SECONDS = 0.25

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from hivemind_worker import errors
 from hivemind_worker.client import asynchronous, shapes
-from hivemind_worker.task import errors
 
 T = TypeVar("T")
 

@@ -17,13 +17,15 @@ from pathlib import Path
 
 from google.protobuf import message as protobuf
 
-from hivemind_worker.artifacts import results, store
-from hivemind_worker.capsule import conversation, frame_types, frames, messages, paths, payloads
+from hivemind_worker import errors
+from hivemind_worker.artifacts import store
 from hivemind_worker.client import inputs, landing, submission, task_files
-from hivemind_worker.journal import reader, records
-from hivemind_worker.task import errors, outcome, plan, spec
+from hivemind_worker.runtime import results
+from hivemind_worker.runtime.capsule import conversation, frame_types, frames, messages, paths, payloads
+from hivemind_worker.tasks import outcome, plan, spec
 from hivemind_worker.wire import translate, unparsed
 from hivemind_worker.wire.generated import nodepool_pb2 as pb
+from hivemind_worker.worker.journal import reader, records
 
 MAX_FRAMES = 64
 SAFE_NAME_BYTES = 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hivemind_worker.task import resources
+from hivemind_worker.tasks import resources
 
 
 @dataclass(frozen=True, slots=True)

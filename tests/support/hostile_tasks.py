@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hivemind_worker.client import shapes
-from hivemind_worker.task import outcome
+from hivemind_worker.tasks import outcome
 
 MIB = 1024 * 1024
 SMALL = {"memory_limit": "64m", "disk_limit": "32m", "cpu_quota": 50_000, "pids_limit": 32, "max_attempts": 1}

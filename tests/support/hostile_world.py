@@ -18,9 +18,10 @@ import installed
 import left_processes
 import waiting
 
+from hivemind_worker import errors
 from hivemind_worker.client import client as clients
 from hivemind_worker.client import shapes
-from hivemind_worker.task import errors, outcome
+from hivemind_worker.tasks import outcome
 
 MIB = 1024 * 1024
 HEARTBEAT_SECONDS = 1.0

@@ -10,7 +10,7 @@ import engine_api
 import mortal
 import waiting
 
-from hivemind_worker.journal import reader
+from hivemind_worker.worker.journal import reader
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import history
 
-from hivemind_worker.task import errors, outcome, resources, state
+from hivemind_worker import errors
+from hivemind_worker.tasks import outcome, resources, state
 
 SLACK_SECONDS = 3.0
 """Beyond lease and grace: a look at the processes, a heartbeat and a slow machine lie between a word and its deed."""

@@ -9,7 +9,7 @@ import model_calls as calls
 from model_calls import Done, Key, Refusal, TaskView, View
 from model_ledger import Ledger, Session, demand
 
-from hivemind_worker.task import resources
+from hivemind_worker.tasks import resources
 
 
 def check(ledger: Ledger, before: View, done: Sequence[Done], after: View) -> None:

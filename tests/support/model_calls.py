@@ -1,6 +1,6 @@
 """The words of the delivery model: calls, answers, what a reader sees; and which promises are in force already.
 
-The model is written from the promise (docs/why/leases.md, the Protocol in nodepool/store/store.py), never from the
+The model is written from the promise (docs/why/leases.md, the Protocol in pool/store/store.py), never from the
 implementation. Values here are its own: a backend translates them for the store, or for the wire.
 """
 
@@ -12,7 +12,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from hivemind_worker.task import resources
+from hivemind_worker.tasks import resources
 
 
 @dataclass(frozen=True)

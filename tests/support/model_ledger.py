@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import model_calls as calls
 from model_calls import Done, Key, View
 
-from hivemind_worker.task import outcome, resources
+from hivemind_worker.tasks import outcome, resources
 
 
 class Broken(AssertionError):

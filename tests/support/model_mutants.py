@@ -12,7 +12,7 @@ from model_calls import Answer, Call
 from model_peers import HUGE
 from model_store import Mortal, StoreBackend
 
-from hivemind_worker.nodepool.store import database, history_mark, writing
+from hivemind_worker.pool.store import database, history_mark, writing
 
 _ENDED = "state IN ('completed', 'failed', 'cancelled')"
 

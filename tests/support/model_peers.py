@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from model_calls import Done, Key, Listed, Refusal
 from model_ledger import is_nodes_fault
 
-from hivemind_worker.task import resources
+from hivemind_worker import units
+from hivemind_worker.tasks import resources
 
-GIB = resources.GIB
+GIB = units.GIB
 NEEDS = (
     resources.Resources(1, GIB, GIB),
     resources.Resources(2, 4 * GIB, GIB),

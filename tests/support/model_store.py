@@ -17,9 +17,10 @@ from gated_queue import GatedQueue
 from model_calls import Answer, Call, Key, Refusal
 from model_ledger import is_nodes_fault
 
-from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import database, records, snapshot, sqlite, writing
-from hivemind_worker.task import errors, outcome, resources
+from hivemind_worker import errors
+from hivemind_worker.pool.matching import assignment
+from hivemind_worker.pool.store import database, records, snapshot, sqlite, writing
+from hivemind_worker.tasks import outcome, resources
 
 T = TypeVar("T")
 LEASE = 10.0

@@ -18,9 +18,11 @@ from model_calls import Answer, Call, Key, Refusal
 from model_ledger import demand
 from waiting import wait_until
 
-from hivemind_worker.nodepool import backup, challenge, leases, restore, server
-from hivemind_worker.nodepool.store import clocks, records
-from hivemind_worker.task import resources
+from hivemind_worker import units
+from hivemind_worker.pool import backup, restore, server
+from hivemind_worker.pool.scheduling import challenge, leases
+from hivemind_worker.pool.store import clocks, records
+from hivemind_worker.tasks import resources
 from hivemind_worker.wire import calls as wire
 from hivemind_worker.wire import verdicts
 
@@ -214,8 +216,8 @@ class WireBackend:
                 boot_id=call.boot,
                 state_lock_id=call.lock,
                 cpu_cores=call.capacity.cpu_cores,
-                memory_gb=call.capacity.memory_bytes / resources.GIB,
-                disk_gb=call.capacity.disk_bytes / resources.GIB,
+                memory_gb=call.capacity.memory_bytes / units.GIB,
+                disk_gb=call.capacity.disk_bytes / units.GIB,
                 labels={"zone": call.zone} if call.zone else {},
                 max_concurrent_tasks=call.max_tasks,
                 held=refs(call.listed),
@@ -351,7 +353,7 @@ def new_task(spec: calls.Spec) -> pb.Task:
         node_selector={"zone": spec.zone} if spec.zone else {},
         required_resources=pb.RequiredResources(
             cpu_cores=spec.needs.cpu_cores,
-            memory_gb=spec.needs.memory_bytes / resources.GIB,
-            disk_gb=spec.needs.disk_bytes / resources.GIB,
+            memory_gb=spec.needs.memory_bytes / units.GIB,
+            disk_gb=spec.needs.disk_bytes / units.GIB,
         ),
     )

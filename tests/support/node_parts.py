@@ -10,19 +10,20 @@ from typing import Any
 
 from subprocess_executor import SubprocessExecutor
 
+from hivemind_worker import units
 from hivemind_worker.artifacts import outbox, store
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import executor
-from hivemind_worker.health import checks
-from hivemind_worker.host import monitor
-from hivemind_worker.journal import writer
-from hivemind_worker.kinds import kind
-from hivemind_worker.node import fitness, worker_node
-from hivemind_worker.pool_client import channel, client
-from hivemind_worker.task import plan, resources
+from hivemind_worker.runtime import executor
+from hivemind_worker.tasks import plan, resources
+from hivemind_worker.tasks.kinds import kind
+from hivemind_worker.telemetry.health import checks
+from hivemind_worker.worker import worker_node
+from hivemind_worker.worker.journal import writer
+from hivemind_worker.worker.machine import fitness, monitor
+from hivemind_worker.worker.pool_link import channel, client
 
-CAPACITY = resources.Resources(4.0, 8 * resources.GIB, 64 * resources.GIB)
-CAPS = plan.Caps(65_536, 65_536, resources.GIB, 1_000, 16, 60.0)
+CAPACITY = resources.Resources(4.0, 8 * units.GIB, 64 * units.GIB)
+CAPS = plan.Caps(65_536, 65_536, units.GIB, 1_000, 16, 60.0)
 
 WHATEVER = fitness.Limits(
     overload_cpu_percent=100.0,

@@ -11,8 +11,8 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
-from hivemind_worker.containers import engine as engines
-from hivemind_worker.containers import own_image
+from hivemind_worker.runtime.docker import engine as engines
+from hivemind_worker.runtime.docker import own_image
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hivemind_worker.containers import image_access, pulled
+from hivemind_worker.runtime.docker import image_access, pulled
 
 LISTED = ("hivemind-test/**",)
 VARIABLES = {"HIVEMIND_ALLOWED_IMAGES": ",".join(LISTED)}

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from hivemind_worker.nodepool import server
+from hivemind_worker.pool import server
 from hivemind_worker.wire import calls
 
 pb = calls.pb

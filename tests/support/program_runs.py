@@ -14,16 +14,16 @@ from typing import Any
 
 import fork_server
 
-from hivemind_worker import kinds
-from hivemind_worker.kinds import kind
-from hivemind_worker.task import plan, resources, spec
+from hivemind_worker import units
+from hivemind_worker.tasks import kinds, plan, resources, spec
+from hivemind_worker.tasks.kinds import kind
 
 NODE = kind.NodeLimits(
     default_image="python:3.11-slim",
     timeout_seconds=100.0,
     grace_seconds=3.0,
     caps=plan.Caps(1000, 100, 10_000, 10, 5, 60.0),
-    most=resources.Resources(2.0, 8 * resources.GIB, 8 * resources.GIB, 0),
+    most=resources.Resources(2.0, 8 * units.GIB, 8 * units.GIB, 0),
 )
 
 

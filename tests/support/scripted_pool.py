@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import grpc
 
-from hivemind_worker.task import errors
+from hivemind_worker import errors
 from hivemind_worker.wire import calls, verdicts
 
 pb = calls.pb

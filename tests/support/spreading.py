@@ -28,7 +28,7 @@ LONGEST = (
 # The tests of these folders are long; those that share nothing go wherever there is room.
 SINGLE = ("tests/faults/", "tests/end_to_end/", "tests/node/", "tests/hostile/")
 # These share a program that is compiled for them.
-TOGETHER = "tests/unit/capsule/test_init"
+TOGETHER = "tests/unit/runtime/capsule/test_init"
 
 
 class Spreading(LoadScopeScheduling):  # type: ignore[misc]  # its package has no types

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hivemind_worker.nodepool import assignment
-from hivemind_worker.nodepool.store import records, store
-from hivemind_worker.task import outcome, resources
+from hivemind_worker import units
+from hivemind_worker.pool.matching import assignment
+from hivemind_worker.pool.store import records, store
+from hivemind_worker.tasks import outcome, resources
 
 LEASE = 10.0
-SMALL = assignment.Shape("command", resources.Resources(1, resources.GIB, resources.GIB))
-LARGE = assignment.Shape("command", resources.Resources(64, resources.GIB, resources.GIB))
-ROOM = resources.Resources(8, 64 * resources.GIB, 100 * resources.GIB)
+SMALL = assignment.Shape("command", resources.Resources(1, units.GIB, units.GIB))
+LARGE = assignment.Shape("command", resources.Resources(64, units.GIB, units.GIB))
+ROOM = resources.Resources(8, 64 * units.GIB, 100 * units.GIB)
 
 
 class Clock:

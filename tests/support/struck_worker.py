@@ -22,7 +22,7 @@ from typing import Any
 import waiting
 
 from hivemind_worker import __main__
-from hivemind_worker.executors import proving
+from hivemind_worker.runtime import proving
 
 
 def die() -> None:

@@ -17,10 +17,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from hivemind_worker.artifacts import store
-from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.concurrency import clock, stopping
-from hivemind_worker.executors import checkpoint, executor, undead
-from hivemind_worker.task import outcome, plan, state
+from hivemind_worker.runtime import checkpoint, executor, undead
+from hivemind_worker.runtime.capsule import accounts, defence_spec
+from hivemind_worker.tasks import outcome, plan, state
 
 
 class SubprocessExecutor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from hivemind_worker.kinds import program_files
+from hivemind_worker.tasks.kinds import program_files
 
 _PROGRAMS = Path(program_files.__file__).parent / "programs"
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from hivemind_worker.artifacts import spool, writing
 from hivemind_worker.filesystem import private_dir, private_file
-from hivemind_worker.task import attempt_id
+from hivemind_worker.tasks import attempt_id
 
 _FILE_KINDS = ("log", "checkpoint")
 

@@ -29,9 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from hivemind_worker import errors
 from hivemind_worker.artifacts import writing
 from hivemind_worker.filesystem import private_dir, private_file
-from hivemind_worker.task import errors, outcome
+from hivemind_worker.tasks import outcome
 from hivemind_worker.telemetry import logs
 
 CHUNK = 1024 * 1024

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hivemind_worker import errors
 from hivemind_worker.filesystem import private_file
-from hivemind_worker.task import errors, outcome
+from hivemind_worker.tasks import outcome
 
 _ZEROS = bytes(1024 * 1024)
 _READ = 1024 * 1024

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from hivemind_worker.cli import words
-from hivemind_worker.task import spec
+from hivemind_worker.tasks import spec
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from hivemind_worker import wiring
+from hivemind_worker import errors, wiring
 from hivemind_worker.cli import folders, service, tapped
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.filesystem import memory
 from hivemind_worker.settings import schema
-from hivemind_worker.task import errors, resources
+from hivemind_worker.tasks import resources
 
 _SOCKET_PATH = 100
 """Longest path of a Unix socket, in bytes: the kernel takes 107."""

@@ -22,7 +22,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from hivemind_worker.task import errors, outcome, state
+from hivemind_worker import errors
+from hivemind_worker.tasks import outcome, state
 
 if TYPE_CHECKING:  # it brings gRPC, and an error in the command line needs none
     from hivemind_worker.client import shapes

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hivemind_worker.concurrency import periodic, stopping
-from hivemind_worker.task import state
+from hivemind_worker.tasks import state
 
 if TYPE_CHECKING:
     from hivemind_worker.client import asynchronous, following, shapes

@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from hivemind_worker import errors
 from hivemind_worker.filesystem import private_dir, private_file
 from hivemind_worker.settings import state_lock
-from hivemind_worker.task import errors
 
 FILE_NAME = "worker.lock"
 

@@ -12,20 +12,19 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hivemind_worker import wiring
-from hivemind_worker.capsule import defences
+from hivemind_worker import errors, units, wiring
 from hivemind_worker.cli import words
-from hivemind_worker.containers import image_access
-from hivemind_worker.executors import executor, proving
+from hivemind_worker.runtime import executor, proving
+from hivemind_worker.runtime.capsule import defences
+from hivemind_worker.runtime.docker import image_access
 from hivemind_worker.settings import schema
-from hivemind_worker.task import errors, resources
 
 Row = executor.Defence
 
 FENCE_SECONDS = 9.0
 """Longest that the look at what fences tasks may take: the whole stays below ten seconds."""
 
-LEAST_DISK = resources.GIB
+LEAST_DISK = units.GIB
 """Bytes that must be free for work: below that a single default task does not fit."""
 
 

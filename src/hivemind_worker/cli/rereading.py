@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hivemind_worker import errors
 from hivemind_worker.settings import reference, schema
-from hivemind_worker.task import errors
 from hivemind_worker.telemetry import logs
 
 log = logs.StructuredLogger(__name__)

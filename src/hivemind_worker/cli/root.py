@@ -14,9 +14,9 @@ from typing import NoReturn
 import click
 
 import hivemind_worker
+from hivemind_worker import errors
 from hivemind_worker.cli import exit_codes, look
 from hivemind_worker.filesystem import umask
-from hivemind_worker.task import errors
 
 # Each verb's file, and its line in the help: shown without importing the file. A test holds them against the files.
 VERBS: Mapping[str, tuple[str, str]] = {
@@ -54,12 +54,12 @@ class Verbs(click.Group):
         """Import the verb's file."""
         if cmd_name not in VERBS:
             return None
-        found = importlib.import_module(f"hivemind_worker.cli.{VERBS[cmd_name][0]}").command
+        found = importlib.import_module(f"hivemind_worker.cli.commands.{VERBS[cmd_name][0]}").command
         if not gc.isenabled():  # by `__main__`, while everything was imported
             gc.freeze()
             gc.enable()
         if not isinstance(found, click.Command):
-            raise TypeError(f"cli.{cmd_name}.command is no command")
+            raise TypeError(f"cli.commands.{cmd_name}.command is no command")
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -16,7 +16,7 @@ from hivemind_worker.settings import schema
 from hivemind_worker.telemetry import logs
 
 if TYPE_CHECKING:
-    from hivemind_worker.nodepool import server
+    from hivemind_worker.pool import server
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What asks to stop. SIGHUP too: the terminal has gone, and nothing would hear a second ^C."""

@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from hivemind_worker.capsule import accounts, defence_spec
 from hivemind_worker.client import following
 from hivemind_worker.concurrency import stopping
-from hivemind_worker.executors import checkpoint, executor, undead
-from hivemind_worker.task import outcome, plan, state
+from hivemind_worker.runtime import checkpoint, executor, undead
+from hivemind_worker.runtime.capsule import accounts, defence_spec
+from hivemind_worker.tasks import outcome, plan, state
 
 WAITING_BYTES = 64 * 1024 * 1024
 """Most output that waits for whoever reads ours. A task is never held back: beyond this its output is left out."""

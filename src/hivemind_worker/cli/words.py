@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hivemind_worker.task import outcome
+from hivemind_worker.tasks import outcome
 from hivemind_worker.telemetry import untrusted
 
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from hivemind_worker import errors
 from hivemind_worker.client import connection, fetching, following, inputs, running, shapes, submission, uploading
-from hivemind_worker.task import errors, outcome, state
+from hivemind_worker.tasks import outcome, state
 from hivemind_worker.wire import calls, channels
 
 Given = Mapping[str, object]
-"""A task as JSON has it; the fields are those of `hivemind_worker.task.spec`."""
+"""A task as JSON has it; the fields are those of `hivemind_worker.tasks.spec`."""
 
 
 @dataclass(frozen=True, slots=True)

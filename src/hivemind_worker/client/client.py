@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from hivemind_worker.client import asynchronous, connection, following, inputs, running, shapes, uploading
-from hivemind_worker.task import outcome, state
+from hivemind_worker.tasks import outcome, state
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 
 import grpc
 
+from hivemind_worker import errors
 from hivemind_worker.concurrency import backoff, clock, stopping
-from hivemind_worker.task import errors
 from hivemind_worker.wire import calls, verdicts
 
 CALL_SECONDS = 30.0

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import grpc
 
+from hivemind_worker import errors
 from hivemind_worker.client import connection, landing, shapes, uploading
-from hivemind_worker.task import errors, outcome, state
+from hivemind_worker.tasks import outcome, state
 from hivemind_worker.wire import calls, translate, verdicts
 
 _ROUNDS = 3

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import grpc
 
+from hivemind_worker import errors
 from hivemind_worker.client import connection, fetching, shapes
 from hivemind_worker.concurrency import clock
-from hivemind_worker.task import errors
 from hivemind_worker.wire import calls, verdicts
 
 WAIT_SECONDS = 20.0

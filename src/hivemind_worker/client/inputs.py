@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hivemind_worker.task import checks, errors, spec
+from hivemind_worker import errors
+from hivemind_worker.tasks import checks, spec
 
 INLINE_FILE = 64 * 1024
 """A file up to this many bytes travels inside the task: below it, the extra calls of an upload cost more time."""

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Self
 
+from hivemind_worker import errors
 from hivemind_worker.filesystem import umask
-from hivemind_worker.task import errors, outcome, result_names
+from hivemind_worker.tasks import outcome, result_names
 
 if sys.platform != "win32":
     import fcntl

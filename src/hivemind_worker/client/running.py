@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import grpc
 import uuid_utils
 
+from hivemind_worker import errors
 from hivemind_worker.client import connection, fetching, following, inputs, shapes, submission, uploading
 from hivemind_worker.concurrency import clock
-from hivemind_worker.task import errors
 from hivemind_worker.wire import calls, channels
 
 ANSWER_SECONDS = 1.0

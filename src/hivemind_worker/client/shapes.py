@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hivemind_worker.task import errors, outcome, resources, state
+from hivemind_worker import errors
+from hivemind_worker.tasks import outcome, resources, state
 from hivemind_worker.wire import calls, translate
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
+from hivemind_worker import errors
 from hivemind_worker.client import connection, inputs, uploading
-from hivemind_worker.task import errors
 from hivemind_worker.telemetry import tracing
 from hivemind_worker.wire import budget, calls, translate
 

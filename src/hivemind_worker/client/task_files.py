@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from hivemind_worker.task import errors
+from hivemind_worker import errors
 
 
 def read(path: Path) -> list[Mapping[str, object]]:

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import grpc
 
+from hivemind_worker import errors
 from hivemind_worker.client import connection, inputs
-from hivemind_worker.task import errors
 from hivemind_worker.wire import calls
 
 Progress = Callable[[str, int, int], None]

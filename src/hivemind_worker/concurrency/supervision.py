@@ -12,8 +12,8 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
+from hivemind_worker import errors
 from hivemind_worker.concurrency import clock, stopping
-from hivemind_worker.task import errors
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ import stat
 import tempfile
 from pathlib import Path
 
+from hivemind_worker import errors
 from hivemind_worker.filesystem import permissions
-from hivemind_worker.task import errors
 
 PRIVATE = 0o700
 ENTERABLE = 0o711

@@ -9,8 +9,8 @@ import secrets
 import threading
 from pathlib import Path
 
+from hivemind_worker import errors
 from hivemind_worker.filesystem import private_file
-from hivemind_worker.task import errors
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12

@@ -12,7 +12,7 @@ import pydantic
 from pydantic import ByteSize, Field
 
 from hivemind_worker.settings.fields import Group, Seconds, Size, Url, several
-from hivemind_worker.task.resources import GIB, MIB
+from hivemind_worker.units import GIB, MIB
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Final
 import pydantic
 from pydantic import ByteSize, Field
 
-from hivemind_worker.task import errors, names
+from hivemind_worker import image_names
 
 # What file systems, container labels and URLs all take as it is.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -61,10 +61,9 @@ def engine(text: str) -> str:
 
 def image(text: str) -> str:
     """Require an image reference."""
-    try:
-        return names.image(text)
-    except errors.InvalidTask:
-        raise ValueError("write an image reference, such as python:3.11-slim") from None
+    if not image_names.is_reference(text):
+        raise ValueError("write an image reference, such as python:3.11-slim")
+    return text
 
 
 def image_pattern(text: str) -> str:

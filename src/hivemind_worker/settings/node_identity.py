@@ -7,8 +7,8 @@ import re
 import secrets
 from pathlib import Path
 
+from hivemind_worker import errors
 from hivemind_worker.filesystem import private_dir, private_file
-from hivemind_worker.task import errors
 
 FILE_NAME = "node-id"
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

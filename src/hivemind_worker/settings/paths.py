@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 
-from hivemind_worker.task import errors
+from hivemind_worker import errors
 
 NAME = "hivemind"
 

@@ -30,7 +30,7 @@ from hivemind_worker.settings.fields import (
     Size,
     engine,
 )
-from hivemind_worker.task.resources import GIB, MIB
+from hivemind_worker.units import GIB, MIB
 
 
 class PastLease(enum.StrEnum):

@@ -16,8 +16,8 @@ from typing import Any
 
 import pydantic
 
+from hivemind_worker import errors
 from hivemind_worker.settings import paths, reference, schema
-from hivemind_worker.task import errors
 
 CONFIG_VARIABLE = "HIVEMIND_CONFIG"
 # Alike enough to be a slip of the finger rather than another word.

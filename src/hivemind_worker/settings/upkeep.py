@@ -22,7 +22,7 @@ from hivemind_worker.settings.fields import (
     Url,
 )
 from hivemind_worker.settings.fields import Images as References
-from hivemind_worker.task.resources import GIB
+from hivemind_worker.units import GIB
 
 
 class Images(Group):

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from google.protobuf import message as protobuf
 
-from hivemind_worker.task import outcome
+from hivemind_worker.tasks import outcome
 from hivemind_worker.wire.generated import nodepool_pb2 as pb
 
 M = TypeVar("M", bound=protobuf.Message)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from hivemind_worker.task import errors
+from hivemind_worker import errors
 from hivemind_worker.wire import calls
 
 _LOCAL_SCHEMES = ("unix:", "unix-abstract:")

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf import struct_pb2
 
-from hivemind_worker.task import learning, processing, spec
+from hivemind_worker.tasks import learning, processing, spec
 from hivemind_worker.wire.generated import nodepool_pb2 as pb
 
 # Fields that may be 0 and yet be said.

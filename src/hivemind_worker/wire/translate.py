@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from google.protobuf import message as protobuf
 
-from hivemind_worker.task import errors, outcome, resources, spec
+from hivemind_worker import errors, units
+from hivemind_worker.tasks import outcome, resources, spec
 from hivemind_worker.wire import free_form
 from hivemind_worker.wire.generated import nodepool_pb2 as pb
 
@@ -109,8 +110,8 @@ def task_to_message(task: spec.TaskSpec) -> pb.Task:
         message.required_resources.CopyFrom(
             pb.RequiredResources(
                 cpu_cores=task.required.cpu_cores,
-                memory_gb=task.required.memory_bytes / resources.GIB,
-                disk_gb=task.required.disk_bytes / resources.GIB,
+                memory_gb=task.required.memory_bytes / units.GIB,
+                disk_gb=task.required.disk_bytes / units.GIB,
                 gpus=task.required.gpus,
             )
         )

@@ -17,8 +17,8 @@ from google.protobuf import descriptor as descriptors
 from google.protobuf import message as protobuf
 from google.protobuf import message_factory
 
+from hivemind_worker import errors
 from hivemind_worker.concurrency import slicing
-from hivemind_worker.task import errors
 from hivemind_worker.wire import calls, verdicts
 
 M = TypeVar("M", bound=protobuf.Message)

@@ -17,7 +17,7 @@ from google.protobuf import message as protobuf_message
 from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status  # type: ignore[import-untyped]
 
-from hivemind_worker.task import errors
+from hivemind_worker import errors
 from hivemind_worker.wire import calls
 
 T = TypeVar("T")

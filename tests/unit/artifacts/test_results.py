@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_worker.artifacts import results
 from hivemind_worker.artifacts import store as stores
-from hivemind_worker.capsule import messages as m
-from hivemind_worker.task import outcome, plan
+from hivemind_worker.runtime import results
+from hivemind_worker.runtime.capsule import messages as m
+from hivemind_worker.tasks import outcome, plan
 
 
 def make(tmp_path: Path, **caps: int) -> tuple[results.Receiver, stores.Store]:

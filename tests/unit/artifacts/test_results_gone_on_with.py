@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_worker.artifacts import results, store
-from hivemind_worker.capsule import messages as m
-from hivemind_worker.task import plan
+from hivemind_worker.artifacts import store
+from hivemind_worker.runtime import results
+from hivemind_worker.runtime.capsule import messages as m
+from hivemind_worker.tasks import plan
 
 CAPS = plan.Caps(1, 1, results_bytes=10_000, results_count=100, results_depth=4, results_seconds=1.0)
 

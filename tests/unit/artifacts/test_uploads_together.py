@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_worker import errors
 from hivemind_worker.artifacts import store as stores
 from hivemind_worker.artifacts import writing
-from hivemind_worker.task import errors
 
 RIGHT = b"right content of twenty-six"
 NAME = hashlib.sha256(RIGHT).hexdigest()

@@ -2,9 +2,10 @@
 
 import pytest
 
+from hivemind_worker import errors
 from hivemind_worker.cli import exit_codes
 from hivemind_worker.client import shapes
-from hivemind_worker.task import errors, outcome, state
+from hivemind_worker.tasks import outcome, state
 
 REASONS = {
     "nonzero_exit": 3,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_worker.cli import health
+from hivemind_worker.cli.commands import health
 from hivemind_worker.settings import reference, sources
 
 HEAVY = {"pydantic", "grpc", "aiodocker", "starlette", "uvicorn", "prometheus_client", "rich", "psutil", "asyncio"}

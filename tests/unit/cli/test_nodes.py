@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from hivemind_worker.cli import nodes
+from hivemind_worker.cli.commands import nodes
 from hivemind_worker.client import shapes
-from hivemind_worker.task import resources
+from hivemind_worker.tasks import resources
 
 
 def test_a_node_of_which_something_was_cut_says_so_in_text_json_and_python() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hivemind_worker.capsule import defences
 from hivemind_worker.cli import probing
+from hivemind_worker.runtime.capsule import defences
 
 
 def test_an_id_that_no_defence_has_is_named() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hivemind_worker.cli import status
+from hivemind_worker.cli.commands import status
 from hivemind_worker.client import shapes
-from hivemind_worker.task import state
+from hivemind_worker.tasks import state
 
 
 def test_a_cut_task_is_said_to_be_cut() -> None:

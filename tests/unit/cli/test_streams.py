@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from rich import console, live
 
-from hivemind_worker.cli import look, status, streams
+from hivemind_worker.cli import look, streams
+from hivemind_worker.cli.commands import status
 from hivemind_worker.client import following, shapes
-from hivemind_worker.task import outcome, state
+from hivemind_worker.tasks import outcome, state
 
 END = b"\0end\0"
 EVIL = b"\x1b]52;c;cm0gLXJmIH4=\x07\x1b[2J\x9b31m\x1b]0;title\x1b\\gone\rhere \xe2\x80\xae\n"

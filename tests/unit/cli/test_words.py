@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from hivemind_worker.cli import nodes, status, words
+from hivemind_worker.cli import words
+from hivemind_worker.cli.commands import nodes, status
 from hivemind_worker.client import shapes
-from hivemind_worker.task import outcome, state
+from hivemind_worker.tasks import outcome, state
 
 MIB = 1024**2
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from hivemind_worker import errors
 from hivemind_worker.client import inputs
-from hivemind_worker.task import errors, spec
+from hivemind_worker.tasks import spec
 
 
 def _task(**files: object) -> dict[str, object]:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hivemind_worker import errors
 from hivemind_worker.client import landing
-from hivemind_worker.task import errors, outcome
+from hivemind_worker.tasks import outcome
 
 CONTENT = b"some content" * 1000
 

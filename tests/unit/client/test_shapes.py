@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from hivemind_worker import errors
 from hivemind_worker.client import shapes
-from hivemind_worker.task import errors, outcome, state
+from hivemind_worker.tasks import outcome, state
 from hivemind_worker.wire import calls, translate
 
 TASK_KEYS = [

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hivemind_worker import errors
 from hivemind_worker.client import submission
-from hivemind_worker.task import errors
 from hivemind_worker.wire import calls
 
 

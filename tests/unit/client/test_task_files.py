@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_worker import errors
 from hivemind_worker.client import task_files
-from hivemind_worker.task import errors
 
 
 @pytest.mark.parametrize(

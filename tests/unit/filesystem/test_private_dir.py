@@ -15,8 +15,8 @@ from pathlib import Path
 import intruder
 import pytest
 
+from hivemind_worker import errors
 from hivemind_worker.filesystem import private_dir, private_file, umask
-from hivemind_worker.task import errors
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user as well")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_worker import errors
 from hivemind_worker.filesystem import sealed
-from hivemind_worker.task import errors
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"line\nbreak \xc3\xa4\x00", bytes(1_000_000)])

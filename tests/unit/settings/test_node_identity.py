@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_worker import errors
 from hivemind_worker.settings import node_identity
-from hivemind_worker.task import errors
 
 
 def test_a_name_that_is_set_is_taken_and_not_written_down(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import platformdirs
 import pytest
 
+from hivemind_worker import errors
 from hivemind_worker.settings import paths
-from hivemind_worker.task import errors
 
 
 @pytest.mark.parametrize("home", ["~", "", None])

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hivemind_worker import errors
 from hivemind_worker.settings import paths, reference, schema, sources
-from hivemind_worker.task import errors
 
 ORDER = ("flag", "HIVEMIND_", "plain", "file")
 

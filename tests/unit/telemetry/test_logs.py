@@ -48,7 +48,7 @@ Say = Callable[[logs.StructuredLogger], None]
 
 def _written(say: Say, stream: io.StringIO | None = None, **more: Any) -> str:
     out = io.StringIO() if stream is None else stream
-    log = logs.StructuredLogger("hivemind_worker.node.intake")
+    log = logs.StructuredLogger("hivemind_worker.worker.intake")
     with contextlib.closing(logs.configure("worker", stream=out, **more)):
         say(log)
     return out.getvalue()

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hivemind_worker.artifacts import results
 from hivemind_worker.client import submission
-from hivemind_worker.nodepool import assignment, following, live, requests, telling
-from hivemind_worker.nodepool.store import records
-from hivemind_worker.task import outcome, resources
+from hivemind_worker.pool.api import following, live, requests, telling
+from hivemind_worker.pool.matching import assignment
+from hivemind_worker.pool.store import records
+from hivemind_worker.runtime import results
+from hivemind_worker.tasks import outcome, resources
 from hivemind_worker.wire import budget, calls, translate
 from hivemind_worker.wire.generated import nodepool_pb2 as pb
 

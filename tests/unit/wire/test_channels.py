@@ -2,7 +2,7 @@
 
 import pytest
 
-from hivemind_worker.task import errors
+from hivemind_worker import errors
 from hivemind_worker.wire import channels
 
 

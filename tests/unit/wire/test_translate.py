@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_worker.task import errors, outcome, spec
+from hivemind_worker import errors
+from hivemind_worker.tasks import outcome, spec
 from hivemind_worker.wire import translate
 from hivemind_worker.wire.generated import nodepool_pb2 as pb
 

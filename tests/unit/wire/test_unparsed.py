@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from google.protobuf.internal import encoder
 
-from hivemind_worker.nodepool import coverage, requests
-from hivemind_worker.task import errors
+from hivemind_worker import errors
+from hivemind_worker.pool.api import coverage, requests
 from hivemind_worker.wire import calls, free_form, unparsed
 
 pb = calls.pb

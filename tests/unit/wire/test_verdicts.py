@@ -6,7 +6,7 @@ from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as some
 
-from hivemind_worker.task import errors
+from hivemind_worker import errors
 from hivemind_worker.wire import calls, verdicts
 
 

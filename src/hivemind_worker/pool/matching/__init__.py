@@ -1,0 +1,1 @@
+"""Which queued task fits which waiting node: indexes and decisions that touch nothing."""

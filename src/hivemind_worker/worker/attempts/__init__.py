@@ -1,0 +1,1 @@
+"""One attempt on its node, from acceptance to the acknowledged report."""
