@@ -67,7 +67,7 @@ def test_a_task_event_has_the_references_keys() -> None:
         "event_type": "task_started",
         "task_id": "t-1",
         "node_id": "",
-        "details": {"room": "node.intake", "image": "python:3.11-slim"},
+        "details": {"room": "worker.intake", "image": "python:3.11-slim"},
     }
     assert at.endswith("Z")
     age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(at)
@@ -249,7 +249,7 @@ def test_details_that_break_when_read_do_not_break_who_logs() -> None:
 
     for event in _events(say):
         assert event["level"] == "error"
-        assert event["details"]["message"] == "an event of node.intake could not be written: RuntimeError"
+        assert event["details"]["message"] == "an event of worker.intake could not be written: RuntimeError"
 
 
 def test_closing_puts_logging_back_as_it_was() -> None:

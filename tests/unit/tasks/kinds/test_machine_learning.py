@@ -52,13 +52,13 @@ def test_the_program_is_told_what_the_task_says() -> None:
 
 def test_a_script_of_ones_own_gets_the_framework_and_what_was_said() -> None:
     made = program(model_type="pytorch", code="print(1)", args=["--fast"], epochs=3, hyper_parameters={"lr": 0.5})
-    assert made.argv == ("python3", "-u", "tasks.py", "--fast")
-    assert {file.path for file in made.files} == {"tasks.py", ".hivemind/settings.json"}
+    assert made.argv == ("python3", "-u", "task.py", "--fast")
+    assert {file.path for file in made.files} == {"task.py", ".hivemind/settings.json"}
     assert "torch==2.13.0" in made.requirements
     assert told(made)["epochs"] == 3
     assert told(made)["hyper_parameters"] == {"lr": 0.5}
     with pytest.raises(errors.InvalidTask, match="rename yours"):
-        program(model_type="pytorch", code="x", input_files={"tasks.py": "y"})
+        program(model_type="pytorch", code="x", input_files={"task.py": "y"})
 
 
 def test_extra_requirements_join_the_frameworks() -> None:
