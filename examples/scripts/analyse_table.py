@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from hivemind_worker.client.client import Client
+from hivemind_worker import Client
 
 with Client() as client:  # the pool of `hivemind up` on this machine; another as Client("pool.example.org:50051")
     files = {Path(file).name: {"file": file} for file in sys.argv[1:]}

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from hivemind_worker.client.client import Client
+from hivemind_worker import Client
 
 STEPS = [{"op": "resize", "width": 1200, "enlarge": False}, {"op": "contact_sheet", "size": 200}]
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from hivemind_worker.client.client import Client
+from hivemind_worker import Client
 
 with Client() as client:  # the pool of `hivemind up` on this machine; another as Client("pool.example.org:50051")
     (task_id,) = client.submit({"command": sys.argv[1:], "timeout": 60})

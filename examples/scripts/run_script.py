@@ -2,7 +2,7 @@
 
 import sys
 
-from hivemind_worker.client.client import Client
+from hivemind_worker import Client
 
 script, *arguments = sys.argv[1:]
 with Client() as client:

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from hivemind_worker.client.client import Client
+from hivemind_worker import Client
 
 table, target = sys.argv[1:]
 with Client() as client:
