@@ -35,7 +35,7 @@ PLANTED = {
     "generated code outside the wire": (
         "worker/__init__.py", "from hivemind_worker.wire.generated import nodepool_pb2", "Generated protobuf",
         "worker -> hivemind_worker.wire.generated.nodepool_pb2"),
-    "a second door": ("worker/__init__.py", "import psutil", "Each outside library", "worker -> psutil"),
+    "a second adapter": ("worker/__init__.py", "import psutil", "Each outside library", "worker -> psutil"),
     "kinds that know each other": (
         "tasks/kinds/command.py", "from hivemind_worker.tasks.kinds import python", "A kind does not know",
         "kinds.command -> hivemind_worker.tasks.kinds.python"),
