@@ -35,6 +35,7 @@ def main() -> int:
 # As in ARCHITECTURE.md, from the top down; a test there proves that no package is missing.
 LAYERS = (
     ("Command", ("", "cli")),
+    ("Composition", ("wiring",)),
     ("HTTP", ("web",)),
     ("Client, pool, worker", ("client", "pool", "worker")),
     ("Execution", ("runtime",)),

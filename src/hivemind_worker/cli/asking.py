@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from hivemind_worker import wiring
 from hivemind_worker.cli import options
 from hivemind_worker.client import asynchronous
+from hivemind_worker.wiring import clients
 
 T = TypeVar("T")
 Told = Callable[[str, int, int], None]
@@ -21,7 +21,7 @@ def pool(given: dict[str, Any], ask: Callable[[asynchronous.AsyncClient], Awaita
     """
 
     async def within() -> T:
-        async with wiring.build_client(settings, told) as client:
+        async with clients.build(settings, told) as client:
             return await ask(client)
 
     settings = options.load(given)

@@ -9,12 +9,13 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from hivemind_worker import errors, wiring
+from hivemind_worker import errors
 from hivemind_worker.cli import folders, service, tapped
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.filesystem import memory
 from hivemind_worker.settings import schema
 from hivemind_worker.tasks import resources
+from hivemind_worker.wiring import executors, pools, workers
 
 _SOCKET_PATH = 100
 """Longest path of a Unix socket, in bytes: the kernel takes 107."""
@@ -22,7 +23,7 @@ _SOCKET_PATH = 100
 
 @contextlib.asynccontextmanager
 async def pool_and_worker(
-    settings: schema.Settings, needs: resources.Resources, stop: stopping.Stop, tap: tapped.Tap, note: wiring.Note
+    settings: schema.Settings, needs: resources.Resources, stop: stopping.Stop, tap: tapped.Tap, note: executors.Note
 ) -> AsyncIterator[schema.Settings]:
     """Have a pool and a worker within this block, and give the settings by which to reach them.
 
@@ -34,11 +35,9 @@ async def pool_and_worker(
     try:
         with folders.private() as folder, _listen(folder) as listen:
             private = _private(settings, folder, listen)
-            async with service.serving(wiring.build_pool(private)) as address:
+            async with service.serving(pools.build(private)) as address:
                 here = _at(private, address)
-                worker = await wiring.build_worker(
-                    here, note, lambda runs: tapped.TappedExecutor(runs, tap), measured=False
-                )
+                worker = await workers.build(here, note, lambda runs: tapped.TappedExecutor(runs, tap), measured=False)
                 _large_enough(worker.snapshot().capacity, needs)
                 inside = stopping.Stop()
                 async with asyncio.TaskGroup() as group:

@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hivemind_worker import errors, units, wiring
+from hivemind_worker import errors, units
 from hivemind_worker.cli import words
 from hivemind_worker.runtime import executor, proving
 from hivemind_worker.runtime.capsule import defences
 from hivemind_worker.runtime.docker import image_access
 from hivemind_worker.settings import schema
+from hivemind_worker.wiring import clients, executors
 
 Row = executor.Defence
 
@@ -52,7 +53,7 @@ async def fence(settings: schema.Settings, folder: Path) -> Fence:
     try:
         # Beside another that looks, neither is a former life of the other.
         node_id = f"doctor-{secrets.token_hex(4)}"
-        chosen = await wiring.build_executor(settings, wiring.build_store(folder), node_id, notes.append)
+        chosen = await executors.build(settings, executors.build_store(folder), node_id, notes.append)
     except errors.IsolationMissing as error:
         fix = "install Docker or the package bubblewrap"
         return Fence("", holds=False, rows=(Row("isolation", in_force=False, why=str(error), fix=fix),))
@@ -108,7 +109,7 @@ _ROOM = "do what it says on the pool's machine; it goes on by itself"
 async def pool(settings: schema.Settings) -> list[Row]:
     """Ask the pool who it is."""
     try:
-        async with wiring.build_client(settings) as client:
+        async with clients.build(settings) as client:
             info = await client.info()
     except errors.HiveMindError as error:
         return [Row("pool", in_force=False, why=str(error), fix="start it, or set node_pool_address")]

@@ -1,4 +1,4 @@
-"""What earlier lives of this node left at the driver that it uses no more, swept by mark beside a worker (`wiring`).
+"""What earlier lives of this node left at the driver that it uses no more, swept by mark beside a worker.
 
 A node that went from sandboxes to containers, or back, has nobody else who would look there. What single commands left
 that were killed is swept with it, whatever the driver, and beside a single command too.

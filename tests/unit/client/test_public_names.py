@@ -19,7 +19,7 @@ def test_the_public_names_are_what_they_say() -> None:
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Clinet'"):
-        _ = hivemind_worker.Clinet  # type: ignore[attr-defined]
+        _ = hivemind_worker.Clinet
 
 
 def test_the_import_alone_brings_no_library() -> None:

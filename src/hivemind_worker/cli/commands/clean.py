@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hivemind_worker import wiring
 from hivemind_worker.cli import exit_codes, look, options, words
 from hivemind_worker.settings import schema
+from hivemind_worker.wiring import housekeeping
 
 if TYPE_CHECKING:
     from hivemind_worker.worker.housekeeping import sweep
@@ -34,7 +34,7 @@ def command(dry_run: bool, **given: Any) -> None:  # noqa: FBT001  (click's own 
     """
     shown = look.current()
     settings = options.load(given)
-    house = wiring.build_housekeeping(settings)
+    house = housekeeping.build(settings)
     if not settings.cleanup.cleanup_enabled and not dry_run:
         shown.note("cleanup_enabled is false: nothing is removed")
     report = asyncio.run(house.look() if dry_run else house.round())

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hivemind_worker import errors, wiring
+from hivemind_worker import errors
 from hivemind_worker.cli import exit_codes, look, options, words
 from hivemind_worker.settings import schema
+from hivemind_worker.wiring import housekeeping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ def command(**given: Any) -> None:
     """
     shown = look.current()
     settings = options.load(given)
-    things, troubles = asyncio.run(_look(wiring.build_stock(settings)))
+    things, troubles = asyncio.run(_look(housekeeping.build_stock(settings)))
     rows = [_row(thing) for thing in sorted(things, key=lambda each: -each.last_used)]
     if shown.json:
         for row in rows:

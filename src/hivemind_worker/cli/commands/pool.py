@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hivemind_worker import wiring
 from hivemind_worker.cli import exit_codes, look, options, rereading, service, words
 from hivemind_worker.concurrency import stopping
+from hivemind_worker.wiring import http, pools
 
 if TYPE_CHECKING:
     from hivemind_worker.pool import backup as pool_backup
@@ -41,8 +41,8 @@ def command(**given: Any) -> None:
     shown = look.current()
 
     async def work(stop: stopping.Stop) -> None:
-        pool = wiring.build_pool(settings, reread.takers)
-        async with service.serving(pool) as address, wiring.pool_door(settings, pool):
+        pool = pools.build(settings, reread.takers)
+        async with service.serving(pool) as address, http.of_pool(settings, pool):
             shown.note(f"the pool listens at {address}")
             await service.beside(pool, stop, lambda: _until(stop))
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from hivemind_worker import wiring
 from hivemind_worker.cli import (
     describing,
     embedded,
@@ -30,6 +29,7 @@ from hivemind_worker.runtime.docker import image_access
 from hivemind_worker.settings import schema
 from hivemind_worker.tasks import outcome
 from hivemind_worker.telemetry import untrusted
+from hivemind_worker.wiring import clients
 
 
 class _Run(click.Command):
@@ -112,7 +112,7 @@ async def _run(
     shown: look.Look,
     writer: streams.Writer,
     directory: str | None,
-    told: wiring.Progress,
+    told: clients.Progress,
     *,
     own: bool,
 ) -> shapes.Task:
@@ -135,10 +135,10 @@ async def _run_there(
     shown: look.Look,
     writer: streams.Writer,
     directory: str | None,
-    told: wiring.Progress,
+    told: clients.Progress,
     stop: stopping.Stop,
 ) -> shapes.Task:
-    async with wiring.build_client(settings, told) as client:
+    async with clients.build(settings, told) as client:
         task_id = await _submit(client, prepared, shown, stop)
         task = await following.follow(client, task_id, stop, writer.write, shown.note)
         await _fetch(client, task, directory, shown, stop)
@@ -151,7 +151,7 @@ async def _run_here(
     shown: look.Look,
     writer: streams.Writer,
     directory: str | None,
-    told: wiring.Progress,
+    told: clients.Progress,
     stop: stopping.Stop,
 ) -> shapes.Task:
     unwritten: list[OSError] = []
@@ -165,7 +165,7 @@ async def _run_here(
         settings = settings.model_copy(update={"images": image_access.of_owner(settings.images, image)})
     async with (
         embedded.pool_and_worker(settings, prepared.task.needs, stop, tap, shown.note) as here,
-        wiring.build_client(here, told) as client,
+        clients.build(here, told) as client,
     ):
         task_id = await _submit(client, prepared, shown, stop)
         tap.open()

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hivemind_worker import errors, wiring
+from hivemind_worker import errors
 from hivemind_worker.cli import holding, look, options, rereading, service
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.settings import schema, state_lock
+from hivemind_worker.wiring import http, pools, workers
 
 if TYPE_CHECKING:
     from hivemind_worker.pool import server
@@ -34,14 +35,14 @@ def command(**given: Any) -> None:
     shown = look.current()
 
     async def work(stop: stopping.Stop) -> None:
-        pool = wiring.build_pool(settings, reread.takers)
+        pool = pools.build(settings, reread.takers)
         with holding.folder(settings.storage.state_dir) as lock:
             await serve(pool, stop, lock)
 
     async def serve(pool: server.NodePool, stop: stopping.Stop, lock: state_lock.StateLock) -> None:
         async with service.serving(pool) as address:
-            worker = await wiring.build_worker(_to(settings, address), shown.note, takers=reread.takers, lock=lock)
-            async with wiring.pool_door(settings, pool), wiring.worker_door(settings, worker) as door:
+            worker = await workers.build(_to(settings, address), shown.note, takers=reread.takers, lock=lock)
+            async with http.of_pool(settings, pool), http.of_worker(settings, worker) as door:
                 _say(address, settings.storage.state_dir, shown)
                 if door is not None:
                     shown.note(f"watch:   http://{door.address}/")

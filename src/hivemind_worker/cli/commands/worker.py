@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from hivemind_worker import wiring
 from hivemind_worker.cli import holding, look, options, rereading, service
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.telemetry import logs
+from hivemind_worker.wiring import http, workers
 
 log = logs.StructuredLogger(__name__)
 
@@ -33,8 +33,8 @@ def command(**given: Any) -> None:
 
     async def work(stop: stopping.Stop) -> None:
         with holding.folder(settings.storage.state_dir) as lock:
-            worker = await wiring.build_worker(settings, _note, takers=reread.takers, lock=lock)
-            async with wiring.worker_door(settings, worker):
+            worker = await workers.build(settings, _note, takers=reread.takers, lock=lock)
+            async with http.of_worker(settings, worker):
                 await worker.run(stop)
 
     sys.exit(service.run(reread, "worker", work, look.current()))

@@ -25,13 +25,13 @@ print(json.dumps({"found": found, "why_none": gpus.why_none}))
 
 WORKER = """
 import asyncio, json, pathlib, sys
-from hivemind_worker import wiring
+from hivemind_worker.wiring import workers
 from hivemind_worker.settings import sources
 
 async def main():
     folder = pathlib.Path(sys.argv[1])
     settings = sources.load({"state_dir": str(folder), "temp_dir": str(folder), "isolation": "sandbox"}, {})
-    worker = await wiring.build_worker(settings, print)
+    worker = await workers.build(settings, print)
     print(json.dumps({"gpus": worker.snapshot().capacity.gpus}))
 
 asyncio.run(main())
