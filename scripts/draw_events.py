@@ -16,7 +16,7 @@ HEAD = """# Events
 
 What happens is logged as events: one JSON object per line in `log_dir`, on standard error as lines for people where
 that is a terminal. Each has the reference document's keys: `timestamp` (RFC 3339, UTC), `event_type`, `node_id`,
-`details`, and `task_id` if it is about a task; and its `level`. `details.room` tells which file spoke. An error adds
+`details`, and `task_id` if it is about a task; and its `level`. `details.module` tells which file spoke. An error adds
 `error` and `trace`. Secrets are taken out of all of it, and each string is cut after 4096 characters.
 
 | event | about | level | details | said by |

@@ -1,6 +1,6 @@
 """One JSON line per event, in the reference's keys: timestamp, event_type, task_id, node_id, details; and the level.
 
-Any room makes its logger once, `log = logs.StructuredLogger(__name__)`, and says what happened with `log_task_event` or
+Each module makes its logger once, `log = logs.StructuredLogger(__name__)`, and says what happened with `log_task_event` or
 `log_system_event`. Whose node and which task it was comes from the context (`bind`), which asyncio tasks inherit.
 Nothing here blocks or raises into whoever logs.
 """
@@ -32,7 +32,7 @@ _OURS.addHandler(logging.NullHandler())
 class StructuredLogger:
     """Says what happened, as events with details. Safe anywhere: before `configure`, in threads, in signal handlers.
 
-    `name` is the room that speaks. `node_id` fixes the node; without it, it is the one bound in the context.
+    `name` is the module that speaks. `node_id` fixes the node; without it, it is the one bound in the context.
     """
 
     def __init__(self, name: str, node_id: str = "") -> None:
@@ -86,7 +86,7 @@ class StructuredLogger:
                 said |= {"error": f"{type(error).__name__}: {error}", "trace": _trace(error)}
             if self._node_id:
                 more["node_id"] = self._node_id
-            self._logger.log(LEVELS[level.upper()], event_type, details=said, room=self._name, **more)
+            self._logger.log(LEVELS[level.upper()], event_type, details=said, module=self._name, **more)
         except Exception as fault:  # noqa: BLE001  (a log that fails must not fail what is logged)
             _OURS.error("an event of %s could not be written: %s", self._name, type(fault).__name__)
 
@@ -173,7 +173,7 @@ def _event(_: Any, method: str, said: structlog.typing.EventDict) -> structlog.t
         "level": logging.getLevelName(said["level"]).lower() if "level" in said else method,
         "event_type": redaction.text(str(said["event"]), redaction.NAME_LIMIT),
         "node_id": redaction.text(str(said.get("node_id", "")), redaction.NAME_LIMIT),
-        "details": {"room": said["room"], **details},
+        "details": {"module": said["module"], **details},
     }
     if "task_id" in said:
         event["task_id"] = redaction.text(str(said["task_id"]), redaction.NAME_LIMIT)
@@ -188,7 +188,7 @@ def _library_event(_: Any, method: str, said: structlog.typing.EventDict) -> str
     if error is not None:
         details |= {"error": f"{type(error).__name__}: {error}", "trace": _trace(error)}
     said.update(
-        _event(_, method, {"event": "library", "details": details, "room": record.name, "level": record.levelno})
+        _event(_, method, {"event": "library", "details": details, "module": record.name, "level": record.levelno})
     )
     return said
 
@@ -202,7 +202,7 @@ def _message(form: str, arguments: Any) -> str:
 
 def _lost(count: int) -> logging.LogRecord:
     """The record that stands for events that came faster than they could be written."""
-    said = {"event": "log_events_lost", "details": {"count": count}, "room": "telemetry.logs", "level": logging.WARNING}
+    said = {"event": "log_events_lost", "details": {"count": count}, "module": "telemetry.logs", "level": logging.WARNING}
     record = _OURS.makeRecord(_OURS.name, logging.WARNING, __file__, 0, "", (), None)
     arguments, extra = structlog.stdlib.ProcessorFormatter.wrap_for_formatter(_OURS, "warning", _event(None, "", said))
     record.msg = arguments[0]
@@ -228,7 +228,7 @@ def _human(_: Any, __: str, event: structlog.typing.EventDict) -> str:
     parts = [f"{at:%H:%M:%S}", f"{event['level']:<7}", untrusted.line(event["event_type"])]
     if event.get("task_id"):
         parts.append(f"task={untrusted.line(event['task_id'])}")
-    parts += [f"{untrusted.line(name)}={_shown(value)}" for name, value in details.items() if name != "room"]
+    parts += [f"{untrusted.line(name)}={_shown(value)}" for name, value in details.items() if name != "module"]
     lines = [" ".join(parts), *(f"    {untrusted.line(line)}" for line in (trace or "").splitlines())]
     return "\n".join(lines)
 

@@ -67,7 +67,7 @@ def test_a_task_event_has_the_references_keys() -> None:
         "event_type": "task_started",
         "task_id": "t-1",
         "node_id": "",
-        "details": {"room": "worker.intake", "image": "python:3.11-slim"},
+        "details": {"module": "worker.intake", "image": "python:3.11-slim"},
     }
     assert at.endswith("Z")
     age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(at)
@@ -122,7 +122,7 @@ def test_what_libraries_say_comes_in_the_same_keys_from_warning_on() -> None:
 
     [event] = _events(say, level="debug")
     assert (event["event_type"], event["level"]) == ("library", "error")
-    assert event["details"]["room"] == "grpc.aio"
+    assert event["details"]["module"] == "grpc.aio"
     assert event["details"]["message"] == "channel token=[redacted]"
     assert "ValueError: inner" in event["details"]["trace"]
 
