@@ -59,6 +59,29 @@ async def test_whatever_gives_an_attempt_back_is_under_a_lease(kept: store.Store
         assert (await one(kept, "a")).state is QUEUED, name
 
 
+async def test_what_had_started_is_not_given_out_again_by_a_poll_that_comes_late(
+    kept: store.Store, clock: Clock
+) -> None:
+    """Given up with its node's lease, listed and given back: that it runs is known as before."""
+    ways: dict[str, Callable[[str], Awaitable[object]]] = {
+        "poll": lambda here: poll(kept, "n", here, records.Handed("a", 1, b"")),
+        "heartbeat": lambda here: kept.heartbeat(records.Beat("n", here, held=(records.Ref("a", 1),))),
+    }
+    await kept.submit([task("a")])
+    here = await session(kept)
+    await take(kept, "n", here)
+    await kept.report(records.Report("a", "n", here, 1))
+    began = (await one(kept, "a")).started_at
+    for name, way in ways.items():
+        clock.seconds += LEASE + 1
+        await kept.expire()
+        assert (await one(kept, "a")).state is QUEUED, name
+        await way(here)
+        assert (await poll(kept, "n", here)).tasks == (), name  # sent before it was assigned
+        told = await one(kept, "a")
+        assert (told.state, told.started_at) == (RUNNING, began), name
+
+
 async def test_a_start_of_an_attempt_that_another_node_has_is_stale(kept: store.Store, clock: Clock) -> None:
     here, _ = await _lost(kept, clock)
     assert (await take(kept, "other", await session(kept, "other"))).attempt == 2

@@ -26,7 +26,7 @@ BY_DEED = {
     "root": {"root"},
     "host_mounted": {"mounts"},
     "engine_socket": {"mounts", "host_paths"},
-    "workspace_bound": {"run"},
+    "workspace_bound": {"mounts"},
     "pid": {"namespaces", "processes"},
     "network": {"network"},
     "bridge": {"network"},
@@ -108,6 +108,8 @@ async def test_a_difference_ends_the_attempt_before_it_starts_and_the_node_is_un
 async def test_each_taken_off_alone_is_named(docker_url: str, tmp_path: Path, name: str, *, forged: bool) -> None:
     async with asyncio.timeout(10):
         broken = await _broken(docker_url, tmp_path, Stripping((name,), forged=forged))
+    if name == "privileged" and "unable to apply caps" in broken.get("run", ""):
+        pytest.skip("THIS MACHINE LETS ITS ENGINE START NO PRIVILEGED CONTAINER")
     if forged:
         assert broken.keys() >= BY_DEED.get(name, set()), name
     else:

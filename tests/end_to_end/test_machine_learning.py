@@ -51,10 +51,12 @@ content = torch.load("model.pt", weights_only=True)
 print("weights", sum(each.numel() for name, each in content["state_dict"].items() if not name.startswith("0.")))
 """,
     "tensorflow": """
-import csv, keras
+import csv, joblib, keras, polars
 from sklearn.datasets import load_diabetes
 said = list(csv.DictReader(open("predictions.csv", encoding="utf-8")))
-rows = load_diabetes().data.astype("float32")[[int(row["row"]) for row in said]]
+bunch = load_diabetes()
+table = polars.DataFrame(bunch.data, schema=list(bunch.feature_names))[[int(row["row"]) for row in said]]
+rows = joblib.load("preprocessing.joblib").transform(table).astype("float32")
 model = keras.models.load_model("model.keras")
 found = model.predict(rows, verbose=0).reshape(-1)
 print("agreeing", sum(abs(a - float(row["predicted"])) < 0.01 for a, row in zip(found, said)) / len(said))
@@ -176,8 +178,9 @@ def test_trained_measured_and_used_again(up: installed.Up, framework: str) -> No
     own = json.loads((_results(up, by_script, "own") / "metrics.json").read_text(encoding="utf-8"))
     assert own["test_accuracy"] > 0.85
 
-    names = {"predictions.csv", "model.joblib", "model.pt", "model.torchscript.pt", "model.keras"}
-    given = [path for path in (*folder.iterdir(), EXAMPLES / "penguins.csv") if path.name in {*names, "penguins.csv"}]
+    names = {"predictions.csv", "model.joblib", "model.pt", "model.torchscript.pt", "model.keras", "penguins.csv"}
+    names.add("preprocessing.joblib")
+    given = [path for path in (*folder.iterdir(), EXAMPLES / "penguins.csv") if path.name in names]
     files = {path.name: {"base64": base64.b64encode(path.read_bytes()).decode()} for path in given}
     again = up.submit(model_type=framework, code=AGAIN[framework], input_files=files, memory_limit="2g")
     _ended(up, again)

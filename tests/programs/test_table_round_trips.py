@@ -111,6 +111,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[table_reads.Rea
 
 
 @hypothesis.settings(max_examples=EXAMPLES, deadline=None)
+@pytest.mark.timeout(600)  # a thousand tables in `make test-long`
 @hypothesis.given(table=tables())
 def test_what_is_written_is_read(reader: table_reads.Reader, table: Written) -> None:
     read = reader.read("t.csv", table.content, {})

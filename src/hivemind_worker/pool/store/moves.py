@@ -54,9 +54,23 @@ def resume(on: writing.Transaction, task: database.Row, why: str) -> database.Ro
     attempts.set_lease_lost(on, task["number"], task["attempt"], lost=False)
     attempts.set_crashed(on, task["number"], task["attempt"], crashed=False)
     _move(on, task, state.Move.ASSIGN, task["node_id"], why, **sets)
-    found = row(on.sql, task["id"])
-    assert found is not None
-    return found
+    resumed = row(on.sql, task["id"])
+    assert resumed is not None
+    if (started_at := _started_at(on.sql, resumed)) is not None:
+        # What runs is never handed out again, not even to a poll that was sent before it was and comes late.
+        _move(on, resumed, state.Move.START, resumed["node_id"], why, started_at=started_at)
+        resumed = row(on.sql, task["id"])
+        assert resumed is not None
+    return resumed
+
+
+def _started_at(sql: database.Connection, task: database.Row) -> float | None:
+    """When the newest attempt's own process was first heard to run; None: it was not."""
+    event = sql.execute(
+        "SELECT at FROM events WHERE number = ? AND attempt = ? AND event = ? ORDER BY version LIMIT 1",
+        (task["number"], task["attempt"], str(state.Move.START)),
+    ).fetchone()
+    return None if event is None else float(event["at"])
 
 
 def start(on: writing.Transaction, task: database.Row) -> None:

@@ -1,4 +1,5 @@
-/* Caps, tried by going beyond them: each attempt stops by itself at twice what is promised, and gives back what it took. */
+/* Caps, tried by going beyond them: each attempt stops by itself a little beyond what is promised, and gives back what it
+   took. Far beyond, a folder in memory without a cap would have the capsule killed before it can say which it was. */
 #include "probe.h"
 
 #include <errno.h>
@@ -30,7 +31,7 @@ static void remove_files(const char *folder, long end) {
 static void fill_bytes(const char *folder, long promised) {
     long written = 0, files = 0;
     int error = 0;
-    while (!error && written <= 2 * promised) {
+    while (!error && written <= promised + MEBIBYTE) {
         char path[300];
         snprintf(path, sizeof path, "%s/hivemind-%ld", folder, files++);
         int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
