@@ -1,7 +1,8 @@
 """One JSON line per event, in the reference's keys: timestamp, event_type, task_id, node_id, details; and the level.
 
-Each module makes its logger once, `log = logs.StructuredLogger(__name__)`, and says what happened with `log_task_event` or
-`log_system_event`. Whose node and which task it was comes from the context (`bind`), which asyncio tasks inherit.
+Each module makes its logger once, `log = logs.StructuredLogger(__name__)`, and says what happened with
+`log_task_event` or `log_system_event`. Whose node and which task it was comes from the context (`bind`), which asyncio
+tasks inherit.
 Nothing here blocks or raises into whoever logs.
 """
 
@@ -202,7 +203,8 @@ def _message(form: str, arguments: Any) -> str:
 
 def _lost(count: int) -> logging.LogRecord:
     """The record that stands for events that came faster than they could be written."""
-    said = {"event": "log_events_lost", "details": {"count": count}, "module": "telemetry.logs", "level": logging.WARNING}
+    details = {"count": count}
+    said = {"event": "log_events_lost", "details": details, "module": "telemetry.logs", "level": logging.WARNING}
     record = _OURS.makeRecord(_OURS.name, logging.WARNING, __file__, 0, "", (), None)
     arguments, extra = structlog.stdlib.ProcessorFormatter.wrap_for_formatter(_OURS, "warning", _event(None, "", said))
     record.msg = arguments[0]
