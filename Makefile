@@ -31,7 +31,7 @@ fuzz: setup ## FUZZ_SECONDS=60 of new inputs for each reader of strangers' bytes
 	@$(PYTHON) scripts/bootstrap.py fuzz
 	@$(RUN) scripts/run_fuzz.py $(FUZZ_SECONDS) $(TARGET)
 
-check: setup ## format, lint, types, floors, dependencies, generated code
+check: setup ## format, lint, types, layers, dependencies, generated code
 	@$(RUN) scripts/check.py
 
 bench: ## measured beside what a user would write instead, printing ratios; NAME=dispatch for one

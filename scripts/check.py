@@ -21,7 +21,7 @@ CHECKS: dict[str, list[str | Path]] = {
     "types": [BIN / "mypy"],
     "proto": [sys.executable, ROOT / "scripts" / "buf.py"],
     "dependencies": [BIN / "deptry", "src"],
-    "floors": [BIN / "lint-imports", "--no-cache"],
+    "layers": [BIN / "lint-imports", "--no-cache"],
     "generated code": [sys.executable, ROOT / "scripts" / "proto.py", "check"],
     "lint": [BIN / "ruff", "check", "--quiet", "."],
     "format": [BIN / "ruff", "format", "--check", "--quiet", "."],

@@ -1,4 +1,4 @@
-"""The floors are watched: planted violations are caught, each by the contract that is there for it."""
+"""The layers are watched: planted violations are caught, each by the contract that is there for it."""
 
 from __future__ import annotations
 
