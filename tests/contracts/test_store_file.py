@@ -25,7 +25,7 @@ WRITING_CHILD = textwrap.dedent(
     """
     import asyncio, sys
     from pathlib import Path
-    from hivemind_worker.pool import assignment
+    from hivemind_worker.pool.matching import assignment
     from hivemind_worker.pool.store import records, sqlite
     from hivemind_worker.tasks import outcome, resources
 

@@ -25,7 +25,7 @@ from hivemind_worker.artifacts import store as stores
 from hivemind_worker.concurrency import stopping
 from hivemind_worker.runtime.docker import engine as engines
 from hivemind_worker.runtime.docker import image_access, pulled
-from hivemind_worker.runtime import docker
+from hivemind_worker.runtime.docker import docker_executor
 from hivemind_worker.tasks import outcome, plan
 
 class Quiet:
@@ -35,10 +35,10 @@ class Quiet:
     def output(self, stream, offset, data): pass
 
 async def main(node, image):
-    listed = docker.Supply(access=pulled.Access(image_access.Rules(images=("**",))))
+    listed = docker_executor.Supply(access=pulled.Access(image_access.Rules(images=("**",))))
     store = stores.Store(pathlib.Path("/state")); store.prepare()
     engine = engines.Engine("unix:///engine.sock")
-    under_test = docker.DockerExecutor(engine=engine, store=store, node_id=node, boot_id="boot-1", supply=listed)
+    under_test = docker_executor.DockerExecutor(engine=engine, store=store, node_id=node, boot_id="boot-1", supply=listed)
     await under_test.open()
     found = []
     artifact = store.put(b"x" * 3_000_000)

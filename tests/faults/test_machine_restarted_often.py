@@ -112,10 +112,10 @@ async def test_l13_a_task_that_takes_its_machine_down_at_once_uses_up_its_attemp
 
 
 STRUCK = (
-    "journal.writer:Journal.open:before",
-    "journal.writer:Journal.open:after",
-    "pool_client.client:NodePoolClient.register_node:before",
-    "pool_client.client:NodePoolClient.register_node:after",
+    "worker.journal.writer:Journal.open:before",
+    "worker.journal.writer:Journal.open:after",
+    "worker.pool_link.client:NodePoolClient.register_node:before",
+    "worker.pool_link.client:NodePoolClient.register_node:after",
 )
 
 

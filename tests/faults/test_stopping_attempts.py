@@ -31,10 +31,10 @@ async def worker(docker_url: str, busybox_image: str, tmp_path: Path) -> AsyncIt
 
 
 STEPS = {
-    "pull": "containers.images:Images.ensure:hold",
-    "create": "containers.engine:Engine.create:hold",
-    "start": "containers.engine:Engine.start:hold",
-    "placed": "node.safekeeping:Safekeeping.placed:hold",
+    "pull": "runtime.docker.images:Images.ensure:hold",
+    "create": "runtime.docker.engine:Engine.create:hold",
+    "start": "runtime.docker.engine:Engine.start:hold",
+    "placed": "worker.attempts.safekeeping:Safekeeping.placed:hold",
     "running": "",
 }
 
@@ -64,7 +64,7 @@ async def test_l12_cancelled_at_each_step(worker: mortal.Mortal, docker_url: str
 
 
 async def test_l12_a_cancel_while_it_uploads_and_one_after_the_end_change_no_end(worker: mortal.Mortal) -> None:
-    await worker.start("node.transfers:Uploads.send:hold")
+    await worker.start("worker.attempts.transfers:Uploads.send:hold")
     task_id = await worker.submit("echo x > results/x")
     await waiting.wait_until(worker.held.exists, description="the upload begins", seconds=30)
     await worker.at.tasks.CancelTasks(pb.CancelTasksRequest(task_ids=[task_id]))

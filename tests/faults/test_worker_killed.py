@@ -142,15 +142,15 @@ async def test_l01_what_holds_the_sandboxes_is_killed_and_the_next_task_is_held_
 
 
 STEPS = {
-    "pull": "containers.images:Images.ensure:before",
-    "create": "executors.docker:DockerExecutor._start:before",
-    "start": "executors.docker:DockerExecutor._start:after",
-    "placed": "node.safekeeping:Safekeeping.placed:after",
-    "ended": "node.safekeeping:Safekeeping.ended:before",
-    "written": "node.safekeeping:Safekeeping.ended:after",
-    "mid-upload": "node.transfers:_pieces:after:2",
-    "before-the-ack": "node.safekeeping:Safekeeping.close:before",
-    "after-the-ack": "node.safekeeping:Safekeeping.close:after",
+    "pull": "runtime.docker.images:Images.ensure:before",
+    "create": "runtime.docker.docker_executor:DockerExecutor._start:before",
+    "start": "runtime.docker.docker_executor:DockerExecutor._start:after",
+    "placed": "worker.attempts.safekeeping:Safekeeping.placed:after",
+    "ended": "worker.attempts.safekeeping:Safekeeping.ended:before",
+    "written": "worker.attempts.safekeeping:Safekeeping.ended:after",
+    "mid-upload": "worker.attempts.transfers:_pieces:after:2",
+    "before-the-ack": "worker.attempts.safekeeping:Safekeeping.close:before",
+    "after-the-ack": "worker.attempts.safekeeping:Safekeeping.close:after",
 }
 
 

@@ -103,7 +103,7 @@ async def test_l01_a_task_whose_preparation_kills_its_node_is_bounded_too(worker
     while (await worker.at.info(task_id)).state != "failed":
         lives += 1
         assert lives <= 6, worker.log()
-        worker.begin("executors.process:ProcessExecutor._converse:before")
+        worker.begin("runtime.sandbox.sandbox_executor:ProcessExecutor._converse:before")
         look: Callable[[], bool | Awaitable[bool]] = over
         await waiting.wait_until(look, description="it was killed, or the task has ended", seconds=40)
     info = await worker.at.info(task_id)

@@ -25,7 +25,7 @@ POOL = textwrap.dedent(
     import asyncio, sys
     from pathlib import Path
     from hivemind_worker.pool import server
-    from hivemind_worker.tasks import errors
+    from hivemind_worker import errors
 
     async def main():
         data, store, artifacts = map(Path, sys.argv[1:])

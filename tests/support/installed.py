@@ -92,15 +92,24 @@ _command = fork_server.Fixture()
 # What `hivemind run` and the verbs that ask a pool import.
 _MODULES = (
     "__main__",
-    *("cli.cancel", "cli.embedded", "cli.logs", "cli.node", "cli.nodes", "cli.results", "cli.retry", "cli.run"),
-    *("cli.status", "cli.submit", "cli.tasks", "cli.wait"),
+    *(
+        "cli.commands.cancel",
+        "cli.embedded",
+        "cli.commands.logs",
+        "cli.commands.node",
+        "cli.commands.nodes",
+        "cli.commands.results",
+        "cli.commands.retry",
+        "cli.commands.run",
+    ),
+    *("cli.commands.status", "cli.commands.submit", "cli.commands.tasks", "cli.commands.wait"),
     "client.asynchronous",
-    "executors.process",
-    "executors.former_driver",
-    "executors.node_check",
-    "node.worker_node",
-    "nodepool.server",
-    "pool_client.client",
+    "runtime.sandbox.sandbox_executor",
+    "runtime.former_driver",
+    "runtime.node_check",
+    "worker.worker_node",
+    "pool.server",
+    "worker.pool_link.client",
 )
 
 
