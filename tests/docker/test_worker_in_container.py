@@ -38,7 +38,8 @@ async def main(node, image):
     listed = docker_executor.Supply(access=pulled.Access(image_access.Rules(images=("**",))))
     store = stores.Store(pathlib.Path("/state")); store.prepare()
     engine = engines.Engine("unix:///engine.sock")
-    under_test = docker_executor.DockerExecutor(engine=engine, store=store, node_id=node, boot_id="boot-1", supply=listed)
+    parts = {"engine": engine, "store": store, "node_id": node, "boot_id": "boot-1", "supply": listed}
+    under_test = docker_executor.DockerExecutor(**parts)
     await under_test.open()
     found = []
     artifact = store.put(b"x" * 3_000_000)
