@@ -27,7 +27,8 @@ Picture = Image.Image
 MAX_PIXELS = 4_000_000
 REASONS = re.compile(
     r"more than 4,000,000: a larger|holds one: options\.frames|ends at [\d,]+ pixels a side|cannot crop|"
-    r"is no picture in a format known here|would lose its transparency as an animation"
+    r"is no picture in a format known here|would lose its transparency as an animation|"
+    r"signed numbers of 8 bits"  # Pillow takes -1 for 255
 )
 """Why a picture that Pillow opens may be refused."""
 
