@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
 
 
 def draw() -> Image.Image:
-    """Return the picture, on a transparent ground. The numbers are those of dashboard/static/icon.svg, of 64."""
+    """Return the picture, on a transparent ground. The numbers are those of web/dashboard/static/icon.svg, of 64."""
     unit = LARGE / 64
     picture = Image.new("RGBA", (LARGE, LARGE), (0, 0, 0, 0))
     pen = ImageDraw.Draw(picture)

@@ -68,9 +68,9 @@ def test_the_release_is_whole(release: Path) -> None:
     assert all(hashlib.sha256((release / name).read_bytes()).hexdigest() == said for name, said in sums.items())
     inside = set(zipfile.ZipFile(wheel).namelist())
     for needed in (
-        "dashboard/templates/page.html",
-        "dashboard/static/page.js",
-        "capsule/init/bin/hivemind-init-x86_64",
+        "web/dashboard/templates/page.html",
+        "web/dashboard/static/page.js",
+        "runtime/capsule/init/bin/hivemind-init-x86_64",
     ):
         assert f"hivemind_worker/{needed}" in inside
     assert os.access(release / "install.sh", os.X_OK)
