@@ -36,7 +36,7 @@ def test_build_makes_a_wheel_that_pip_installs(tmp_path: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     for needed in (
         "wire/nodepool.proto",
-        "capsule/init/bin/hivemind-init-x86_64",
+        "runtime/capsule/init/bin/hivemind-init-x86_64",
         "tasks/kinds/programs/csv_analysis.py",
     ):
         assert f"hivemind_worker/{needed}" in inside
