@@ -78,8 +78,8 @@ async def test_what_had_started_is_not_given_out_again_by_a_poll_that_comes_late
         assert (await one(kept, "a")).state is QUEUED, name
         await way(here)
         assert (await poll(kept, "n", here)).tasks == (), name  # sent before it was assigned
-        told = await one(kept, "a")
-        assert (told.state, told.started_at) == (RUNNING, began), name
+        after = await one(kept, "a")
+        assert (after.state, after.started_at) == (RUNNING, began), name
 
 
 async def test_a_start_of_an_attempt_that_another_node_has_is_stale(kept: store.Store, clock: Clock) -> None:

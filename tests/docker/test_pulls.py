@@ -59,7 +59,8 @@ def image(there: str, faults: registry.Faults, docker_url: str, busybox_image: s
 async def bench(
     url: str, folder: Path, access: pulled.Access = own_images.ANY, **more: object
 ) -> AsyncIterator[attempts.Bench]:
-    supply = docker_executor.Supply(ours=ledger.Ledger(folder / "ours"), pulls=dataclasses.replace(QUICK, **more))  # type: ignore[arg-type]
+    patience = dataclasses.replace(QUICK, **more)  # type: ignore[arg-type]  # each test names fields of Terms
+    supply = docker_executor.Supply(ours=ledger.Ledger(folder / "ours"), pulls=patience)
     async with attempts.docker_bench(url, "none", folder, supply=supply, access=access) as made:
         yield made
 

@@ -20,6 +20,7 @@ import waiting
 from hivemind_worker.client import asynchronous
 from hivemind_worker.tasks import state
 from hivemind_worker.wire import calls
+from hivemind_worker.worker.pool_link import client as pool_client
 
 CONTENT = bytes(range(256)) * 12_000
 HOWS = ("lost", "twice", *(pytest.param(how, marks=pytest.mark.long) for how in ("dropped", "cut")))
@@ -106,8 +107,6 @@ async def test_l10_a_submitters_calls(pool: pool_parts.Running, tmp_path: Path, 
 async def test_l10_a_call_that_hangs_is_given_up_and_made_again(
     pool: pool_parts.Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hivemind_worker.worker.pool_link import client as pool_client  # noqa: PLC0415
-
     monkeypatch.setattr(pool_client, "CALL_SECONDS", 0.5)
     monkeypatch.setattr(pool_client, "POLL_SLACK_SECONDS", 0.5)
     hung = sorted(every_call("NodeManager") - {"Ping", "DownloadArtifact"})

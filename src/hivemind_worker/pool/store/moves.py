@@ -54,14 +54,10 @@ def resume(on: writing.Transaction, task: database.Row, why: str) -> database.Ro
     attempts.set_lease_lost(on, task["number"], task["attempt"], lost=False)
     attempts.set_crashed(on, task["number"], task["attempt"], crashed=False)
     _move(on, task, state.Move.ASSIGN, task["node_id"], why, **sets)
-    resumed = row(on.sql, task["id"])
-    assert resumed is not None
-    if (started_at := _started_at(on.sql, resumed)) is not None:
+    if (started_at := _started_at(on.sql, task)) is not None:
         # What runs is never handed out again, not even to a poll that was sent before it was and comes late.
-        _move(on, resumed, state.Move.START, resumed["node_id"], why, started_at=started_at)
-        resumed = row(on.sql, task["id"])
-        assert resumed is not None
-    return resumed
+        _move(on, need(on.sql, task["id"]), state.Move.START, task["node_id"], why, started_at=started_at)
+    return need(on.sql, task["id"])
 
 
 def _started_at(sql: database.Connection, task: database.Row) -> float | None:
